@@ -1,0 +1,34 @@
+"""A small MANet on generated clips: the first run, a few minutes on a laptop.
+
+python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first
+"""
+
+import ml_collections
+
+from configs import ma52
+
+
+def get_config() -> ml_collections.ConfigDict:
+    config = ma52.get_config()
+    config.data.manual_dir = "data/ma52_synthetic"
+    config.data.synthetic.train_per_class = 14
+    config.data.synthetic.val_per_class = 5
+    config.data.short_side = 88
+    config.data.crop_size = 80
+
+    config.model.depth = 14
+    config.model.width = 16
+
+    # Fresh weights and few clips: larger steps, less regularisation than in the fine-tuning of the paper.
+    config.batch_size = 16
+    config.num_epochs = 16.0
+    config.model.dropout = 0.2
+    config.optimizer.learning_rate = 0.04
+    config.optimizer.boosted_layer = "none"
+    config.schedule.name = "cosine"
+    config.schedule.warmup_epochs = 1.0
+
+    config.eval.every_epochs = 4.0
+    config.log_every_steps = 20
+    config.checkpoint_every_steps = 200
+    return config

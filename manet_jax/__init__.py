@@ -1,0 +1,1 @@
+"""MANet and the MA-52 micro-action benchmark in JAX."""

@@ -1,0 +1,133 @@
+"""Checkpoints: a run's state with all it takes to use it: model options, labels, config, versions."""
+
+import dataclasses
+import functools
+import importlib.metadata
+import pathlib
+import platform
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import nnx
+from jaxtyping import Array, Float, PyTree, UInt8
+
+from manet_jax.models import MANet, abstract_variables
+from tfds_ma52.errors import UserError
+from tfds_ma52.labels import Labels
+
+KINDS = ("best", "latest")
+_PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's numbers depend on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+class Checkpoints:
+    """The checkpoints in a workdir: `latest`, which a run goes on from, and `best`, by F1 mean."""
+
+    def __init__(self, workdir: str | pathlib.Path):
+        """Opens the checkpoints of a workdir; there need not be any."""
+        root = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
+        self._managers = {
+            kind: ocp.CheckpointManager(root / kind, options=ocp.CheckpointManagerOptions(max_to_keep=1))
+            for kind in KINDS
+        }
+
+    def step(self, kind: str) -> int | None:
+        """The step of the checkpoint of a kind; None where there is none."""
+        return self._managers[kind].latest_step()
+
+    def save(self, kind: str, step: int, trees: dict[str, PyTree], metadata: dict[str, Any]) -> None:
+        """Copies trees of arrays, then writes them in the background; the last checkpoint stays until that is done."""
+        manager = self._managers[kind]
+        if step in manager.all_steps():  # of a run that was killed before it could go on from here
+            return
+        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+        manager.save(step, args=ocp.args.Composite(**items, metadata=ocp.args.JsonSave(metadata)))
+
+    def metadata(self, kind: str) -> dict[str, Any]:
+        """The metadata of the checkpoint of a kind."""
+        items = ocp.args.Composite(metadata=ocp.args.JsonRestore())
+        return self._managers[kind].restore(self.step(kind), args=items).metadata
+
+    def restore(self, kind: str, like: dict[str, PyTree]) -> dict[str, PyTree]:
+        """The trees of the checkpoint of a kind, with the shapes and placement of those in `like`."""
+        abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
+        restored = self._managers[kind].restore(self.step(kind), args=ocp.args.Composite(**items))
+        return {name: restored[name] for name in like}
+
+    def close(self) -> None:
+        """Waits until everything is written."""
+        for manager in self._managers.values():
+            manager.close()
+
+
+def open_existing(workdir: str | pathlib.Path, kind: str) -> Checkpoints:
+    """Opens the checkpoints of a workdir that must have one of a kind.
+
+    Raises:
+      UserError: it has none.
+    """
+    if kind not in KINDS:
+        raise UserError(f"there is no checkpoint kind {kind!r}; choose one of {', '.join(KINDS)}")
+    root = pathlib.Path(workdir).expanduser() / "checkpoints" / kind
+    checkpoints = Checkpoints(workdir) if root.is_dir() else None
+    if checkpoints is None or checkpoints.step(kind) is None:
+        raise UserError(f"{root} holds no checkpoint: train first, with --mode=train and the same --workdir")
+    return checkpoints
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A trained model for a notebook: `model(video) -> logits, embedding`.
+
+    Attributes:
+      model: the network, in evaluation mode.
+      labels: its classes and groups.
+      config: the config of the run it comes from, as nested dicts.
+      metadata: all that the checkpoint says of itself: step, metrics, versions, data-set fingerprint.
+    """
+
+    model: MANet
+    labels: Labels
+    config: dict[str, Any]
+    metadata: dict[str, Any]
+
+    def __call__(
+        self, video: UInt8[Array | np.ndarray, "b t h w 3"]
+    ) -> tuple[Float[Array, "b n"], Float[Array, "b e"] | None]:
+        """Returns logits and, if the model has that branch, embeddings of clips of RGB frames, 0..255."""
+        return self._forward(video)
+
+    @functools.cached_property
+    def _forward(self):
+        graphdef, variables = nnx.split(self.model)
+        return functools.partial(jax.jit(lambda v, video: nnx.merge(graphdef, v)(video)), variables)
+
+
+def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedModel:
+    """Loads a model that was trained in `workdir`.
+
+    Args:
+      workdir: of the run.
+      checkpoint: "best" (by F1 mean on the evaluation split) or "latest".
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    checkpoints = open_existing(workdir, checkpoint)
+    metadata = checkpoints.metadata(checkpoint)
+    graphdef, variables = abstract_variables(metadata["model"])
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables)
+    variables = checkpoints.restore(checkpoint, {"model": like})["model"]
+    checkpoints.close()
+    labels = Labels(*(tuple(metadata["labels"][field.name]) for field in dataclasses.fields(Labels)))
+    return LoadedModel(
+        nnx.merge(graphdef, variables["params"], variables["batch_stats"]), labels, metadata["config"], metadata
+    )

@@ -1,0 +1,204 @@
+"""Data pipelines: a built data set -> shuffled, decoded, cropped batches, sliced per process.
+
+A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b], "mask": float32 [b], "video_id": str [b]}.
+"""
+
+import dataclasses
+import logging
+import math
+import pathlib
+
+import grain
+import numpy as np
+import tensorflow_datasets as tfds
+
+from manet_jax import preprocess
+from tfds_ma52 import labels as labels_lib
+from tfds_ma52 import ma52_dataset_builder, synthetic
+from tfds_ma52.errors import UserError
+from tfds_ma52.folder import HIDDEN_LABEL
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A built data set.
+
+    Attributes:
+      builder: the TFDS builder that reads it.
+      labels: its classes and groups.
+      fingerprint: the same for the same lists and label names.
+    """
+
+    builder: tfds.core.DatasetBuilder
+    labels: labels_lib.Labels
+    fingerprint: str
+
+    def source(self, split: str):
+        """Random access to the examples of a split.
+
+        Raises:
+          UserError: there is no such split.
+        """
+        if split not in self.builder.info.splits:
+            known = ", ".join(self.builder.info.splits)
+            raise UserError(f"{self.builder.data_dir} has no split {split!r}; it has {known}")
+        return self.builder.as_data_source(split)
+
+
+def open_dataset(
+    *,
+    manual_dir: str,
+    data_dir: str,
+    builder_config: str,
+    video_folder: str,
+    list_file: str,
+    allow_damaged: int,
+    synthetic_clips: dict,
+) -> Dataset:
+    """Opens a data set; makes and builds it first where it is missing.
+
+    Args:
+      manual_dir: a folder in MA-52's layout.
+      data_dir: where built sets are kept; "" stands for `<manual_dir>/tfds`.
+      builder_config: how clips are stored: "h264_256" or "original".
+      video_folder: where a split's clips lie in `manual_dir`; "" looks for the usual places.
+      list_file: where a split's list lies; "" looks for the usual places.
+      allow_damaged: how many damaged clips a build may leave out.
+      synthetic_clips: arguments of `tfds_ma52.synthetic.write_synthetic`, which makes `manual_dir` if they ask for
+        training clips.
+
+    Raises:
+      UserError: data are missing, damaged, or of another set than the built one.
+    """
+    if synthetic_clips["train_per_class"]:
+        synthetic.write_synthetic(pathlib.Path(manual_dir).expanduser(), **synthetic_clips)
+    builder = ma52_dataset_builder.build(
+        manual_dir,
+        data_dir,
+        config=builder_config,
+        video_folder=video_folder,
+        list_file=list_file,
+        allow_damaged=allow_damaged,
+    )
+    info = builder.info
+    if info.metadata["left_out"]:
+        _log.warning("%d damaged clips were left out of %s", len(info.metadata["left_out"]), builder.data_dir)
+    labels = labels_lib.Labels(
+        names=tuple(info.features["label"].names),
+        group_names=tuple(info.features["body_label"].names),
+        groups=tuple(info.metadata["groups"]),
+    )
+    return Dataset(builder, labels, info.metadata["fingerprint"])
+
+
+def train_batches(
+    source,
+    *,
+    batch_size: int,
+    num_segments: int,
+    short_side: int,
+    crop_size: int,
+    seed: int,
+    start_step: int = 0,
+    num_threads: int = 2,
+    num_prefetch: int = 2,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.IterDataset:
+    """Returns an endless data set of this process's part of the training batches.
+
+    Every pass over the data is shuffled anew; where the batch size does not divide the number of clips, a batch takes
+    the end of one pass and the start of the next. Batch i is a function of the seed and i alone, so that a run goes on
+    at `start_step` as if it had never stopped, on any number of processes.
+
+    Args:
+      source: random access to examples.
+      batch_size: clips a batch, over all processes.
+      num_segments: frames a clip.
+      short_side: pixels of the frames' shorter side before cropping.
+      crop_size: pixels of the crop's sides.
+      seed: draws order, frames, crops and flips.
+      start_step: the first batch to return.
+      num_threads: how many batches are read at once.
+      num_prefetch: how many batches are read ahead.
+      process_index: of this process.
+      process_count: number of processes.
+    """
+
+    def load(example: dict, rng: np.random.Generator) -> dict:
+        view = {"num_segments": num_segments, "short_side": short_side, "size": crop_size}
+        return _example(example, _decode(preprocess.train_clip, example, rng=rng, **view))
+
+    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
+    dataset = dataset[process_index::process_count].batch(_local_batch_size(batch_size, process_count))
+    return _read(dataset[start_step:], num_threads, num_prefetch)
+
+
+def eval_batches(
+    source,
+    *,
+    batch_size: int,
+    num_segments: int,
+    short_side: int,
+    crop_size: int,
+    num_threads: int = 2,
+    num_prefetch: int = 2,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.IterDataset:
+    """Returns this process's part of the batches of one pass over the data, in order.
+
+    The last batch is filled up with black clips whose mask is 0, so that every clip counts once and every process
+    gets the same number of batches. Args: see `train_batches`.
+    """
+    blank = {
+        "video": np.zeros((num_segments, crop_size, crop_size, 3), np.uint8),
+        "label": np.int32(0),
+        "mask": np.float32(0),
+        "video_id": np.str_(""),
+    }
+
+    def load(index: int) -> dict:
+        if index >= len(source):
+            return blank
+        example = source[index]
+        view = {"num_segments": num_segments, "short_side": short_side, "size": crop_size}
+        return _example(example, _decode(preprocess.test_clip, example, **view))
+
+    length = math.ceil(len(source) / batch_size) * batch_size
+    dataset = grain.MapDataset.range(length).map(load)
+    dataset = dataset[process_index::process_count].batch(_local_batch_size(batch_size, process_count))
+    return _read(dataset, num_threads, num_prefetch)
+
+
+def _example(example: dict, video: np.ndarray) -> dict:
+    label = example["label"]
+    return {
+        "video": video,
+        "label": np.int32(max(label, 0)),
+        "mask": np.float32(label != HIDDEN_LABEL),
+        "video_id": np.str_(example["video_id"].decode()),
+    }
+
+
+def _decode(view, example: dict, **options) -> np.ndarray:
+    try:
+        return view(content=example["video"], **options)
+    except preprocess.UnreadableVideoError as error:
+        name = example["video_id"].decode()
+        raise UserError(
+            f"clip {name} of the built data set cannot be decoded ({error}): build the set again with --overwrite"
+        ) from error
+
+
+def _local_batch_size(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:
+        raise UserError(f"batch size {batch_size} does not divide among {process_count} processes; choose a multiple")
+    return batch_size // process_count
+
+
+def _read(dataset: grain.MapDataset, num_threads: int, num_prefetch: int) -> grain.IterDataset:
+    # Threads are enough: decord and OpenCV release the interpreter's lock.
+    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_prefetch))

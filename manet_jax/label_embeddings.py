@@ -1,0 +1,93 @@
+"""Label names -> vectors, the targets of the joint embedding."""
+
+import logging
+import pathlib
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from tfds_ma52.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+_SHIPPED = pathlib.Path(__file__).with_name("word_vectors.npz")  # made by make_word_vectors.py
+_LEFT_OUT = {"or"}  # the released table leaves it out too
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a label name that count for its vector."""
+    return [word for word in re.findall(r"[a-z]+", name.lower()) if word not in _LEFT_OUT]
+
+
+def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "n e"]:
+    """Returns one vector for each label.
+
+    Args:
+      source: a `.npy` file with a row for each label, such as the release's `1214_new_mean_Vectors.npy`; or a text file
+        of word vectors in GloVe's format (`word number number ...` a line); or "" for the table in this package, the
+        GloVe 6B.50d vectors of the words of MA-52's labels. From word vectors, a label's vector is the mean over those
+        words of its name that have one ("straightly" has none in GloVe 6B).
+      names: the labels.
+
+    Raises:
+      UserError: the file is missing or of another form, or has no word of some labels; all of those are named.
+    """
+    if not source:
+        with np.load(_SHIPPED) as table:
+            vectors = dict(zip(table["words"].tolist(), table["vectors"], strict=True))
+        return _mean_vectors(vectors, names, "the package's table")
+    path = pathlib.Path(source).expanduser()
+    if not path.is_file():
+        raise UserError(f"label_vectors: there is no file {path}; name an .npy or GloVe text file, or leave it empty")
+    if path.suffix == ".npy":
+        return _read_table(path, len(names))
+    wanted = {word for name in names for word in words_of(name)}
+    return _mean_vectors(_read_glove(path, wanted), names, str(path))
+
+
+def _mean_vectors(vectors: dict[str, np.ndarray], names: Sequence[str], source: str) -> np.ndarray:
+    known = {name: [word for word in words_of(name) if word in vectors] for name in names}
+    unknown = [name for name, words in known.items() if not words]
+    if unknown:
+        raise UserError(
+            f"label_vectors: {source} has no vector for any word of {', '.join(map(repr, unknown))}: set "
+            "--config.label_vectors to a GloVe text file (https://nlp.stanford.edu/projects/glove) or an .npy table "
+            "with a row for each label, or --config.model.embedding=False"
+        )
+    skipped = sorted({word for name in names for word in words_of(name) if word not in vectors})
+    if skipped:
+        _log.info("label vectors: %s has no vector for %s; left out of the means", source, ", ".join(skipped))
+    return np.stack([np.mean([vectors[word] for word in known[name]], axis=0) for name in names]).astype(np.float32)
+
+
+def _read_table(path: pathlib.Path, num_labels: int) -> np.ndarray:
+    try:
+        table = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise UserError(f"label_vectors: {path} is not a plain .npy array ({error})") from error
+    if table.ndim != 2 or len(table) != num_labels or not np.issubdtype(table.dtype, np.floating):
+        raise UserError(
+            f"label_vectors: {path} holds {table.dtype} {list(table.shape)}; expected floats [{num_labels}, dimensions]"
+        )
+    if not np.isfinite(table).all():
+        raise UserError(f"label_vectors: {path} holds values that are not finite numbers")
+    return table.astype(np.float32)
+
+
+def _read_glove(path: pathlib.Path, wanted: set[str]) -> dict[str, np.ndarray]:
+    vectors, size = {}, None
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            word, *values = line.rstrip().split(" ")
+            if word not in wanted:
+                continue
+            try:
+                vectors[word] = np.array(values, np.float32)
+            except ValueError as error:
+                raise UserError(f"label_vectors: {path}:{number}: expected '<word> <number> ...'") from error
+            size = size or len(values)
+            if len(values) != size or not size:
+                raise UserError(f"label_vectors: {path}:{number}: expected {size} numbers, found {len(values)}")
+    return vectors

@@ -1,0 +1,75 @@
+"""Trains or evaluates MANet.
+
+python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first
+python -m manet_jax.main --config configs/ma52.py --workdir runs/ma52 --config.data.manual_dir=/data/MA-52
+python -m manet_jax.main --mode=evaluate --workdir runs/ma52
+"""
+
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+
+import absl.logging
+from absl import app, flags
+from ml_collections import config_flags
+
+from tfds_ma52.errors import UserError
+
+_CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; --config.field=value overrides a field.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where logs and checkpoints are kept; a run there is gone on with.")
+_MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate a checkpoint of the workdir.")
+_CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which one to evaluate.")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs the command; returns the exit status."""
+    # Late, because the flags' help should not wait for JAX.
+    from manet_jax import evaluate, train
+
+    if len(argv) > 1:
+        raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
+    if not _WORKDIR.value:
+        raise UserError("--workdir is missing: name a folder for logs and checkpoints")
+    if _MODE.value == "evaluate":
+        values = evaluate.evaluate_checkpoint(_CONFIG.value, _WORKDIR.value, _CHECKPOINT.value)
+        columns = {f"{_CHECKPOINT.value} (step {values['step']})": values}
+    else:
+        if _CONFIG.value is None:
+            raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
+        try:
+            results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+        except train.NonFiniteLossError as error:
+            print(f"manet_jax: {error}", file=sys.stderr)
+            return 1
+        columns = {f"{name} (step {values['step']})": values for name, values in results.items()}
+    print(evaluate.format_table(columns))
+    return 0
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:  # from ml_collections, for a field that the config does not have
+        raise UserError(f"--config has no such field: {' '.join(str(error.args[0]).split())}") from error
+    except (flags.Error, TypeError, ValueError) as error:
+        raise UserError(str(error)) from error
+    path = config_flags.get_config_filename(flags.FLAGS["config"])
+    if path and not pathlib.Path(path.partition(":")[0]).is_file():
+        raise UserError(f"--config: there is no file {path}; those of the project lie in its folder configs/")
+    return rest
+
+
+def run() -> None:
+    """Runs `main`; a user's mistake is one sentence and exit status 2, never a stack trace."""
+    absl.logging.set_verbosity(absl.logging.WARNING)
+    logging.getLogger("manet_jax").setLevel(logging.INFO)
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except UserError as error:
+        print(f"manet_jax: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    run()

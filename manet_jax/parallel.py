@@ -1,0 +1,96 @@
+"""Maps a step written for one device over all of them: batches are split, everything else is replicated."""
+
+from collections.abc import Callable
+
+import grain
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jaxtyping import PyTree
+
+from tfds_ma52.errors import UserError
+
+AXIS = "data"  # the name under which a step averages over the devices
+MAPPINGS = ("shard_map", "pmap")
+
+_REPLICATED = PartitionSpec()
+_SPLIT = PartitionSpec(AXIS)
+
+
+def make_mesh(num_devices: int | None = None) -> Mesh:
+    """Returns a mesh of all devices, or of the first `num_devices`, along the axis `AXIS`."""
+    devices = jax.devices()[:num_devices]
+    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Puts a copy of a tree of arrays on every device of a mesh.
+
+    The copies are the caller's to donate: unlike `jax.device_put`, they never share memory with `tree`.
+    """
+    return jax.jit(lambda t: jax.tree.map(jax.numpy.copy, t), out_shardings=NamedSharding(mesh, _REPLICATED))(tree)
+
+
+def abstract_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
+    """Shapes and dtypes of a tree of arrays, to be placed on every device of a mesh."""
+    sharding = NamedSharding(mesh, _REPLICATED)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+
+
+def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
+    """Checks that a batch divides among the devices.
+
+    Raises:
+      UserError: it does not; the text names the config's `field`.
+    """
+    if batch_size % mesh.size:
+        lower = batch_size - batch_size % mesh.size
+        fitting = f"{lower} or {lower + mesh.size}" if lower else f"{mesh.size}"
+        raise UserError(
+            f"config.{field} is {batch_size}, which does not divide among {mesh.size} devices; set it to {fitting}"
+        )
+
+
+def to_devices(batches: grain.IterDataset, mesh: Mesh, num_prefetch: int) -> grain.IterDataset:
+    """Puts this process's part of batches on its devices, `num_prefetch` ahead, in a thread of its own."""
+    batches = batches.map(lambda batch: shard_batch(batch, mesh))
+    return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=num_prefetch)
+
+
+def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Spreads this process's part of a batch over its devices; text, which no device can hold, is left out."""
+    sharding = NamedSharding(mesh, _SPLIT)
+    return {
+        key: jax.make_array_from_process_local_data(sharding, value)
+        for key, value in batch.items()
+        if value.dtype.kind not in "OSU"
+    }
+
+
+def map_step(step: Callable, mesh: Mesh, mapping: str, *, donate_state: bool = False) -> Callable:
+    """Compiles a per-device `step(state, batch)` into one over all devices of a mesh.
+
+    Args:
+      step: gets the replicated state and its device's part of the batch, and returns trees that are the same on every
+        device: it averages or sums over the axis `AXIS` itself.
+      mesh: the devices.
+      mapping: "shard_map" or "pmap"; both give the same numbers.
+      donate_state: whether the state given may be overwritten.
+
+    Returns:
+      A function of the replicated state and the whole batch.
+    """
+    donate = (0,) if donate_state else ()
+    if mapping == "shard_map":
+        # With check_vma=True the gradient with respect to a replicated input comes summed over the devices, and the
+        # step's own average would make it N times too large.
+        mapped = jax.shard_map(step, mesh=mesh, in_specs=(_REPLICATED, _SPLIT), out_specs=_REPLICATED, check_vma=False)
+        return jax.jit(mapped, donate_argnums=donate)
+
+    devices = list(mesh.devices.flat)
+    mapped = jax.pmap(step, axis_name=AXIS, in_axes=(None, 0), out_axes=None, devices=devices, donate_argnums=donate)
+
+    def run(state, batch):
+        return mapped(state, jax.tree.map(lambda x: x.reshape(len(devices), -1, *x.shape[1:]), batch))
+
+    return run

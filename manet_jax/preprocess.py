@@ -1,0 +1,150 @@
+"""Clips from video bytes: which frames, decoding, crops, flip. NumPy and OpenCV only."""
+
+import io
+
+import cv2
+import decord
+import numpy as np
+from jaxtyping import Int, UInt8
+
+# Crop sides as shares of the frame's short side, and how many steps of this list width and height may lie apart
+# (released training pipeline).
+CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
+MAX_SCALE_GAP = 1
+# Crop corners in quarters of the free room, (y, x): the corners, the centre, the edges' middles, the inner corners.
+CROP_POSITIONS = (
+    *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
+    *((2, 0), (2, 4), (4, 2), (0, 2)),
+    *((1, 1), (1, 3), (3, 1), (3, 3)),
+)
+
+
+class UnreadableVideoError(Exception):
+    """Video bytes that cannot be decoded; the text says why."""
+
+
+def sample_segments(rng: np.random.Generator, num_frames: int, num_segments: int) -> Int[np.ndarray, " t"]:
+    """Draws one frame from each of `num_segments` equal segments, in order (Wang et al., "TSN", ECCV 2016).
+
+    A segment is num_frames // num_segments frames long. Below two frames a segment the release draws sorted random
+    frames instead, and where there are no more frames than segments it spreads the frames evenly, with repeats.
+    """
+    if num_frames >= 2 * num_segments:
+        interval = num_frames // num_segments
+        return np.arange(num_segments) * interval + rng.integers(interval, size=num_segments)
+    if num_frames > num_segments:
+        return np.sort(rng.integers(num_frames, size=num_segments))
+    return _spread(num_frames, num_segments)
+
+
+def _spread(num_frames: int, num_segments: int) -> Int[np.ndarray, " t"]:
+    # Rounding half to even, as the release's np.around.
+    return np.around(np.arange(num_segments) * num_frames / num_segments).astype(np.int64).clip(max=num_frames - 1)
+
+
+def sample_center_frames(num_frames: int, num_segments: int) -> Int[np.ndarray, " t"]:
+    """Returns the middle frame of each of `num_segments` equal segments: the release's frames at test time."""
+    return np.floor(np.arange(num_segments) * num_frames / num_segments + num_frames / num_segments / 2).astype(
+        np.int64
+    )
+
+
+def open_video(content: bytes) -> decord.VideoReader:
+    """Opens an encoded video; `len()` of the result is its number of frames.
+
+    Raises:
+      UnreadableVideoError: the bytes are not a readable video.
+    """
+    try:
+        # Without fault_tol, decord repeats the last good frame of some cut files without a word.
+        return decord.VideoReader(io.BytesIO(content), num_threads=1, fault_tol=1)
+    except (decord.DECORDError, RuntimeError) as error:
+        raise UnreadableVideoError(_first_line(error)) from error
+
+
+def decode_frames(video: decord.VideoReader, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Decodes some frames of a video as RGB.
+
+    Raises:
+      UnreadableVideoError: a frame cannot be decoded.
+    """
+    try:
+        return video.get_batch(indices.tolist()).asnumpy()
+    except (decord.DECORDError, RuntimeError, IndexError) as error:
+        raise UnreadableVideoError(_first_line(error)) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def resize_short_side(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    """Scales frames, with bilinear interpolation, so that their shorter side has `size` pixels."""
+    height, width = frames.shape[1:3]
+    scale = size / min(height, width)
+    return _resize(frames, int(height * scale + 0.5), int(width * scale + 0.5))
+
+
+def random_crop(
+    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"], size: int
+) -> UInt8[np.ndarray, "t size size 3"]:
+    """Cuts the same random box out of all frames and scales it to size x size.
+
+    Multi-scale cropping of TSN: box sides from CROP_SCALES, at most MAX_SCALE_GAP steps apart, at one of 13 positions.
+    """
+    height, width = frames.shape[1:3]
+    sides = [int(min(height, width) * scale) for scale in CROP_SCALES]
+    pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= MAX_SCALE_GAP]
+    crop_height, crop_width = pairs[rng.integers(len(pairs))]
+    row, column = CROP_POSITIONS[rng.integers(len(CROP_POSITIONS))]
+    top, left = row * ((height - crop_height) // 4), column * ((width - crop_width) // 4)
+    return _resize(frames[:, top : top + crop_height, left : left + crop_width], size, size)
+
+
+def center_crop(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t size size 3"]:
+    """Cuts size x size pixels out of the middle of all frames."""
+    height, width = frames.shape[1:3]
+    top, left = (height - size) // 2, (width - size) // 2
+    return frames[:, top : top + size, left : left + size]
+
+
+def flip(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Mirrors frames left to right. No class of MA-52 names a side, so this keeps the label."""
+    return frames[:, :, ::-1]
+
+
+def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames])
+
+
+def train_clip(
+    rng: np.random.Generator, content: bytes, *, num_segments: int, short_side: int, size: int
+) -> UInt8[np.ndarray, "t size size 3"]:
+    """Decodes one random training view of a video.
+
+    Args:
+      rng: draws frames, crop and flip.
+      content: the encoded video.
+      num_segments: frames to take.
+      short_side: pixels of the frames' shorter side before cropping.
+      size: pixels of the crop's sides.
+
+    Raises:
+      UnreadableVideoError: the video cannot be decoded.
+    """
+    video = open_video(content)
+    frames = decode_frames(video, sample_segments(rng, len(video), num_segments))
+    frames = random_crop(rng, resize_short_side(frames, short_side), size)
+    return np.ascontiguousarray(flip(frames) if rng.random() < 0.5 else frames)
+
+
+def test_clip(content: bytes, *, num_segments: int, short_side: int, size: int) -> UInt8[np.ndarray, "t size size 3"]:
+    """Decodes the one view of a video that evaluation uses: middle frames, centre crop.
+
+    Args and errors: see `train_clip`.
+    """
+    video = open_video(content)
+    frames = decode_frames(video, sample_center_frames(len(video), num_segments))
+    return np.ascontiguousarray(center_crop(resize_short_side(frames, short_side), size))

@@ -1,0 +1,347 @@
+"""Training: the state, one step of it, and the loop with evaluation, logs and checkpoints."""
+
+import dataclasses
+import functools
+import json
+import logging
+import math
+import pathlib
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+import optax
+import tqdm
+from flax import nnx, struct
+from jaxtyping import Array, Float, PyTree
+
+from manet_jax import checkpoint as checkpoint_lib
+from manet_jax import configuration, evaluate, input_pipeline, losses, models, optimizers, parallel
+from manet_jax.label_embeddings import load_label_vectors
+from manet_jax.metric_writer import MetricWriter
+from tfds_ma52.errors import UserError
+
+_log = logging.getLogger(__name__)
+
+
+class NonFiniteLossError(Exception):
+    """The training has diverged; the text names the step and the last good checkpoint."""
+
+
+@struct.dataclass
+class TrainState:
+    """What a training step changes.
+
+    Attributes:
+      step: number of steps done.
+      params: the model's trained values, as nested dicts.
+      batch_stats: BatchNorm's running statistics, as nested dicts.
+      opt_state: the optimiser's.
+    """
+
+    step: Array
+    params: PyTree
+    batch_stats: PyTree
+    opt_state: PyTree
+
+
+def create_train_state(
+    model_options: dict[str, Any], optimizer: optax.GradientTransformation, seed: int
+) -> tuple[nnx.GraphDef, TrainState]:
+    """Makes a model with fresh weights; returns its structure and the state at step 0."""
+
+    @jax.jit  # as one program: a compilation for every layer's initialiser takes several times as long
+    def create() -> TrainState:
+        _, variables = models.split_variables(models.MANet(**model_options, rngs=nnx.Rngs(seed)))
+        return TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
+
+    graphdef, _ = models.abstract_variables(model_options)
+    return graphdef, create()
+
+
+def train_step(
+    state: TrainState,
+    batch: dict[str, Array],
+    *,
+    graphdef: nnx.GraphDef,
+    optimizer: optax.GradientTransformation,
+    label_vectors: Float[np.ndarray, "n e"] | None,
+    embedding_weight: float,
+    seed: int,
+    sync_batch_norm: bool,
+) -> tuple[TrainState, dict[str, Array]]:
+    """One step on one device's part of a batch; gradients, running statistics and metrics are averaged over devices.
+
+    Args:
+      state: replicated over the devices; may be donated.
+      batch: `video` and `label` of this device.
+      graphdef: the model's structure.
+      optimizer: from `optimizers.create_optimizer`.
+      label_vectors: targets of the joint embedding, one for each class.
+      embedding_weight: of the joint-embedding loss (50 in the release).
+      seed: of the dropout masks.
+      sync_batch_norm: normalise with the statistics of the whole batch rather than of each device's part.
+    """
+    local_size = batch["label"].shape[0]
+    clip = state.step * local_size * jax.lax.axis_size(parallel.AXIS)
+    clip += jax.lax.axis_index(parallel.AXIS) * local_size + jnp.arange(local_size)
+    dropout_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clip)
+    context = models.BatchNormContext(train=True, axis_name=parallel.AXIS if sync_batch_norm else None)
+
+    def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+        model = nnx.merge(graphdef, params, state.batch_stats)
+        logits, embedding = model(batch["video"], context, dropout_keys)
+        parts = {"cross_entropy": losses.cross_entropy(logits, batch["label"]).mean()}
+        loss = parts["cross_entropy"]
+        if embedding is not None:
+            targets = jnp.asarray(label_vectors)[batch["label"]]
+            parts["joint_embedding"] = losses.joint_embedding(embedding, targets).mean()
+            loss += embedding_weight * parts["joint_embedding"]
+        accuracy = (logits.argmax(-1) == batch["label"]).mean()
+        batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+        return loss, ({"loss": loss, **parts, "action_top1": accuracy}, batch_stats)
+
+    grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+    grads, metrics, batch_stats = jax.lax.pmean((grads, metrics, batch_stats), parallel.AXIS)
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=optax.apply_updates(state.params, updates),
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+    )
+    return new_state, {**metrics, "grad_norm": optax.global_norm(grads)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Durations:
+    """The lengths of a training in steps; the config gives them in epochs."""
+
+    total: int
+    evaluate: tuple[int, ...]
+    warmup: int
+    decay: tuple[int, ...]
+
+
+def durations(config: ml_collections.ConfigDict, num_clips: int) -> Durations:
+    """Turns epochs into steps; an epoch is num_clips / batch_size steps, which need not be a whole number."""
+
+    def steps(epochs: float) -> int:
+        return round(epochs * num_clips / config.batch_size)
+
+    total = max(1, steps(config.num_epochs))
+    num_evaluations = math.ceil(config.num_epochs / config.eval.every_epochs)
+    evaluations = {min(total, max(1, steps(i * config.eval.every_epochs))) for i in range(1, num_evaluations + 1)}
+    return Durations(
+        total=total,
+        evaluate=tuple(sorted(evaluations | {total})),
+        warmup=steps(config.schedule.warmup_epochs),
+        decay=tuple(steps(epoch) for epoch in config.schedule.decay_epochs),
+    )
+
+
+def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, dict[str, float]]:
+    """Trains as `config` says, or goes on from the latest checkpoint in `workdir`.
+
+    Writes metrics.jsonl, tensorboard/ and checkpoints/ in `workdir`.
+
+    Returns:
+      The metrics of the best and of the last evaluation.
+
+    Raises:
+      UserError: config, data or workdir do not allow the run.
+      NonFiniteLossError: the training has diverged.
+    """
+    configuration.check(config)
+    workdir = pathlib.Path(workdir).expanduser()
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size("batch_size", config.batch_size, mesh)
+    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
+    source = dataset.source("train")
+    lengths = durations(config, len(source))
+    label_vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if config.model.embedding else None
+    model_options = configuration.model_options(config, dataset.labels, label_vectors)
+    optimizer, schedule = _create_optimizer(config, lengths)
+    graphdef, state = create_train_state(model_options, optimizer, config.seed)
+    metadata = {
+        "config": config.to_dict(),
+        "model": model_options,
+        "labels": dataclasses.asdict(dataset.labels),
+        "fingerprint": dataset.fingerprint,
+        "versions": checkpoint_lib.versions(),
+        "best": None,
+        "last": None,
+    }
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = checkpoint_lib.Checkpoints(workdir)
+    state = parallel.replicate(state, mesh)
+    state = _restore(checkpoints, state, metadata, workdir)
+    _log.info("%d parameters, %d steps on %d devices", _size(state.params), lengths.total, mesh.size)
+
+    step_fn = functools.partial(
+        train_step,
+        graphdef=graphdef,
+        optimizer=optimizer,
+        label_vectors=label_vectors,
+        embedding_weight=config.embedding_weight,
+        seed=config.seed,
+        sync_batch_norm=config.sync_batch_norm,
+    )
+    mapped_step = parallel.map_step(step_fn, mesh, config.parallel, donate_state=True)
+    evaluate_split = evaluate.create_evaluation(
+        graphdef, dataset, mesh, **configuration.evaluation_arguments(config, config)
+    )
+    start = int(state.step)
+    batches = input_pipeline.train_batches(
+        source,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        **configuration.view_arguments(config),
+        **configuration.reading_arguments(config),
+    )
+    batches = iter(parallel.to_devices(batches, mesh, config.data.prefetch_batches))
+    writer = MetricWriter(workdir, start)
+    meter = _Meter(config.batch_size)
+    bar = tqdm.tqdm(total=lengths.total, initial=start, desc="training", unit="step", dynamic_ncols=True)
+    try:
+        for step in range(start + 1, lengths.total + 1):
+            batch = meter.wait_for(batches)
+            state, metrics = mapped_step(state, batch)
+            meter.add(metrics)
+            bar.update()
+            evaluating = step in lengths.evaluate
+            saving = evaluating or step % config.checkpoint_every_steps == 0
+            if saving or step % config.log_every_steps == 0:
+                values = meter.read(step, checkpoints.step("latest"))
+                writer.write(step, {"learning_rate": float(schedule(step - 1)), **values})
+                bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
+            if evaluating:
+                scores, _ = evaluate_split({"params": state.params, "batch_stats": state.batch_stats})
+                _record(scores, step, metadata, writer, bar)
+                if metadata["best"]["step"] == step:
+                    checkpoints.save("best", step, _trees(state, "model"), metadata)
+            if saving:
+                checkpoints.save("latest", step, _trees(state, "model", "optimizer"), metadata)
+            if evaluating:
+                meter.restart()
+    finally:
+        bar.close()
+        writer.close()
+        batches.close()
+        checkpoints.close()
+    return {"best": metadata["best"], "last": metadata["last"]}
+
+
+def _create_optimizer(
+    config: ml_collections.ConfigDict, lengths: Durations
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    schedule = optimizers.create_schedule(
+        config.schedule.name,
+        learning_rate=config.optimizer.learning_rate,
+        total_steps=lengths.total,
+        warmup_steps=lengths.warmup,
+        decay_steps=lengths.decay,
+        decay_factor=config.schedule.decay_factor,
+    )
+    options = {name: value for name, value in config.optimizer.items() if name != "learning_rate"}
+    return optimizers.create_optimizer(schedule, **options), schedule
+
+
+def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
+    trees = {"model": {"params": state.params, "batch_stats": state.batch_stats}, "optimizer": state.opt_state}
+    return {name: trees[name] for name in names}
+
+
+def _restore(
+    checkpoints: checkpoint_lib.Checkpoints, state: TrainState, metadata: dict[str, Any], workdir: pathlib.Path
+) -> TrainState:
+    """Returns the latest checkpoint's state, or `state` where there is none; updates what the run knows of itself."""
+    step = checkpoints.step("latest")
+    if step is None:
+        return state
+    earlier = checkpoints.metadata("latest")
+    changed = configuration.changes(earlier["config"], metadata["config"])
+    changed += [name for name in ("fingerprint", "labels") if earlier[name] != _as_json(metadata[name])]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run that this one cannot go on from; these differ: {'; '.join(changed)}. Use the "
+            "config and data of that run, or another --workdir."
+        )
+    metadata.update(best=earlier["best"], last=earlier["last"])
+    restored = checkpoints.restore("latest", _trees(state, "model", "optimizer"))
+    _log.info("going on from step %d in %s", step, workdir)
+    step_array = jax.device_put(jnp.full_like(state.step, step), state.step.sharding)
+    return TrainState(step=step_array, **restored["model"], opt_state=restored["optimizer"])
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
+
+
+def _size(tree: PyTree) -> int:
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def _record(
+    scores: dict[str, float], step: int, metadata: dict[str, Any], writer: MetricWriter, bar: tqdm.tqdm
+) -> None:
+    """Logs an evaluation and keeps it if it is the best so far."""
+    writer.write(step, {f"eval_{name}": value for name, value in scores.items()})
+    metadata["last"] = {"step": step, **scores}
+    if metadata["best"] is None or scores["f1_mean"] > metadata["best"]["f1_mean"]:
+        metadata["best"] = metadata["last"]
+    summary = ", ".join(f"{name} {100 * scores[name]:.2f}" for name in ("action_top1", "action_top5", "f1_mean"))
+    bar.write(f"step {step}: {summary}, cross-entropy {scores['cross_entropy']:.3f}", file=sys.stderr)
+
+
+class _Meter:
+    """Collects what the steps since the last reading returned, and how long they and their data took."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self.restart()
+
+    def restart(self) -> None:
+        """Starts a new interval now."""
+        self._pending, self._waited, self._start = [], 0.0, time.perf_counter()
+
+    def wait_for(self, batches: Iterator[dict[str, Array]]) -> dict[str, Array]:
+        """Returns the next batch."""
+        start = time.perf_counter()
+        batch = next(batches)
+        self._waited += time.perf_counter() - start
+        return batch
+
+    def add(self, metrics: dict[str, Array]) -> None:
+        """Keeps a step's metrics on the devices, so that the step need not be waited for."""
+        self._pending.append(metrics)
+
+    def read(self, step: int, last_good: int | None) -> dict[str, float]:
+        """Returns means over the steps since the last reading, which ends at `step`, and starts a new interval.
+
+        Raises:
+          NonFiniteLossError: a loss was not a finite number.
+        """
+        pending = jax.device_get(self._pending)
+        for number, metrics in enumerate(pending, step - len(pending) + 1):
+            if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
+                kept = f"the last good checkpoint is of step {last_good}" if last_good else "there is no checkpoint yet"
+                raise NonFiniteLossError(
+                    f"the training has diverged: at step {number} the loss is {metrics['loss']} and the gradient's "
+                    f"norm {metrics['grad_norm']}; {kept}. Lower --config.optimizer.learning_rate or add warm-up."
+                )
+        seconds = time.perf_counter() - self._start
+        means = {name: float(np.mean([metrics[name] for metrics in pending])) for name in pending[0]}
+        timing = {
+            "clips_per_second": len(pending) * self._batch_size / seconds,
+            "data_wait_share": self._waited / seconds,
+        }
+        self.restart()
+        return means | timing

@@ -1,0 +1,135 @@
+"""Class names and body groups: MA-52's own, or those that a data set's folder brings."""
+
+import dataclasses
+import pathlib
+
+from tfds_ma52.errors import UserError
+
+# Index = the integer id of the annotation lists. The paper's figure orders the classes A1..G4 differently.
+MA52_NAMES = (
+    "shaking body",
+    "sitting straightly",
+    "shrugging",
+    "turning around",
+    "rising up",
+    "bowing head",
+    "head up",
+    "tilting head",
+    "turning head",
+    "nodding",
+    "shaking head",
+    "scratching arms",
+    "playing objects",
+    "putting hands together",
+    "rubbing hands",
+    "pointing oneself",
+    "clenching fist",
+    "stretching arms",
+    "retracting arms",
+    "waving",
+    "spreading hands",
+    "hands touching fingers",
+    "other finger movements",
+    "illustrative gestures",
+    "shaking legs",
+    "curling legs",
+    "spread legs",
+    "closing legs",
+    "crossing legs",
+    "stretching feet",
+    "retracting feet",
+    "tiptoe",
+    "scratching or touching neck",
+    "scratching or touching chest",
+    "scratching or touching back",
+    "scratching or touching shoulder",
+    "arms akimbo",
+    "crossing arms",
+    "playing or tidying hair",
+    "scratching or touching hindbrain",
+    "scratching or touching forehead",
+    "scratching or touching face",
+    "rubbing eyes",
+    "touching nose",
+    "touching ears",
+    "covering face",
+    "covering mouth",
+    "pushing glasses",
+    "patting legs",
+    "touching legs",
+    "scratching legs",
+    "scratching feet",
+)
+MA52_GROUP_NAMES = ("body", "head", "upper limb", "lower limb", "body-hand", "head-hand", "leg-hand")
+_MA52_GROUP_SIZES = (5, 6, 13, 8, 6, 10, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """The classes of a data set and the coarser groups they belong to.
+
+    Attributes:
+      names: class names; the index is the class id.
+      group_names: names of the groups.
+      groups: for each class, the index of its group.
+    """
+
+    names: tuple[str, ...]
+    group_names: tuple[str, ...]
+    groups: tuple[int, ...]
+
+
+MA52 = Labels(
+    names=MA52_NAMES,
+    group_names=MA52_GROUP_NAMES,
+    groups=tuple(group for group, size in enumerate(_MA52_GROUP_SIZES) for _ in range(size)),
+)
+
+
+def read_labels(path: pathlib.Path) -> Labels:
+    """Reads a `label_name.txt`: one `<id><TAB><name>[<TAB><group>]` a line, ids 0, 1, 2, ...
+
+    Without group names, a file that names MA-52's classes gets MA-52's groups; in any other set every class is a
+    group of its own, so that the body metrics equal the action metrics.
+
+    Raises:
+      UserError: a malformed, missing or repeated id or name; every such line is named.
+    """
+    rows, problems = {}, []
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        if not line.strip():
+            continue
+        fields = [field.strip() for field in line.split("\t")]
+        if len(fields) not in (2, 3) or not fields[0].isdecimal() or not all(fields[1:]):
+            problems.append(
+                f"{path}:{number}: expected '<id><TAB><name>' or '<id><TAB><name><TAB><group>', got {line!r}"
+            )
+        elif int(fields[0]) in rows:
+            problems.append(f"{path}:{number}: id {int(fields[0])} occurs twice")
+        else:
+            rows[int(fields[0])] = fields[1:]
+    ids = sorted(rows)
+    names = [rows[i][0] for i in ids]
+    if not problems:
+        if ids != list(range(len(ids))) or not ids:
+            problems.append(f"{path}: the ids must run from 0 without gaps, got {ids}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            problems.append(f"{path}: names given to more than one id: {', '.join(repeated)}")
+        if len({len(row) for row in rows.values()}) > 1:
+            problems.append(f"{path}: either every class names its group in a third column or none does")
+    if problems:
+        raise UserError("\n".join(problems))
+
+    if len(rows[0]) == 2:
+        group_names = list(dict.fromkeys(rows[i][1] for i in ids))
+        return Labels(tuple(names), tuple(group_names), tuple(group_names.index(rows[i][1]) for i in ids))
+    if _is_ma52(names):
+        return Labels(tuple(names), MA52.group_names, MA52.groups)
+    return Labels(tuple(names), tuple(names), tuple(range(len(names))))
+
+
+def _is_ma52(names: list[str]) -> bool:
+    # Downloads of MA-52 may spell a few names differently; its groups must not be lost over that.
+    same = sum(ours == " ".join(name.lower().split()) for ours, name in zip(MA52_NAMES, names, strict=False))
+    return len(names) == len(MA52_NAMES) and same > len(names) // 2

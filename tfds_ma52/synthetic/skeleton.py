@@ -1,0 +1,360 @@
+"""An articulated seated person: from a motion and a body to the points of the figure in space.
+
+Metres; x points to the person's left, y up, z to where the person faces. The origin is on the floor below the pelvis.
+"""
+
+import dataclasses
+
+import numpy as np
+from jaxtyping import Float
+
+from tfds_ma52.synthetic.motions import MOTIONS, Number, Variation, channel_curves
+
+SIDES = (("left", 1), ("right", -1))
+FINGERS = 5  # the thumb first
+Vector = tuple[Number, Number, Number]
+
+
+@dataclasses.dataclass(frozen=True)
+class Body:
+    """Sizes of one person, metres."""
+
+    pelvis_height: float = 0.54
+    hip: float = 0.085  # half widths
+    shoulder: float = 0.185
+    waist: float = 0.20  # lengths, upwards and outwards
+    chest: float = 0.29
+    neck: float = 0.085
+    head: float = 0.125  # half height
+    upper_arm: float = 0.28
+    forearm: float = 0.245
+    hand: float = 0.20
+    thigh: float = 0.42
+    shin: float = 0.42
+    foot: float = 0.17
+    girth: float = 1.0  # factor on all thicknesses
+
+
+def draw_body(rng: np.random.Generator) -> Body:
+    """Draws one person's size and proportions."""
+    size = rng.uniform(0.95, 1.05)
+    lengths = {
+        f.name: f.default * size * rng.uniform(0.97, 1.03) for f in dataclasses.fields(Body) if f.name != "girth"
+    }
+    return Body(**lengths, girth=rng.uniform(0.88, 1.2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Somewhere a hand can go. All vectors are (outwards on the hand's own side, up, forward).
+
+    Attributes:
+      part: what the place moves with.
+      position: metres from the part's origin.
+      fingers: where the fingers point.
+      palm: where the palm faces.
+      elbow: where the elbow points.
+      shape: of the hand, a key of `_SHAPES`.
+      detour: metres by which the way there bends.
+    """
+
+    part: str
+    position: Vector
+    fingers: Vector
+    palm: Vector
+    elbow: Vector = (0.8, -1.0, -0.2)
+    shape: str = "flat"
+    detour: Vector = (0.03, 0.0, 0.10)
+
+
+# How far thumb, index, middle, ring and little finger are bent; what of the hand touches: this fraction of its length
+# from the wrist, and this one towards the thumb.
+_SHAPES = {
+    "relaxed": ((0.3, 0.3, 0.33, 0.36, 0.4), (0.6, 0.0)),
+    "flat": ((0.1, 0.05, 0.05, 0.05, 0.05), (0.6, 0.0)),
+    "fist": ((0.9, 1.0, 1.0, 1.0, 1.0), (0.5, 0.0)),
+    "point": ((0.8, 0.0, 1.0, 1.0, 1.0), (0.98, 0.25)),
+    "fingertips": ((0.4, 0.12, 0.12, 0.15, 0.2), (0.95, 0.0)),
+    "grip": ((0.5, 0.55, 0.55, 0.55, 0.55), (0.6, 0.0)),
+}
+
+# The hand at rest on the thigh: fingers, palm and elbow as in `Place`, then the shape.
+_RESTING = [np.array(v) for v in ((-0.35, -0.05, 0.9), (0.0, -1.0, 0.0), (0.8, -1.0, -0.4), *_SHAPES["relaxed"])]
+
+PLACES = {
+    # part, position, fingers, palm, elbow, shape, detour
+    "nose": Place("head", (0.0, -0.015, 0.135), (-0.55, 0.65, -0.4), (-0.3, 0, -1), shape="point"),
+    "eye": Place("head", (0.042, 0.03, 0.12), (-0.35, 0.8, -0.35), (0, 0.2, -1), (1, -0.7, 0.1), "fist"),
+    "glasses": Place("head", (0.0, 0.03, 0.13), (-0.7, 0.6, -0.25), (0, 0.1, -1), (1, -0.5, 0.1), "point"),
+    "forehead": Place("head", (0.0, 0.085, 0.11), (-0.85, 0.4, -0.1), (0, 0, -1), (1, -0.3, 0.2), "flat"),
+    "cheek": Place("head", (0.08, -0.045, 0.075), (-0.15, 0.95, -0.25), (-1, 0, -0.4), shape="fingertips"),
+    "ear": Place("head", (0.11, 0.0, 0.0), (-0.3, 0.8, -0.4), (-1, 0, 0.1), (1, -0.6, 0), "fingertips"),
+    "mouth": Place("head", (0.0, -0.07, 0.13), (-0.8, 0.5, -0.1), (0, 0, -1), (0.9, -1, 0.1), "flat"),
+    "whole face": Place("head", (0.035, -0.005, 0.135), (-0.2, 0.97, -0.05), (0, 0, -1), (0.7, -1, 0.3), "flat"),
+    "hair": Place(
+        "head", (0.05, 0.14, 0.02), (-0.6, 0.45, -0.5), (-0.2, -1, -0.2), (1, -0.1, 0.3), "flat", (0.15, 0, 0.1)
+    ),
+    "back of the head": Place(
+        "head", (0.02, -0.01, -0.12), (-0.85, 0.35, -0.3), (0, 0, 1), (1, 0.25, 0.1), "flat", (0.30, 0, 0.2)
+    ),
+    "neck": Place("chest", (0.065, 0.055, 0.04), (-0.4, 0.55, -0.7), (-1, 0, 0.2), (0.9, -0.6, 0.3), "fingertips"),
+    "chest": Place("chest", (-0.05, -0.15, 0.13), (-0.95, 0.25, 0), (0, 0, -1), (0.9, -0.7, 0), "flat"),
+    "breastbone": Place("chest", (0.0, -0.10, 0.15), (-0.6, 0.15, -0.75), (-0.5, -0.8, 0), (1, -0.6, 0.2), "point"),
+    "other shoulder": Place("chest", (-0.18, 0.015, 0.06), (-0.8, 0.35, -0.5), (0, -0.5, -0.8), (0.2, -1, 0.6), "flat"),
+    "other upper arm": Place(
+        "chest", (-0.15, -0.22, 0.15), (-0.95, 0.25, -0.1), (0, 0, -1), (1, -0.8, 0), "flat", (0, 0, 0.15)
+    ),
+    "back": Place(
+        "chest", (0.04, -0.30, -0.14), (-0.85, 0.4, 0.1), (0, 0, 1), (1, -0.1, -0.5), "flat", (0.30, 0, -0.05)
+    ),
+    "hip": Place("pelvis", (0.175, 0.10, 0.03), (-0.3, -0.5, 0.8), (-1, 0, 0.2), (1, 0.1, -0.35), "grip", (0.12, 0, 0)),
+    "beside the head": Place("chest", (0.27, 0.14, 0.24), (0.1, 1, 0.1), (0, 0, 1), (0.8, -1, 0), "flat"),
+    "before the chest": Place("chest", (0.17, -0.22, 0.32), (-0.3, 0.45, 0.8), (-0.8, 0.4, 0), (0.9, -1, 0), "relaxed"),
+    "palms up": Place("chest", (0.32, -0.27, 0.28), (0.5, 0.1, 0.85), (0, 1, 0.25), (0.4, -1, -0.4), "flat"),
+    "far out": Place("chest", (0.36, 0.02, 0.52), (0.4, 0.15, 0.9), (-0.3, -1, 0), (0.8, -0.8, -0.3), "flat"),
+    "fist in front": Place("chest", (0.20, -0.25, 0.32), (-0.1, 0.75, 0.6), (0, 0.5, -0.8), (0.8, -1, 0), "flat"),
+    "palms together": Place("chest", (0.018, -0.22, 0.29), (-0.05, 0.85, 0.4), (-1, 0, 0), (1, -0.6, 0), "flat"),
+    "palms low": Place("pelvis", (0.018, 0.19, 0.30), (-0.15, 0.1, 0.95), (-1, 0, 0), (1, -0.3, -0.2), "flat"),
+    "fingers together": Place("pelvis", (0.05, 0.16, 0.27), (-0.9, 0.1, 0.35), (0, -0.4, -1), (1, -0.4, -0.2), "grip"),
+    "lap": Place("pelvis", (0.055, 0.19, 0.28), (-0.5, 0.2, 0.8), (-0.7, 0.5, 0), (1, -0.5, -0.2), "grip"),
+    "other forearm": Place(
+        "other forearm", (0, 0.035, 0.02), (-0.9, 0, 0.3), (0, -1, -0.3), (1, -0.6, 0), "fingertips"
+    ),
+    "thigh": Place("thigh", (0.0, 0.085, 0.0), (-0.2, 0, 0.95), (0, -1, 0), shape="flat", detour=(0.0, 0.08, 0.0)),
+    "knee": Place("knee", (0.02, 0.065, 0.03), (-0.1, -0.35, 0.9), (0, -1, -0.3), shape="flat", detour=(0, 0.04, 0)),
+    "foot": Place("foot", (0.02, 0.06, 0.06), (-0.3, -0.8, 0.3), (-0.4, -0.5, -0.7), shape="fingertips"),
+}
+
+
+def pose_trajectory(class_id: int, body: Body, variation: Variation) -> dict[str, Float[np.ndarray, "t 3"]]:
+    """Poses the figure for every frame of a clip.
+
+    Args:
+      class_id: MA-52's integer id.
+      body: the person.
+      variation: the clip's draws; `variation.frames` is t.
+
+    Returns:
+      The figure's points by name, in metres, all classes with the same names.
+    """
+    motion = MOTIONS[class_id]
+    curves = {name: curve[:, None] for name, curve in channel_curves(motion, variation).items()}
+    zeros = np.zeros((variation.frames, 1))
+    both = motion.limbs == "both" or (motion.limbs == "any" and variation.both)
+    state = _State(curves, zeros, body, variation.side, both, variation.rest)
+    points = _torso_and_head(state)
+    _legs(state, points)
+    # The hand that goes to the other forearm needs that forearm.
+    for name, sign in sorted(SIDES, key=lambda item: item[1] == variation.side):
+        _arm(state, points, name, sign, PLACES.get(motion.place) if state.acts(sign) else None)
+    _held_object(state, points)
+    turn = _rotation(zeros, state("body_yaw") * variation.side, zeros)
+    points = {name: _apply(turn, point) for name, point in points.items()}
+    return {name: point[::-1] if motion.reverse else point for name, point in points.items()}
+
+
+@dataclasses.dataclass
+class _State:
+    """What the parts of the figure are computed from; calling it gives a channel, 0 where the motion has none."""
+
+    curves: dict[str, Float[np.ndarray, "t 1"]]
+    zeros: Float[np.ndarray, "t 1"]
+    body: Body
+    side: int
+    both: bool
+    rest: dict[str, float]
+    frames: dict[str, Float[np.ndarray, "t 3 3"]] = dataclasses.field(default_factory=dict)  # rotations by part
+
+    def __call__(self, channel: str) -> Float[np.ndarray, "t 1"]:
+        return self.curves.get(channel, self.zeros)
+
+    def acts(self, sign: int) -> float:
+        """1 where the limb of that side takes part in the motion, else 0."""
+        return float(self.both or sign == self.side)
+
+
+def _torso_and_head(state: _State) -> dict[str, np.ndarray]:
+    body, side, rest = state.body, state.side, state.rest
+    slump = 0.75 + 0.15 * rest["slump"] + state("slump")
+    pitch = 4 + 4 * rest["torso_pitch"] + state("torso_pitch")
+    roll = 1.5 * rest["torso_roll"] + side * state("torso_roll")
+    yaw = 3 * rest["torso_yaw"] + side * state("torso_yaw")
+    lower = _rotation(pitch - 14 * slump, 0.4 * yaw, 0.7 * roll)
+    upper = _rotation(pitch + 20 * slump, yaw, roll)
+    state.frames["chest"] = upper
+    head_pitch = 0.35 * pitch + 8 * rest["head_pitch"] + state("head_pitch")
+    head_yaw = 0.8 * yaw + 10 * rest["head_yaw"] + side * state("head_yaw")
+    head = _rotation(head_pitch, head_yaw, 0.5 * roll + 3 * rest["head_roll"] + side * state("head_roll"))
+    state.frames["head"] = head
+
+    pelvis = np.concatenate([state.zeros, body.pelvis_height + state("rise"), 0.7 * state("rise")], axis=1)
+    points = {"pelvis": pelvis}
+    points["waist"] = pelvis + _apply(lower, (0, body.waist, 0))
+    points["chest"] = points["waist"] + _apply(upper, (0, body.chest, 0))
+    points["neck"] = points["chest"] + _apply(upper, (0, 0.3 * body.neck, 0.01))
+    points["skull"] = points["neck"] + _apply(head, (0, 0.7 * body.neck, 0.01))
+    points["head"] = points["skull"] + _apply(head, (0, 0.85 * body.head, 0.01))
+    k = body.head / 0.125
+    marks = {"crown": (0, 0.125, 0), "face": (0, -0.02, 0.032), "nose": (0, -0.015, 0.122), "bridge": (0, 0.03, 0.108)}
+    marks |= {"hair": (0, 0.012, -0.012), "nape": (0, 0.01, -0.03), "hair end": (0, -0.19, -0.05)}
+    for name, sign in SIDES:
+        marks[f"{name} eye"] = (0.040 * sign, 0.028, 0.098)
+        marks[f"{name} brow inner"] = (0.022 * sign, 0.055, 0.098)
+        marks[f"{name} brow outer"] = (0.062 * sign, 0.052, 0.088)
+        marks[f"{name} hairline"] = (0.045 * sign, 0.088, 0.062)
+        marks[f"{name} ear"] = (0.100 * sign, -0.005, 0)
+        marks[f"{name} mouth"] = (0.028 * sign, -0.068, 0.094)
+    for name, mark in marks.items():
+        points[name] = points["head"] + k * _apply(head, mark)
+    for name, sign in SIDES:
+        lens = k * _apply(head, (0.042 * sign, 0.026, 0.112)) + state("glasses_up") * _apply(head, (0, 1, 0))
+        points[f"{name} lens"] = points["head"] + lens
+        shrug = state("shrug") * _apply(upper, (-0.2 * sign, 1, 0))
+        points[f"{name} shoulder"] = points["chest"] + _apply(upper, (sign * body.shoulder, -0.035, 0)) + shrug
+    return points
+
+
+def _legs(state: _State, points: dict[str, np.ndarray]) -> None:
+    body, rest = state.body, state.rest
+    # A raised heel turns the foot about its ball.
+    ankle_height = 0.075
+    apart = 0.035 + 0.035 * rest["knees_apart"] + state("knees_apart")
+    # The standing leg first: the crossing leg lies over its knee.
+    for name, sign in sorted(SIDES, key=lambda item: item[1] == state.side):
+        acts = state.acts(sign)
+        forward = 0.86 * body.thigh + 0.05 * rest[f"{name} foot_forward"] + acts * state("foot_forward")
+        side = sign * (body.hip + 0.9 * apart + acts * state("foot_out"))
+        ankle = np.concatenate([side, state.zeros + ankle_height, forward], axis=1)
+        toe = ankle + np.array((0.04 * sign, 0.02 - ankle_height, body.foot))
+        ankle = ankle + acts * state("heel_up") * np.array((0, 1, 0.45))
+        cross = acts * state("cross") * float(sign == state.side)
+        if np.any(cross):
+            other = points[f"{'left' if sign < 0 else 'right'} knee"]
+            arc = np.sin(np.pi * cross) * np.array((0, 0.13, 0.10))
+            over = other + np.array((-0.07 * sign, -0.20, 0.13))
+            toe = toe + cross * (over + body.foot * np.array((-0.25 * sign, -0.45, 0.85)) - toe) + arc
+            ankle = ankle + cross * (over - ankle) + arc
+        lift = acts * state("foot_lift") * np.array((0, 1, 0.4))
+        ankle, toe = ankle + lift, toe + lift * 1.2
+        hip = points["pelvis"] + (sign * body.hip, -0.02, 0.03)
+        outwards = sign * (3.3 * apart + 0.1) * (1 - cross)
+        pole = np.concatenate([outwards, state.zeros + 0.62 + cross, state.zeros + 0.78], axis=1)
+        knee, end = _two_bones(hip, ankle, body.thigh, body.shin, pole)
+        points |= {f"{name} hip": hip, f"{name} knee": knee, f"{name} ankle": end, f"{name} toe": toe + (end - ankle)}
+        sole = points[f"{name} toe"] - end
+        points[f"{name} heel"] = end - 0.22 * sole + (0, -0.035, 0)
+
+
+def _arm(state: _State, points: dict[str, np.ndarray], name: str, sign: int, place: Place | None) -> None:
+    """Adds an arm whose hand goes from the thigh to a place as far as `reach` says."""
+    rest, mirror = state.rest, np.array((sign, 1, 1))
+    acts = state.acts(sign)
+    offset = np.concatenate([state("hand_out"), state("hand_up"), state("hand_forward") + sign * state("rub")], axis=1)
+    hip, knee = points[f"{name} hip"], points[f"{name} knee"]
+    home = hip + (0.5 + 0.12 * rest[f"{name} hand_forward"]) * (knee - hip)
+    home = home + np.array((-0.015 + 0.02 * rest[f"{name} hand_out"], 0.085, 0)) * mirror
+    target, grasp = home + acts * offset * mirror, _RESTING
+    if place:
+        reach = state("reach")
+        origin, turn = _part(state, points, place.part, name)
+        spot = origin + _apply(turn, (place.position + offset) * mirror)
+        target = home + reach * (spot - home) + 4 * reach * (1 - reach) * np.array(place.detour) * mirror
+        goal = [_apply(turn, np.array(direction) * mirror) * mirror for direction in (place.fingers, place.palm)]
+        goal += [np.array(place.elbow), *(np.array(value) for value in _SHAPES[place.shape])]
+        grasp = [resting + reach * (there - resting) for resting, there in zip(_RESTING, goal, strict=True)]
+    fingers, palm, elbow, curl, touch = grasp
+    along = np.broadcast_to(_unit(fingers * mirror), target.shape)
+    elbow = np.broadcast_to(elbow * mirror, target.shape)
+    thumbwards = -sign * _unit(np.cross(along, palm * mirror))
+    wrist = target - state.body.hand * (touch[..., :1] * along + touch[..., 1:] * thumbwards)
+    arm = state.body.upper_arm, state.body.forearm
+    points[f"{name} elbow"], points[f"{name} wrist"] = _two_bones(points[f"{name} shoulder"], wrist, *arm, elbow)
+    waves = np.sin(np.arange(FINGERS) * 1.4) * state("wiggle") + 0.5 * np.abs(state("wiggle"))
+    curl = np.clip(curl + acts * (waves + state("fist")), 0, 1)
+    facing = -sign * np.cross(thumbwards, along)
+    _hand(points, name, state.body.hand, along, facing, thumbwards, curl)
+
+
+def _hand(points, name: str, size: float, along, facing, thumbwards, curl) -> None:
+    """Adds the palm, and of each finger the knuckle, the middle joint and the tip.
+
+    `along` points from the wrist to the fingertips, `facing` is where the palm faces; `curl` is 0 for straight fingers.
+    """
+    wrist = points[f"{name} wrist"]
+    points[f"{name} palm"] = wrist + 0.3 * size * along
+    points[f"{name} touch"] = wrist + 0.6 * size * along
+    for finger in range(FINGERS):
+        bend = curl[:, finger, None]
+        if finger == 0:
+            root = wrist + size * (0.22 * along + 0.18 * thumbwards)
+            straight, inwards, length = _unit(0.75 * along + 0.65 * thumbwards), _unit(facing - 0.6 * thumbwards), 0.2
+        else:
+            spread = 0.25 * (2.5 - finger)
+            root = wrist + size * (0.52 * along + 0.105 * (2.5 - finger) * thumbwards)
+            straight, inwards, length = _unit(along + spread * 0.6 * (1 - bend) * thumbwards), facing, 0.26
+        angles = np.radians(85) * bend, np.radians(185) * bend
+        middle = root + length * size * (np.cos(angles[0]) * straight + np.sin(angles[0]) * inwards)
+        tip = middle + 0.9 * length * size * (np.cos(angles[1]) * straight + np.sin(angles[1]) * inwards)
+        points |= {f"{name} knuckle {finger}": root, f"{name} joint {finger}": middle, f"{name} tip {finger}": tip}
+
+
+def _part(state: _State, points: dict[str, np.ndarray], part: str, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Origin and rotation of the part that a place belongs to; `name` is the hand's side."""
+    still = _rotation(state.zeros, state.zeros, state.zeros)
+    if part in state.frames:
+        return points[part], state.frames[part]
+    hip, knee, ankle = (points[f"{name} {joint}"] for joint in ("hip", "knee", "ankle"))
+    other = "right" if name == "left" else "left"
+    origins = {
+        "pelvis": lambda: points["pelvis"],
+        "thigh": lambda: hip + 0.62 * (knee - hip),
+        "knee": lambda: knee,
+        "foot": lambda: ankle,
+        "other forearm": lambda: 0.45 * points[f"{other} elbow"] + 0.55 * points[f"{other} wrist"],
+    }
+    return origins[part](), still
+
+
+def _held_object(state: _State, points: dict[str, np.ndarray]) -> None:
+    """Something long between the hands; its ends coincide where the motion has none."""
+    middle = 0.5 * (points["left touch"] + points["right touch"]) + (0, 0.02, 0.03)
+    spin = state("spin") * 1.1
+    axis = np.concatenate([np.cos(spin), np.sin(spin), state.zeros], axis=1) * state("object")
+    points["object start"], points["object end"] = middle - 0.085 * axis, middle + 0.085 * axis
+
+
+def _rotation(pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarray) -> Float[np.ndarray, "t 3 3"]:
+    """Rotation by degrees: pitch forward, yaw to the left, roll to the left, roll first."""
+    (cx, sx), (cy, sy), (cz, sz) = (
+        (np.cos(a[:, 0]), np.sin(a[:, 0])) for a in np.radians(np.stack([pitch, yaw, -roll]))
+    )
+    rows = (
+        (cy * cz + sy * sx * sz, -cy * sz + sy * sx * cz, sy * cx),
+        (cx * sz, cx * cz, -sx),
+        (-sy * cz + cy * sx * sz, sy * sz + cy * sx * cz, cy * cx),
+    )
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
+
+
+def _apply(rotation: Float[np.ndarray, "t 3 3"], vector) -> Float[np.ndarray, "t 3"]:
+    return np.einsum("tij,tj->ti", rotation, np.broadcast_to(vector, (len(rotation), 3)))
+
+
+def _unit(vector: np.ndarray) -> np.ndarray:
+    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-9)
+
+
+def _two_bones(root, target, first: float, second: float, pole) -> tuple[np.ndarray, np.ndarray]:
+    """Inverse kinematics of a limb of two bones.
+
+    Returns:
+      The middle joint, bent towards `pole`, and the end: the target, or the nearest point that the limb can reach.
+    """
+    way = target - root
+    length = np.linalg.norm(way, axis=-1, keepdims=True)
+    reach = np.clip(length, abs(first - second) + 0.02, 0.995 * (first + second))
+    axis = way / np.maximum(length, 1e-9)
+    along = (first**2 - second**2 + reach**2) / (2 * reach)
+    height = np.sqrt(np.maximum(first**2 - along**2, 0))
+    outwards = _unit(pole - np.sum(pole * axis, axis=-1, keepdims=True) * axis)
+    return root + along * axis + height * outwards, root + reach * axis

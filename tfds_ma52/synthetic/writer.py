@@ -1,0 +1,239 @@
+"""Writes the synthetic set: subjects, clip plans, encoding, lists."""
+
+import concurrent.futures
+import dataclasses
+import functools
+import json
+import multiprocessing
+import os
+import pathlib
+
+import numpy as np
+import tqdm
+from jaxtyping import UInt8
+
+from tfds_ma52.errors import UserError
+from tfds_ma52.labels import MA52_NAMES
+
+# Subject ids of the splits, disjoint; 205 as in MA-52.
+_SUBJECTS = {"train": range(1, 131), "val": range(131, 169), "test": range(169, 206)}
+_SPLITS = tuple(_SUBJECTS)
+_PARTIAL = ".partial"
+_SETTINGS_FILE = "synthetic.json"
+_LABELS_FILE = "label_name.txt"
+# Raised whenever the same settings give other clips.
+_VERSION = 1
+_PUSHING_GLASSES = MA52_NAMES.index("pushing glasses")
+
+
+@dataclasses.dataclass(frozen=True)
+class Clip:
+    """One clip to write.
+
+    Attributes:
+      split: "train", "val" or "test".
+      number: the clip's number within its split.
+      class_id: what it shows.
+      subject: who shows it.
+    """
+
+    split: str
+    number: int
+    class_id: int
+    subject: int
+
+    @property
+    def name(self) -> str:
+        """File name; the test split's names are anonymous, as in MA-52."""
+        if self.split == "test":
+            return f"test{self.number:04d}.mp4"
+        return f"{self.subject:04d}_{self.number // 10000 + 1:02d}_{self.number % 10000:04d}.mp4"
+
+
+def write_synthetic(
+    root: pathlib.Path,
+    *,
+    train_per_class: int,
+    val_per_class: int,
+    test_per_class: int = 0,
+    short_side: int = 128,
+    seed: int = 0,
+    processes: int = 0,
+) -> None:
+    """Writes a synthetic set in MA-52's layout; a complete folder is left alone, a partial one is completed.
+
+    Args:
+      root: the folder; made where it does not exist.
+      train_per_class: clips of each class in the train split.
+      val_per_class: clips of each class in the val split.
+      test_per_class: clips of each class in the test split; without any there is no test list either.
+      short_side: width of the frames in pixels, even; they are 5/4 as high.
+      seed: fixes everything.
+      processes: how many to encode with; 0 takes as many as there are cores. The clips do not depend on it.
+
+    Raises:
+      UserError: a setting out of range, or a folder that holds something else.
+    """
+    settings = {
+        "version": _VERSION,
+        "train_per_class": train_per_class,
+        "val_per_class": val_per_class,
+        "test_per_class": test_per_class,
+        "short_side": short_side,
+        "seed": seed,
+    }
+    _check_settings(settings, processes)
+    clips = plan_clips(settings)
+    if _is_complete(root, settings):
+        print(f"{root} already holds this synthetic set; nothing to do.")
+        return
+    try:
+        for split in {clip.split for clip in clips}:
+            (root / split).mkdir(parents=True, exist_ok=True)
+        _write_text(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+        missing = [clip for clip in clips if not (root / clip.split / clip.name).exists()]
+        _write_clips(missing, root, settings, processes or _cores())
+        _write_lists(root, clips)
+    except OSError as error:
+        raise UserError(f"{root}: cannot write there ({error.strerror or error}); give another folder.") from error
+
+
+def _check_settings(settings: dict[str, int], processes: int) -> None:
+    least = {"train_per_class": 1, "val_per_class": 0, "test_per_class": 0, "short_side": 32, "seed": 0}
+    for name, low in least.items():
+        if settings[name] < low:
+            raise UserError(f"{name} is {settings[name]}; give {low} or more.")
+    if settings["short_side"] % 2 or settings["short_side"] > 2160:
+        raise UserError(f"short_side is {settings['short_side']}; give an even number up to 2160.")
+    if processes < 0:
+        raise UserError(f"processes is {processes}; give 0 for all cores, or a positive number.")
+
+
+def _is_complete(root: pathlib.Path, settings: dict[str, int]) -> bool:
+    """Whether the folder holds the whole set already; refuses a folder that holds something else."""
+    if not root.exists():
+        return False
+    if not root.is_dir():
+        raise UserError(f"{root} is a file; give a folder.")
+    path = root / _SETTINGS_FILE
+    if not path.exists():
+        if any(child.name != _SETTINGS_FILE + _PARTIAL for child in root.iterdir()):
+            raise UserError(f"{root} holds files but no {_SETTINGS_FILE}; give a new or empty folder.")
+        return False
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not valid JSON; remove the folder or give another one.") from error
+    differing = [
+        f"{name} ({found.get(name)} there, {value} asked for)"
+        for name, value in settings.items()
+        if found.get(name) != value
+    ]
+    if differing:
+        raise UserError(
+            f"{root} holds a synthetic set with other settings: {', '.join(differing)}; "
+            "give another folder or the same settings."
+        )
+    lists = [f"{split}_list_videos.txt" for split in _SPLITS if settings[f"{split}_per_class"]]
+    return all((root / name).exists() for name in [*lists, _LABELS_FILE])
+
+
+def plan_clips(settings: dict[str, int]) -> list[Clip]:
+    """Decides which subject does what in which clip, in the order of the lists."""
+    clips = []
+    for split_id, split in enumerate(_SPLITS):
+        rng = np.random.default_rng([settings["seed"], split_id])
+        classes = rng.permutation(np.repeat(np.arange(len(MA52_NAMES)), settings[f"{split}_per_class"]))
+        subjects = rng.choice(_SUBJECTS[split], len(classes))
+        clips += [Clip(split, i, int(c), int(s)) for i, (c, s) in enumerate(zip(classes, subjects, strict=True))]
+    return clips
+
+
+def render_clip(clip: Clip, settings: dict[str, int]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Draws one clip; it depends on the seed, the split, the clip's number, class and subject alone."""
+    from tfds_ma52.synthetic import figure, motions, skeleton  # OpenCV only where it is needed
+
+    rng = np.random.default_rng([settings["seed"], 1, clip.subject])
+    body, looks = skeleton.draw_body(rng), figure.draw_looks(rng)
+    if clip.class_id == _PUSHING_GLASSES:
+        looks = dataclasses.replace(looks, glasses=True)
+    rng = np.random.default_rng([settings["seed"], 2, _SPLITS.index(clip.split), clip.number])
+    scene, variation = figure.draw_scene(rng), motions.draw_variation(rng)
+    points = skeleton.pose_trajectory(clip.class_id, body, variation)
+    size = frame_size(settings["short_side"])
+    return figure.render(points, body, looks, scene, size, rng)
+
+
+def frame_size(short_side: int) -> tuple[int, int]:
+    """(height, width) of the frames in pixels, both even as H.264's colour format needs."""
+    return round(short_side * 5 / 4 / 2) * 2, short_side
+
+
+def _write_clips(clips: list[Clip], root: pathlib.Path, settings: dict[str, int], processes: int) -> None:
+    write = functools.partial(_write_clip, root=root, settings=settings)
+    progress = functools.partial(tqdm.tqdm, total=len(clips), desc="synthetic clips", unit="clip", disable=None)
+    if processes == 1 or len(clips) < 2:
+        for clip in progress(clips):
+            write(clip)
+        return
+    # A forked child of a process with threads (JAX has many) may hang.
+    context = multiprocessing.get_context("spawn")
+    workers = min(processes, len(clips))
+    with concurrent.futures.ProcessPoolExecutor(workers, context, _one_thread) as pool:
+        try:
+            for _ in progress(pool.map(write, clips, chunksize=max(1, min(8, len(clips) // workers)))):
+                pass
+        except BaseException:
+            pool.shutdown(cancel_futures=True)  # else it would first write all the other clips
+            raise
+
+
+def _one_thread() -> None:
+    import cv2
+
+    cv2.setNumThreads(1)
+
+
+def _write_clip(clip: Clip, root: pathlib.Path, settings: dict[str, int]) -> None:
+    path = root / clip.split / clip.name
+    partial = path.with_name(path.name + _PARTIAL)
+    encode(partial, render_clip(clip, settings))
+    partial.replace(path)
+
+
+def encode(path: pathlib.Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
+    """Writes RGB frames of even size as an H.264 mp4 of 30 frames/s."""
+    import av
+    import cv2
+
+    from tfds_ma52.synthetic.motions import FPS
+
+    with av.open(str(path), "w", format="mp4") as container:
+        options = {"preset": "veryfast", "crf": "20", "threads": "1"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            planes = cv2.cvtColor(frame, cv2.COLOR_RGB2YUV_I420)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(planes, format="yuv420p")))
+        container.mux(stream.encode())
+
+
+def _write_lists(root: pathlib.Path, clips: list[Clip]) -> None:
+    for split in _SPLITS:
+        # The test list's labels are dummies, as in MA-52.
+        lines = [f"{c.name} {0 if split == 'test' else c.class_id}\r\n" for c in clips if c.split == split]
+        if lines:
+            _write_text(root / f"{split}_list_videos.txt", "".join(lines))
+    _write_text(root / _LABELS_FILE, "".join(f"{i}\t{name}\r\n" for i, name in enumerate(MA52_NAMES)))
+
+
+def _write_text(path: pathlib.Path, text: str) -> None:
+    """Writes a file so that it exists only whole."""
+    partial = path.with_name(path.name + _PARTIAL)
+    partial.write_text(text, newline="")
+    partial.replace(path)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -56,6 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.allow_damaged = 0  # how many damaged clips a build may leave out
     config.data.short_side = 256  # pixels of the frames' shorter side before cropping
     config.data.crop_size = 224  # pixels of the network's input
+    config.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # sides of training crops, as shares of the short side
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
     # Clips that tfds_ma52.synthetic makes in manual_dir if it is missing; 0 a class: none, the data are real.

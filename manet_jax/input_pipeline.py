@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import math
 import pathlib
+from collections.abc import Sequence
 
 import grain
 import numpy as np
@@ -99,6 +100,7 @@ def train_batches(
     batch_size: int,
     num_segments: int,
     short_side: int,
+    crop_scales: Sequence[float],
     crop_size: int,
     seed: int,
     start_step: int = 0,
@@ -118,6 +120,7 @@ def train_batches(
       batch_size: clips a batch, over all processes.
       num_segments: frames a clip.
       short_side: pixels of the frames' shorter side before cropping.
+      crop_scales: see `preprocess.random_crop`.
       crop_size: pixels of the crop's sides.
       seed: draws order, frames, crops and flips.
       start_step: the first batch to return.
@@ -128,7 +131,7 @@ def train_batches(
     """
 
     def load(example: dict, rng: np.random.Generator) -> dict:
-        view = {"num_segments": num_segments, "short_side": short_side, "size": crop_size}
+        view = {"num_segments": num_segments, "short_side": short_side, "crop_scales": crop_scales, "size": crop_size}
         return _example(example, _decode(preprocess.train_clip, example, rng=rng, **view))
 
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
@@ -165,7 +168,7 @@ def eval_batches(
             return blank
         example = source[index]
         view = {"num_segments": num_segments, "short_side": short_side, "size": crop_size}
-        return _example(example, _decode(preprocess.test_clip, example, **view))
+        return _example(example, _decode(preprocess.middle_clip, example, **view))
 
     length = math.ceil(len(source) / batch_size) * batch_size
     dataset = grain.MapDataset.range(length).map(load)

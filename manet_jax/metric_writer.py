@@ -15,7 +15,9 @@ class MetricWriter:
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start_step]
         path.write_text("".join(kept))
         self._file = path.open("a")
-        self._tensorboard = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+        self._tensorboard = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=start_step + 1, filename_suffix=f".from_step_{start_step}"
+        )
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds one line of scalars."""

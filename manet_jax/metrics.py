@@ -1,5 +1,7 @@
 """Recognition metrics of the MA-52 benchmark, computed from a confusion matrix."""
 
+from typing import SupportsFloat
+
 import numpy as np
 from jaxtyping import Float, Int, Num
 
@@ -17,7 +19,7 @@ NAMES = (
 
 
 def recognition_metrics(
-    confusion: Num[np.ndarray, "n n"], top5: float, groups: Int[np.ndarray, " n"]
+    confusion: Num[np.ndarray, "n n"], top5: SupportsFloat, groups: Int[np.ndarray, " n"]
 ) -> dict[str, float]:
     """Returns the eight figures that the paper reports, as shares of 1.
 
@@ -42,7 +44,7 @@ def recognition_metrics(
     values = (
         body_micro,
         action_micro,
-        top5 / count,
+        float(top5) / count,
         body_macro,
         body_micro,  # with one label a clip, micro F1 is the accuracy
         action_macro,

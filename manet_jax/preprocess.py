@@ -1,16 +1,14 @@
 """Clips from video bytes: which frames, decoding, crops, flip. NumPy and OpenCV only."""
 
 import io
+from collections.abc import Sequence
 
 import cv2
 import decord
 import numpy as np
 from jaxtyping import Int, UInt8
 
-# Crop sides as shares of the frame's short side, and how many steps of this list width and height may lie apart
-# (released training pipeline).
-CROP_SCALES = (1.0, 0.875, 0.75, 0.66)
-MAX_SCALE_GAP = 1
+MAX_SCALE_GAP = 1  # how many crop scales width and height may lie apart
 # Crop corners in quarters of the free room, (y, x): the corners, the centre, the edges' middles, the inner corners.
 CROP_POSITIONS = (
     *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
@@ -69,9 +67,18 @@ def decode_frames(video: decord.VideoReader, indices: Int[np.ndarray, " t"]) -> 
       UnreadableVideoError: a frame cannot be decoded.
     """
     try:
-        return video.get_batch(indices.tolist()).asnumpy()
+        return np.stack([_without_padding(video[index].asnumpy()) for index in indices.tolist()])
     except (decord.DECORDError, RuntimeError, IndexError) as error:
         raise UnreadableVideoError(_first_line(error)) from error
+
+
+def _without_padding(frame: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:
+    # decord divides a row's length, padding included, by the width to get the number of channels: frames that are 16,
+    # 24, 32, 48, 96 or 144 pixels wide come with more than 3.
+    height, width, channels = frame.shape
+    if channels == 3:
+        return frame
+    return frame.reshape(height, width * channels)[:, : 3 * width].reshape(height, width, 3)
 
 
 def _first_line(error: Exception) -> str:
@@ -86,14 +93,15 @@ def resize_short_side(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[
 
 
 def random_crop(
-    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"], size: int
+    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"], scales: Sequence[float], size: int
 ) -> UInt8[np.ndarray, "t size size 3"]:
     """Cuts the same random box out of all frames and scales it to size x size.
 
-    Multi-scale cropping of TSN: box sides from CROP_SCALES, at most MAX_SCALE_GAP steps apart, at one of 13 positions.
+    Multi-scale cropping of TSN: the box's sides are two of `scales`, as shares of the frames' shorter side, at most
+    MAX_SCALE_GAP steps apart; it lies at one of 13 positions.
     """
     height, width = frames.shape[1:3]
-    sides = [int(min(height, width) * scale) for scale in CROP_SCALES]
+    sides = [int(min(height, width) * scale) for scale in scales]
     pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= MAX_SCALE_GAP]
     crop_height, crop_width = pairs[rng.integers(len(pairs))]
     row, column = CROP_POSITIONS[rng.integers(len(CROP_POSITIONS))]
@@ -120,7 +128,13 @@ def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def train_clip(
-    rng: np.random.Generator, content: bytes, *, num_segments: int, short_side: int, size: int
+    rng: np.random.Generator,
+    content: bytes,
+    *,
+    num_segments: int,
+    short_side: int,
+    crop_scales: Sequence[float],
+    size: int,
 ) -> UInt8[np.ndarray, "t size size 3"]:
     """Decodes one random training view of a video.
 
@@ -129,6 +143,7 @@ def train_clip(
       content: the encoded video.
       num_segments: frames to take.
       short_side: pixels of the frames' shorter side before cropping.
+      crop_scales: see `random_crop`.
       size: pixels of the crop's sides.
 
     Raises:
@@ -136,11 +151,11 @@ def train_clip(
     """
     video = open_video(content)
     frames = decode_frames(video, sample_segments(rng, len(video), num_segments))
-    frames = random_crop(rng, resize_short_side(frames, short_side), size)
+    frames = random_crop(rng, resize_short_side(frames, short_side), crop_scales, size)
     return np.ascontiguousarray(flip(frames) if rng.random() < 0.5 else frames)
 
 
-def test_clip(content: bytes, *, num_segments: int, short_side: int, size: int) -> UInt8[np.ndarray, "t size size 3"]:
+def middle_clip(content: bytes, *, num_segments: int, short_side: int, size: int) -> UInt8[np.ndarray, "t size size 3"]:
     """Decodes the one view of a video that evaluation uses: middle frames, centre crop.
 
     Args and errors: see `train_clip`.

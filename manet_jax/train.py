@@ -203,6 +203,7 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start,
+        crop_scales=tuple(config.data.crop_scales),
         **configuration.view_arguments(config),
         **configuration.reading_arguments(config),
     )
@@ -322,6 +323,8 @@ class _Meter:
     def add(self, metrics: dict[str, Array]) -> None:
         """Keeps a step's metrics on the devices, so that the step need not be waited for."""
         self._pending.append(metrics)
+        # Two steps ahead keep the devices busy; more would only hold the memory of their batches.
+        jax.block_until_ready(self._pending[-3:][0])
 
     def read(self, step: int, last_good: int | None) -> dict[str, float]:
         """Returns means over the steps since the last reading, which ends at `step`, and starts a new interval.

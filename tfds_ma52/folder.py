@@ -123,8 +123,10 @@ def _first_existing(root: pathlib.Path, wanted: str, usual: tuple[str, ...], spl
 def _read_list(
     path: pathlib.Path, split: str, videos: pathlib.Path, labels: labels_lib.Labels, problems: list[str]
 ) -> list[Clip]:
-    clips = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    clips, lines = [], path.read_text(encoding="utf-8-sig").splitlines()
+    if not any(line.strip() for line in lines):
+        problems.append(f"{path}: the list is empty")
+    for number, line in enumerate(lines, 1):
         place = f"{path}:{number}"
         if not line.strip():
             continue
@@ -139,8 +141,6 @@ def _read_list(
         else:
             subject = name.partition("_")[0] if "_" in name else ""
             clips.append(Clip(videos / name, name, split, int(label), subject, place))
-    if not clips and not problems:
-        problems.append(f"{path}: the list is empty")
     # The official test list hides its labels behind a 0 on every line.
     if split == "test" and not any(clip.label for clip in clips):
         clips = [dataclasses.replace(clip, label=HIDDEN_LABEL) for clip in clips]

@@ -1,0 +1,94 @@
+import os
+import pathlib
+import tempfile
+
+# Every test sees eight devices; must be set before JAX starts.
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+# The commands that tests start compile the same programs again and again.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="manet_jax_compilation_cache_"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+
+import av
+import numpy as np
+import pytest
+
+from configs import ma52
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def write_clip(path, *, num_frames=20, height=64, width=48, seed=0, audio=False, codec="libx264", rotation=0):
+    """Writes a clip of a bright square that moves over a coloured ground."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    ground, (y, x), (dy, dx) = rng.integers(0, 120, 3), rng.uniform(0.2, 0.6, 2), rng.uniform(-0.2, 0.2, 2)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream = container.add_stream(codec, rate=30)
+        stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
+        sound = container.add_stream("aac", rate=8000, layout="mono") if audio else None
+        for i in range(num_frames):
+            image = np.broadcast_to(ground, (height, width, 3)).astype(np.uint8)
+            top, left = int((y + dy * i / num_frames) * height), int((x + dx * i / num_frames) * width)
+            image[top : top + height // 5, left : left + width // 5] = 230
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+        if sound:
+            write_silence(container, sound)
+
+
+def write_silence(container, stream, num_samples=4096):
+    for start in range(0, num_samples, 1024):
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
+        frame.sample_rate, frame.pts = 8000, start
+        container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+def write_folder(root, *, per_split=(("train", 12), ("val", 5)), layout="videos", names=("left", "right", "still")):
+    """Writes a small data set in one of MA-52's layouts, with CRLF lists.
+
+    layout "videos": clips in videos_<split>, lists beside them; "annotations": clips in <split>, lists in annotations/.
+    """
+    folder = "videos_{}" if layout == "videos" else "{}"
+    lists = root if layout == "videos" else root / "annotations"
+    lists.mkdir(parents=True, exist_ok=True)
+    for number, (split, count) in enumerate(per_split):
+        lines = []
+        for i in range(count):
+            name = f"{number * 100 + i % 4:04d}_01_{i:04d}.mp4"
+            write_clip(root / folder.format(split) / name, seed=number * 1000 + i, num_frames=12 + i)
+            lines.append(f"{name} {0 if split == 'test' else i % len(names)}\r\n")
+        (lists / f"{split}_list_videos.txt").write_bytes("".join(lines).encode())
+    label_lines = "".join(f"{i}\t{name}\r\n" for i, name in enumerate(names))
+    (lists / "label_name.txt").write_bytes(label_lines.encode())
+    return root
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """A data set of 12 training and 5 validation clips of 3 classes, not built."""
+    return write_folder(tmp_path_factory.mktemp("data"))
+
+
+def shrink(config, manual_dir):
+    """Makes a config small enough for a test; 8 clips a batch, one for each device."""
+    config.data.manual_dir = str(manual_dir)
+    config.data.short_side = 40
+    config.data.crop_size = 32
+    config.model.depth = 14
+    config.model.width = 8
+    config.model.num_segments = 4
+    config.batch_size = 8
+    config.eval.batch_size = 8
+    config.num_epochs = 2.0
+    config.eval.every_epochs = 1.0
+    config.schedule.decay_epochs = (1.0,)
+    config.log_every_steps = 1
+    config.checkpoint_every_steps = 1
+    return config
+
+
+@pytest.fixture
+def config(folder):
+    return shrink(ma52.get_config(), folder)

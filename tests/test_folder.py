@@ -1,0 +1,122 @@
+import pytest
+from conftest import write_folder
+
+from tfds_ma52 import folder, labels
+from tfds_ma52.errors import UserError
+
+
+def make_folder(root, train="0001_01_0001.mp4 0\n", val="0002_01_0001.mp4 1\n", **others):
+    """Lists with empty files for clips: reading lists opens none."""
+    for split, text in {"train": train, "val": val, **others}.items():
+        (root / split).mkdir(parents=True, exist_ok=True)
+        (root / f"{split}_list_videos.txt").write_bytes(text.encode())
+    return root
+
+
+@pytest.mark.parametrize("layout", ["videos", "annotations"])
+def test_reads_both_layouts_with_crlf(tmp_path, layout):
+    read = folder.read_folder(write_folder(tmp_path, per_split=(("train", 3), ("val", 1)), layout=layout))
+    assert read.labels.names == ("left", "right", "still")
+    assert [(clip.split, clip.video_id, clip.label, clip.subject) for clip in read.clips] == [
+        ("train", "0000_01_0000.mp4", 0, "0000"),
+        ("train", "0001_01_0001.mp4", 1, "0001"),
+        ("train", "0002_01_0002.mp4", 2, "0002"),
+        ("val", "0100_01_0000.mp4", 0, "0100"),
+    ]
+    assert all(clip.path.is_file() for clip in read.clips)
+    assert read.clips[1].place.endswith("train_list_videos.txt:2")
+
+
+def test_without_label_names_the_classes_are_ma52s(tmp_path):
+    assert folder.read_folder(make_folder(tmp_path)).labels == labels.MA52
+
+
+def test_labels_of_a_test_list_with_only_zeros_are_hidden(tmp_path):
+    read = folder.read_folder(make_folder(tmp_path, test="test0000.mp4 0\r\ntest0001.mp4 0\r\n"))
+    assert [clip.label for clip in read.clips if clip.split == "test"] == [folder.HIDDEN_LABEL] * 2
+    assert [clip.subject for clip in read.clips if clip.split == "test"] == ["", ""]
+
+
+def test_labels_of_an_open_test_list_are_kept(tmp_path):
+    read = folder.read_folder(make_folder(tmp_path, test="a.mp4 0\nb.mp4 3\n"))
+    assert [clip.label for clip in read.clips if clip.split == "test"] == [0, 3]
+
+
+def test_other_places_can_be_named(tmp_path):
+    (tmp_path / "lists").mkdir()
+    for split in ("train", "val"):
+        (tmp_path / f"clips_{split}").mkdir()
+        (tmp_path / "lists" / f"{split}.txt").write_text("my clip.mp4 4\n")
+    read = folder.read_folder(tmp_path, video_folder="clips_{split}", list_file="lists/{split}.txt")
+    assert [(clip.path, clip.label) for clip in read.clips] == [
+        (tmp_path / "clips_train" / "my clip.mp4", 4),
+        (tmp_path / "clips_val" / "my clip.mp4", 4),
+    ]
+
+
+def test_fingerprint_follows_labels_not_line_ends_or_place(tmp_path):
+    first = folder.read_folder(make_folder(tmp_path / "a"))
+    same = folder.read_folder(make_folder(tmp_path / "b", train="0001_01_0001.mp4 0\r\n"))
+    other = folder.read_folder(make_folder(tmp_path / "c", train="0001_01_0001.mp4 1\n"))
+    assert first.fingerprint == same.fingerprint != other.fingerprint
+
+
+def test_every_problem_is_in_one_report(tmp_path):
+    train = (
+        "ok.mp4 0\nno_label.mp4\nwords.mp4 nod\nrange.mp4 52\nminus.mp4 -1\n../out.mp4 0\n/etc/out.mp4 0\nok.mp4 1\n"
+    )
+    make_folder(tmp_path, train=train, val="\n")
+    with pytest.raises(UserError) as error:
+        folder.read_folder(tmp_path)
+    lines = str(error.value).splitlines()
+    path = f"  {tmp_path}/train_list_videos.txt"
+    assert lines == [
+        f"{tmp_path} cannot be built: 8 problems",
+        f"{path}:2: expected '<name>.mp4 <label>', got 'no_label.mp4'",
+        f"{path}:3: expected '<name>.mp4 <label>', got 'words.mp4 nod'",
+        f"{path}:4: label 52 is outside 0..51",
+        f"{path}:5: label -1 is outside 0..51",
+        f"{path}:6: '../out.mp4' lies outside {tmp_path}/train",
+        f"{path}:7: '/etc/out.mp4' lies outside {tmp_path}/train",
+        f"  {tmp_path}/val_list_videos.txt: the list is empty",
+        f"{path}:8: ok.mp4 is listed more than once (also {path.strip()}:1)",
+    ]
+
+
+def test_long_reports_are_cut_and_counted(tmp_path):
+    make_folder(tmp_path, train="x\n" * 250)
+    with pytest.raises(UserError, match=r"250 problems(.|\n)*and 50 more of the same kinds"):
+        folder.read_folder(tmp_path)
+
+
+def test_a_clip_in_two_splits_is_refused(tmp_path):
+    make_folder(tmp_path, train="a.mp4 0\n", val="a.mp4 0\n")
+    with pytest.raises(UserError, match=r"val_list_videos.txt:1: a.mp4 is listed more than once"):
+        folder.read_folder(tmp_path, video_folder="train")
+
+
+def test_a_list_without_clips_folder_is_named(tmp_path):
+    make_folder(tmp_path, test="a.mp4 0\n")
+    (tmp_path / "test").rmdir()
+    with pytest.raises(
+        UserError, match=r"test_list_videos.txt: its clips have no folder; looked for test or videos_test"
+    ):
+        folder.read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("missing", ["folder", "list"])
+def test_missing_data_says_how_to_get_them(tmp_path, missing):
+    root = tmp_path / "none"
+    if missing == "list":
+        make_folder(root)
+        (root / "val_list_videos.txt").unlink()
+    with pytest.raises(UserError) as error:
+        folder.read_folder(root)
+    reason = {"folder": f"There is no folder {root}.", "list": f"{root} has no list for val"}[missing]
+    for part in (
+        reason,
+        "github.com/VUT-HFUT/Micro-Action",
+        "videos_{train,val,test}/*.mp4",
+        "configs/ma52_synthetic.py",
+    ):
+        assert part in str(error.value)

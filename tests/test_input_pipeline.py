@@ -1,0 +1,148 @@
+import collections
+
+import numpy as np
+import pytest
+
+from manet_jax import input_pipeline
+from tfds_ma52 import ma52_dataset_builder
+from tfds_ma52.errors import UserError
+
+VIEW = {"num_segments": 4, "short_side": 40, "crop_size": 32}
+TRAIN = VIEW | {"crop_scales": (1.0, 0.75), "seed": 0}
+
+
+@pytest.fixture(scope="module")
+def source(folder):
+    return ma52_dataset_builder.build(folder).as_data_source("train")  # 12 clips
+
+
+@pytest.fixture(scope="module")
+def val_source(folder):
+    return ma52_dataset_builder.build(folder).as_data_source("val")  # 5 clips
+
+
+def take(dataset, count):
+    iterator = iter(dataset)
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return batches
+
+
+def ids(batches):
+    return [str(name) for batch in batches for name in batch["video_id"]]
+
+
+def assert_same(left, right):
+    assert len(left) == len(right)
+    for a, b in zip(left, right, strict=True):
+        for key in ("video", "label", "mask", "video_id"):
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_batches_have_the_documented_form(source):
+    (batch,) = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 1)
+    assert {key: (value.shape, value.dtype.name[:3]) for key, value in batch.items()} == {
+        "video": ((4, 4, 32, 32, 3), "uin"),
+        "label": ((4,), "int"),
+        "mask": ((4,), "flo"),
+        "video_id": ((4,), "str"),
+    }
+    truth = {example["video_id"].decode(): example["label"] for example in source}
+    assert [truth[name] for name in ids([batch])] == batch["label"].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [4, 8])  # 8 does not divide 12: a batch spans two passes
+def test_every_clip_once_in_every_pass_in_a_new_order(source, batch_size):
+    names = ids(take(input_pipeline.train_batches(source, batch_size=batch_size, **TRAIN), 24 // batch_size))
+    assert len(set(names[:12])) == len(set(names[12:])) == 12
+    assert names[:12] != names[12:]
+
+
+def test_the_seed_decides_and_threads_do_not(source):
+    reference = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 6)
+    threaded = input_pipeline.train_batches(source, batch_size=4, num_threads=4, num_prefetch=3, **TRAIN)
+    assert_same(reference, take(threaded, 6))
+    other = take(input_pipeline.train_batches(source, batch_size=4, **{**TRAIN, "seed": 1}), 6)
+    assert ids(other) != ids(reference)
+
+
+def test_augmentation_differs_between_passes(source):
+    views = collections.defaultdict(list)
+    for batch in take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 6):
+        for name, video in zip(batch["video_id"], batch["video"], strict=True):
+            views[str(name)].append(video)
+    assert all(len(pair) == 2 and (pair[0] != pair[1]).any() for pair in views.values())
+
+
+def test_goes_on_in_the_middle_of_a_pass(source):
+    reference = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 5)
+    assert_same(reference[2:], take(input_pipeline.train_batches(source, batch_size=4, start_step=2, **TRAIN), 3))
+
+
+def test_processes_share_a_batch(source):
+    reference = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 4)
+    parts = [
+        take(input_pipeline.train_batches(source, batch_size=4, process_index=i, process_count=2, **TRAIN), 4)
+        for i in range(2)
+    ]
+    for whole, *halves in zip(reference, *parts, strict=True):
+        together = {str(n): v for half in halves for n, v in zip(half["video_id"], half["video"], strict=True)}
+        assert sorted(together) == sorted(ids([whole]))
+        for name, video in zip(whole["video_id"], whole["video"], strict=True):
+            np.testing.assert_array_equal(together[str(name)], video)
+
+
+@pytest.mark.parametrize("process_count", [1, 2, 4])
+def test_evaluation_counts_every_clip_once(val_source, process_count):
+    options = {"batch_size": 4, "process_count": process_count, **VIEW}
+    parts = [list(input_pipeline.eval_batches(val_source, process_index=i, **options)) for i in range(process_count)]
+    assert [len(part) for part in parts] == [2] * process_count  # equal numbers, or a process would wait for ever
+    names = [
+        str(name)
+        for part in parts
+        for batch in part
+        for name, mask in zip(batch["video_id"], batch["mask"], strict=True)
+        if mask
+    ]
+    assert sorted(names) == sorted(example["video_id"].decode() for example in val_source)
+    padding = [batch["video"][batch["mask"] == 0] for part in parts for batch in part]
+    assert sum(map(len, padding)) == 3
+    assert not any(video.any() for video in padding)
+
+
+def test_hidden_labels_do_not_count(val_source):
+    hidden = [dict(example, label=-1) for example in val_source]
+    for batch in input_pipeline.eval_batches(hidden, batch_size=4, **VIEW):
+        assert not batch["mask"].any()
+        assert not batch["label"].any()
+
+
+def test_a_broken_record_is_named(val_source):
+    broken = [dict(example) for example in val_source]
+    broken[3]["video"] = b"not a video"
+    with pytest.raises(UserError, match=r"clip 0103_01_0003.mp4 of the built data set cannot be decoded"):
+        list(input_pipeline.eval_batches(broken, batch_size=4, **VIEW))
+
+
+def test_batch_size_must_divide_among_processes(source):
+    with pytest.raises(UserError, match="batch size 5 does not divide among 2 processes"):
+        input_pipeline.train_batches(source, batch_size=5, process_count=2, **TRAIN)
+
+
+def test_open_dataset_makes_builds_and_reads(tmp_path):
+    arguments = {
+        "manual_dir": str(tmp_path),
+        "data_dir": "",
+        "builder_config": "h264_256",
+        "video_folder": "",
+        "list_file": "",
+        "allow_damaged": 0,
+        "synthetic_clips": {"train_per_class": 1, "val_per_class": 1, "short_side": 32, "seed": 0},
+    }
+    dataset = input_pipeline.open_dataset(**arguments)
+    assert dataset.labels.names[9] == "nodding"
+    assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"
+    assert len(dataset.source("train")) == len(dataset.source("val")) == 52
+    with pytest.raises(UserError, match=r"has no split 'test'; it has train, val"):
+        dataset.source("test")
+    assert input_pipeline.open_dataset(**arguments).fingerprint == dataset.fingerprint

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
+
+from manet_jax import metrics
+
+
+def test_by_hand():
+    # Three classes in two groups; truth by row: 0 -> 0, 0 -> 1, 1 -> 1, 2 -> 0.
+    confusion = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0]])
+    values = metrics.recognition_metrics(confusion, top5=4, groups=np.array([0, 0, 1]))
+    action_macro = (2 * 1 / 4 + 2 * 1 / 3 + 0) / 3  # F1 = 2 TP / (predicted + true)
+    body_macro = (2 * 3 / 7 + 0) / 2
+    assert values == pytest.approx(
+        {
+            "body_top1": 3 / 4,
+            "action_top1": 2 / 4,
+            "action_top5": 1.0,
+            "body_f1_macro": body_macro,
+            "body_f1_micro": 3 / 4,
+            "action_f1_macro": action_macro,
+            "action_f1_micro": 2 / 4,
+            "f1_mean": (body_macro + 3 / 4 + action_macro + 2 / 4) / 4,
+        }
+    )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_against_scikit_learn_with_absent_classes(seed):
+    rng = np.random.default_rng(seed)
+    groups = np.repeat(np.arange(7), [5, 6, 13, 8, 6, 10, 4])
+    truth = rng.choice([*range(20), 45], 60)  # many classes occur neither as truth ...
+    scores = rng.normal(size=(60, 52))
+    scores[:, 30:40] -= 100  # ... nor as prediction
+    scores[np.arange(60), truth] += 1.5
+    predicted = scores.argmax(1)
+    confusion = confusion_matrix(truth, predicted, labels=range(52))
+    top5 = top_k_accuracy_score(truth, scores, k=5, labels=range(52), normalize=False)
+    values = metrics.recognition_metrics(confusion, top5, groups)
+
+    body = [
+        f1_score(groups[truth], groups[predicted], average=average, zero_division=0) for average in ("macro", "micro")
+    ]
+    action = [f1_score(truth, predicted, average=average, zero_division=0) for average in ("macro", "micro")]
+    expected = (
+        accuracy_score(groups[truth], groups[predicted]),
+        accuracy_score(truth, predicted),
+        top5 / 60,
+        *body,
+        *action,
+        np.mean(body + action),
+    )
+    assert list(values) == list(metrics.NAMES)
+    np.testing.assert_allclose(list(values.values()), expected, rtol=1e-12)
+    each = f1_score(truth, predicted, average=None, labels=range(52), zero_division=np.nan)
+    np.testing.assert_allclose(metrics.f1_scores(confusion), each)
+
+
+def test_classes_as_their_own_groups_make_body_equal_action():
+    confusion = np.random.default_rng(0).integers(0, 9, (4, 4))
+    values = metrics.recognition_metrics(confusion, confusion.sum(), np.arange(4))
+    assert values["body_f1_macro"] == values["action_f1_macro"]
+    assert values["f1_mean"] == pytest.approx((values["action_f1_macro"] + values["action_top1"]) / 2)
+
+
+def test_no_clips_is_an_error():
+    with pytest.raises(ValueError, match="there are no clips"):
+        metrics.recognition_metrics(np.zeros((2, 2)), 0, np.arange(2))

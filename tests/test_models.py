@@ -1,0 +1,165 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from manet_jax import models
+from manet_jax.models import BatchNormContext
+
+
+def abstract(**options):
+    return nnx.eval_shape(lambda: models.MANet(num_classes=52, rngs=nnx.Rngs(0), **options))
+
+
+def tiny(**options):
+    options = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4} | options
+    return models.MANet(**options, rngs=nnx.Rngs(0))
+
+
+def video(batch=2, seed=0):
+    return jnp.array(np.random.default_rng(seed).integers(0, 256, (batch, 4, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "count"),
+    [
+        ({"embedding_dim": 300}, 32_284_252),  # the released MANet without its unused action_p2 convolutions
+        # ResNet-50 without its classifier has 23,508,032 parameters, ResNet-101 42,500,160; the classifier 2049 x 52.
+        ({"se": False, "shift": False}, 23_508_032 + 2049 * 52),
+        ({"se": False}, 23_508_032 + 2049 * 52),
+        ({"se": False, "depth": 101}, 42_500_160 + 2049 * 52),
+        # The embedding branch: 2048 -> 300 -> 300.
+        ({"se": False, "embedding_dim": 300}, 23_508_032 + 2049 * 52 + 2049 * 300 + 301 * 300),
+        # Squeeze-and-excitation holds c * c / 4 * 2 values for a block's c input channels.
+        ({}, 23_508_032 + 2049 * 52 + sum(c * c // 2 for c in [64, *[256] * 3, *[512] * 4, *[1024] * 6, *[2048] * 2])),
+    ],
+)
+def test_parameter_counts(options, count):
+    assert models.count_parameters(abstract(**options)) == count
+
+
+def test_temporal_shift_by_hand():
+    # One clip of 3 frames and 8 channels: channel c of frame t holds 10 t + c.
+    x = jnp.array([[10 * t + c for c in range(8)] for t in (1, 2, 3)], jnp.float32)
+    shifted = models.temporal_shift(x[None, :, None, None, :], shift_div=4)[0, :, 0, 0]
+    expected = [
+        [20, 21, 0, 0, 14, 15, 16, 17],
+        [30, 31, 12, 13, 24, 25, 26, 27],
+        [0, 0, 22, 23, 34, 35, 36, 37],
+    ]
+    np.testing.assert_array_equal(shifted, expected)
+
+
+def test_squeeze_excite_by_hand():
+    se = models.SqueezeExcite(4, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    se.squeeze.kernel[...] = jnp.array([[1.0], [0.0], [-1.0], [0.0]])
+    se.excite.kernel[...] = jnp.array([[0.0, 1.0, -1.0, 2.0]])
+    x = np.zeros((2, 1, 2, 4), np.float32)
+    x[0, 0, :, 0] = [2, 4]  # mean 3, gates sigmoid([0, 3, -3, 6])
+    x[1, 0, :, 2] = [2, 4]  # squeezed to -3, cut to 0: all gates 1/2
+    x[..., 1] = 1
+    gates = 1 / (1 + np.exp(-np.array([[0, 3, -3, 6], [0, 0, 0, 0]])))
+    np.testing.assert_allclose(se(jnp.array(x)), x * gates[:, None, None, :], rtol=1e-6)
+
+
+def test_batch_norm_has_pytorchs_statistics():
+    bn = models.BatchNorm(3)
+    bn.scale[...], bn.bias[...] = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0, 2.0])
+    x = np.random.default_rng(0).normal(2, 3, (4, 2, 5, 3)).astype(np.float32)
+    flat = x.reshape(-1, 3)
+    y = bn(jnp.array(x), BatchNormContext(train=True))
+    normal = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
+    np.testing.assert_allclose(y, normal * [1, 2, 3] + [0, 1, 2], atol=1e-5)
+    np.testing.assert_allclose(bn.mean[...], 0.1 * flat.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(bn.var[...], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)  # unbiased
+
+    mean, var = np.array(bn.mean[...]), np.array(bn.var[...])
+    y = bn(jnp.array(x), BatchNormContext())
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5) * [1, 2, 3] + [0, 1, 2], atol=1e-5)
+    np.testing.assert_array_equal(bn.mean[...], mean)
+
+
+def test_convolutions_pad_as_pytorch_does():
+    # A 3x3 convolution of ones with stride 2 on a 4x4 image of ones: padding 1 on every side, not "SAME".
+    conv = models.ConvBN(1, 1, 3, 2, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    conv.conv.kernel[...] = jnp.ones((3, 3, 1, 1))
+    y = conv.conv(jnp.ones((1, 4, 4, 1)))[0, :, :, 0]
+    np.testing.assert_array_equal(y, [[4, 6], [6, 9]])
+
+
+def test_bottleneck_shortcut_gets_the_raw_input():
+    block = models.Bottleneck(
+        16, 4, 1, num_segments=4, shift_div=8, shift=True, se=True, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0)
+    )
+    assert block.shortcut is None
+    block.conv3.bn.scale[...] = jnp.zeros(16)  # silences the residual branch
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 16)).astype(np.float32)
+    np.testing.assert_array_equal(block(jnp.array(x), BatchNormContext()), np.maximum(x, 0))
+
+
+def test_outputs_and_switches():
+    x = video()
+    logits, embedding = tiny()(x)
+    assert (logits.shape, embedding.shape) == ((2, 5), (2, 6))
+    logits, embedding = tiny(embedding_dim=0)(x)
+    assert logits.shape == (2, 5)
+    assert embedding is None
+    assert tiny().features(x).shape == (2, 4, 1, 1, 256)
+
+
+def test_only_the_shift_sees_the_order_of_frames():
+    x = video()
+    # Fresh classifiers are nearly zero: larger ones make differences visible.
+    for shift in (True, False):
+        model = tiny(shift=shift)
+        model.classifier.kernel[...] *= 1000
+        forward, backward = model(x)[0], model(x[:, ::-1])[0]
+        assert np.allclose(forward, backward, atol=1e-4) == (not shift)
+
+
+def test_clips_of_a_batch_do_not_mix():
+    model, x = tiny(), video(batch=3)
+    model.classifier.kernel[...] *= 1000
+    together = model(x)[0]
+    alone = jnp.concatenate([model(x[i : i + 1])[0] for i in range(3)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_has_one_mask_for_both_branches_and_a_key_for_each_clip():
+    x = jnp.ones((3, 4, 1000))
+    keys = jax.random.split(jax.random.key(0), 3)
+    dropped = models._dropout(x, keys, 0.25)
+    assert set(np.unique(dropped).tolist()) == {0.0, np.float32(1 / 0.75)}
+    assert 0.2 < (dropped == 0).mean() < 0.3
+    np.testing.assert_array_equal(models._dropout(x[1:], keys[1:], 0.25), dropped[1:])
+    assert (dropped[0] != dropped[1]).any()
+    assert (dropped[0, 0] != dropped[0, 1]).any()  # frames have masks of their own
+
+
+def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
+    model = tiny(dtype="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
+    assert model.features(video()).dtype == jnp.bfloat16
+    logits, embedding = model(video())
+    assert logits.dtype == embedding.dtype == jnp.float32
+    reference, _ = tiny()(video())
+    np.testing.assert_allclose(logits, reference, atol=0.05 * np.abs(reference).max())
+
+
+def test_fresh_heads_are_small_and_backbone_is_he_initialised():
+    model = tiny(width=32)
+    assert np.std(model.classifier.kernel[...]) == pytest.approx(0.001, rel=0.1)
+    assert not np.any(model.classifier.bias[...])
+    kernel = model.blocks[1].conv2.conv.kernel[...]  # 3 x 3 x in x out, fan out 9 * out
+    assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * kernel.shape[-1])), rel=0.05)
+
+
+def test_split_variables_can_be_merged_again():
+    model = tiny()
+    graphdef, variables = models.split_variables(model)
+    merged = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
+    np.testing.assert_array_equal(merged(video())[0], model(video())[0])
+    options = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4}
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), variables)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), models.abstract_variables(options)[1]) == shapes

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from manet_jax import models, optimizers
+
+
+def test_step_schedule_falls_after_whole_epochs():
+    schedule = optimizers.create_schedule("step", learning_rate=2.0, total_steps=10, decay_steps=(3, 6))
+    np.testing.assert_allclose([schedule(step) for step in range(8)], [2, 2, 2, 0.2, 0.2, 0.2, 0.02, 0.02], rtol=1e-6)
+
+
+def test_warmup_keeps_the_decay_steps():
+    schedule = optimizers.create_schedule("step", learning_rate=2.0, total_steps=9, warmup_steps=2, decay_steps=(4,))
+    np.testing.assert_allclose([schedule(step) for step in range(6)], [0, 1, 2, 2, 0.2, 0.2], rtol=1e-6)
+
+
+def test_cosine_schedule():
+    schedule = optimizers.create_schedule("cosine", learning_rate=1.0, total_steps=10, warmup_steps=2)
+    expected = [0, 0.5, *(0.5 * (1 + np.cos(np.pi * np.arange(9) / 8)))]
+    np.testing.assert_allclose([schedule(step) for step in range(11)], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "has_embedding", "boosted_layer", "expected"),
+    [
+        (("blocks", "0", "conv1", "conv", "kernel"), True, "last", (1, True)),
+        (("blocks", "0", "se", "squeeze", "kernel"), True, "last", (1, True)),
+        (("blocks", "0", "conv1", "bn", "scale"), True, "last", (1, False)),
+        (("blocks", "0", "conv1", "bn", "bias"), True, "last", (1, False)),
+        (("classifier", "kernel"), True, "last", (1, True)),
+        (("classifier", "bias"), True, "last", (2, False)),
+        (("embedding_in", "bias"), True, "last", (2, False)),
+        (("embedding_out", "kernel"), True, "last", (5, True)),
+        (("embedding_out", "bias"), True, "last", (10, False)),
+        (("classifier", "kernel"), False, "last", (5, True)),
+        (("classifier", "kernel"), True, "classifier", (5, True)),
+        (("classifier", "bias"), True, "classifier", (10, False)),
+        (("embedding_out", "kernel"), True, "classifier", (1, True)),
+        (("embedding_out", "kernel"), True, "none", (1, True)),
+    ],
+)
+def test_released_parameter_groups(path, has_embedding, boosted_layer, expected):
+    assert optimizers.group(path, boosted_layer, has_embedding) == expected
+
+
+def test_updates_are_pytorchs_sgd():
+    model = models.MANet(num_classes=3, embedding_dim=4, depth=14, width=8, num_segments=2, rngs=nnx.Rngs(0))
+    _, variables = models.split_variables(model)
+    # All weights different from 0, so that decay shows.
+    params = start = jax.tree.map(lambda x: x + 0.1, variables["params"])
+    optimizer = optimizers.create_optimizer(
+        optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.01, clip_norm=2.0, boosted_layer="last"
+    )
+    state = optimizer.init(params)
+    gradients = [jax.tree.map(lambda x, size=size: jnp.full_like(x, size), params) for size in (1e-5, 1.0)]
+    for gradient in gradients:
+        updates, state = optimizer.update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+
+    count = sum(leaf.size for leaf in jax.tree.leaves(start))
+    clipped = [1e-5, 2.0 / np.sqrt(count)]  # the first gradient's norm is below 2, the second is scaled to 2
+
+    def reference(value, factor, decay):
+        buffer = 0.0
+        for gradient in clipped:
+            buffer = 0.9 * buffer + gradient + decay * value
+            value = value - 0.1 * factor * buffer
+        return value
+
+    for path, factor, decay in [
+        (("blocks", 0, "conv2", "conv", "kernel"), 1, 0.01),
+        (("blocks", 0, "conv2", "bn", "scale"), 1, 0),
+        (("classifier", "bias"), 2, 0),
+        (("embedding_out", "kernel"), 5, 0.01),
+        (("embedding_out", "bias"), 10, 0),
+    ]:
+        before, after = start, params
+        for key in path:
+            before, after = before[key], after[key]
+        np.testing.assert_allclose(after, reference(np.array(before), factor, decay), rtol=1e-5, err_msg=str(path))
+
+
+def test_clip_norm_0_leaves_gradients_alone():
+    params = {"classifier": {"kernel": jnp.ones(2)}}
+    optimizer = optimizers.create_optimizer(
+        optax.constant_schedule(1.0), momentum=0.0, weight_decay=0.0, clip_norm=0.0, boosted_layer="none"
+    )
+    updates, _ = optimizer.update({"classifier": {"kernel": jnp.full(2, 1e6)}}, optimizer.init(params), params)
+    np.testing.assert_allclose(updates["classifier"]["kernel"], -1e6)

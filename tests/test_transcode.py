@@ -1,0 +1,142 @@
+import av
+import numpy as np
+import pytest
+from conftest import write_clip
+
+from tfds_ma52 import transcode
+from tfds_ma52.transcode import DamagedVideoError, VideoInfo
+
+
+def decode(path):
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+def set_rotation(path, degrees):
+    """Writes the display matrix of an mp4's video track, as phones do."""
+    fixed = 1 << 16
+    matrix = {90: (0, fixed, -fixed, 0), 180: (-fixed, 0, 0, -fixed), 270: (0, -fixed, fixed, 0)}[degrees]
+    a, b, c, d = (value.to_bytes(4, "big", signed=True) for value in matrix)
+    content, identity = path.read_bytes(), fixed.to_bytes(4, "big") + bytes(12) + fixed.to_bytes(4, "big")
+    place = content.index(identity, content.index(b"tkhd"))
+    path.write_bytes(content[:place] + a + b + bytes(4) + c + d + content[place + 20 :])
+
+
+def test_transcoding_keeps_frames_and_drops_sound(tmp_path):
+    write_clip(tmp_path / "in.mp4", num_frames=17, height=120, width=80, audio=True)
+    content, info = transcode.transcode(tmp_path / "in.mp4", short_side=40)
+    assert info == VideoInfo(num_frames=17, height=60, width=40)
+    (tmp_path / "out.mp4").write_bytes(content)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert not container.streams.audio
+        assert container.streams.video[0].codec.name == "h264"
+        assert not container.streams.video[0].codec_context.has_b_frames
+    frames, originals = decode(tmp_path / "out.mp4"), decode(tmp_path / "in.mp4")
+    assert frames.shape == (17, 60, 40, 3)
+    assert np.abs(frames.mean((1, 2)) - originals.mean((1, 2))).max() < 3  # same pictures in the same order
+
+
+def test_small_clips_keep_their_size_but_for_even_sides(tmp_path):
+    write_clip(tmp_path / "in.mp4", height=64, width=48)
+    assert transcode.transcode(tmp_path / "in.mp4", short_side=256)[1] == VideoInfo(20, 64, 48)
+    assert transcode._even_size((1296, 1080), 256) == (308, 256)
+    assert transcode._even_size((33, 51), 256) == (32, 52)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_rotation_is_applied(tmp_path, degrees):
+    path = tmp_path / "in.mp4"
+    write_clip(path, num_frames=3, height=64, width=48)
+    upright = decode(path)
+    set_rotation(path, degrees)
+    with av.open(str(path)) as container:
+        turn = next(container.decode(video=0)).rotation  # counter-clockwise, as FFmpeg reports it
+    assert turn % 180 == degrees % 180
+    expected = np.rot90(upright, turn // 90, axes=(1, 2))
+    np.testing.assert_array_equal(np.stack(list(transcode.decode_video(path))), expected)
+    assert transcode.transcode(path, 256)[1] == VideoInfo(3, *expected.shape[1:3])
+
+
+def test_decord_turns_original_clips_the_same_way(tmp_path):
+    from manet_jax import preprocess
+
+    path = tmp_path / "in.mp4"
+    write_clip(path, num_frames=3, height=64, width=48)
+    set_rotation(path, 90)
+    frames = preprocess.decode_frames(preprocess.open_video(path.read_bytes()), np.arange(3))
+    np.testing.assert_allclose(frames, np.stack(list(transcode.decode_video(path))), atol=2)
+
+
+def damaged_video(path, kind):
+    """Makes a file with one kind of damage; returns what must be said of it."""
+    if kind == "missing":
+        return "the file is missing"
+    if kind == "audio only":
+        with av.open(str(path), "w", format="mp4") as container:
+            from conftest import write_silence
+
+            write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
+        return "the file has no video track"
+    write_clip(path, num_frames=30)
+    content = path.read_bytes()
+    if kind == "empty":
+        path.write_bytes(b"")
+        return "the file is empty"
+    if kind == "text":
+        path.write_text("not a video " * 100)
+        return "the file is damaged or not a video (Invalid data found when processing input)"
+    if kind == "no index":  # the index of these files is at their end
+        path.write_bytes(content[: len(content) // 2])
+        return "the file is damaged or not a video (Invalid data found when processing input)"
+    if kind == "zeroed":
+        start = content.index(b"mdat") + 600
+        path.write_bytes(content[:start] + bytes(500) + content[start + 500 :])
+        return "the file is damaged or not a video (Invalid data found when processing input)"
+    assert kind == "cut at a packet"
+    cut_at_packet(path)
+    return "the file is cut off: 12 of its 30 frames are there"
+
+
+def cut_at_packet(path, keep=12):
+    """Drops a clip's last packets, but leaves an index in front that announces them."""
+    with (
+        av.open(str(path)) as source,
+        av.open(str(path) + ".new", "w", format="mp4", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        end, packets = 0, [packet for packet in source.demux(video=0) if packet.size]
+        sizes = [packet.size for packet in packets]
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+        end = sum(sizes[:keep])
+    content = (path.parent / (path.name + ".new")).read_bytes()
+    path.write_bytes(content[: content.index(b"mdat") + 4 + end])
+
+
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "audio only", "no index", "zeroed", "cut at a packet"])
+def test_damage_is_named(tmp_path, kind):
+    path = tmp_path / "in.mp4"
+    message = damaged_video(path, kind)
+    for read in (transcode.inspect, lambda p: transcode.transcode(p, 32)):
+        with pytest.raises(DamagedVideoError) as error:
+            read(path)
+        assert str(error.value) == message
+
+
+def test_many_videos_on_two_processes_go_on_where_they_stopped(tmp_path, capfd):
+    for i in range(3):
+        write_clip(tmp_path / f"{i}.mp4", num_frames=5 + i, seed=i)
+    (tmp_path / "1.mp4").write_bytes(b"")
+    jobs = [(tmp_path / f"{i}.mp4", tmp_path / "out" / str(i)) for i in range(3)]
+    expected = [VideoInfo(5, 42, 32), "the file is empty", VideoInfo(7, 42, 32)]
+    assert transcode.prepare_videos(jobs, short_side=32, num_processes=2) == expected
+    assert "transcoding clips: 100%" in capfd.readouterr().err
+
+    times = {i: (tmp_path / "out" / f"{i}.mp4").stat().st_mtime_ns for i in (0, 2)}
+    write_clip(tmp_path / "2.mp4", num_frames=9)  # changed since
+    expected[2] = VideoInfo(9, 42, 32)
+    assert transcode.prepare_videos(jobs, short_side=32, num_processes=1) == expected
+    again = {i: (tmp_path / "out" / f"{i}.mp4").stat().st_mtime_ns for i in (0, 2)}
+    assert again[0] == times[0]
+    assert again[2] > times[2]

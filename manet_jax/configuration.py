@@ -67,6 +67,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     ]
     if not 0 <= config.model.dropout < 1:
         problems.append(f"model.dropout is {config.model.dropout}; it must lie in 0..1, below 1")
+    if not config.data.crop_scales or not all(0 < scale <= 1 for scale in config.data.crop_scales):
+        problems.append(f"data.crop_scales is {config.data.crop_scales}; each must lie in 0..1, above 0")
     if config.data.crop_size > config.data.short_side:
         problems.append(
             f"data.crop_size is {config.data.crop_size}, more than data.short_side {config.data.short_side}: lower it"

@@ -45,7 +45,9 @@ def write_silence(container, stream, num_samples=4096):
     container.mux(stream.encode())
 
 
-def write_folder(root, *, per_split=(("train", 12), ("val", 5)), layout="videos", names=("left", "right", "still")):
+def write_folder(
+    root, *, per_split=(("train", 12), ("val", 5)), layout="videos", names=("nodding", "waving", "tiptoe")
+):
     """Writes a small data set in one of MA-52's layouts, with CRLF lists.
 
     layout "videos": clips in videos_<split>, lists beside them; "annotations": clips in <split>, lists in annotations/.

@@ -16,7 +16,7 @@ def make_folder(root, train="0001_01_0001.mp4 0\n", val="0002_01_0001.mp4 1\n", 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
 def test_reads_both_layouts_with_crlf(tmp_path, layout):
     read = folder.read_folder(write_folder(tmp_path, per_split=(("train", 3), ("val", 1)), layout=layout))
-    assert read.labels.names == ("left", "right", "still")
+    assert read.labels.names == ("nodding", "waving", "tiptoe")
     assert [(clip.split, clip.video_id, clip.label, clip.subject) for clip in read.clips] == [
         ("train", "0000_01_0000.mp4", 0, "0000"),
         ("train", "0001_01_0001.mp4", 1, "0001"),

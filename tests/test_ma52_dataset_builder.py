@@ -39,7 +39,7 @@ def test_builds_both_layouts(tmp_path, layout):
     assert [example["subject"] for example in examples] == [b"0000", b"0001", b"0002", b"0003", b"0000"]
     assert [int(example["num_frames"]) for example in examples] == [12, 13, 14, 15, 16]
     assert {(int(example["height"]), int(example["width"])) for example in examples} == {(64, 48)}
-    assert builder.info.features["label"].int2str(2) == "still"
+    assert builder.info.features["label"].int2str(2) == "tiptoe"
     assert [example["label"] for example in builder.as_data_source("test")] == [-1, -1]
     assert not list((tmp_path / "built").glob(".ma52*"))  # no leftovers
 

@@ -1,5 +1,6 @@
 """Draws the figure of `skeleton.py`: looks, camera, shaded limbs painted from back to front."""
 
+import colorsys
 import dataclasses
 import functools
 
@@ -57,9 +58,10 @@ def draw_looks(rng: np.random.Generator) -> Looks:
     return Looks(
         skin=tuple(0.8 * np.array(skins[skin]) + 0.2 * np.array(skins[other])),
         hair=hairs[rng.integers(len(hairs))],
-        shirt=_color(rng, 40, 230),
-        trousers=_color(rng, 25, 150),
-        shoes=_color(rng, 20, 220),
+        # Dark cool clothes and light shoes, so that skin and feet stand out even where a hand is a few pixels large.
+        shirt=_cool_color(rng, 0.3, 0.6),
+        trousers=_cool_color(rng, 0.2, 0.45),
+        shoes=_color(rng, 170, 240, 0.3),
         long_sleeves=bool(rng.random() < 0.5),
         long_hair=bool(rng.random() < 0.45),
         glasses=bool(rng.random() < 0.4),
@@ -76,12 +78,18 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         zoom=rng.uniform(0.76, 0.82),  # the whole figure stays in the middle square of a frame, which evaluation sees
         light=rng.uniform(0.75, 1.15),
         light_from=rng.uniform(-1, 1),
-        wall=_color(rng, 120, 235, 0.2),
-        floor=_color(rng, 60, 170, 0.2),
-        stool=_color(rng, 40, 150),
+        wall=_color(rng, 150, 210, 0.1),
+        floor=_color(rng, 90, 140, 0.1),
+        stool=_color(rng, 40, 90, 0.5),
         wall_line=rng.uniform(0.3, 1.1),
         noise=rng.uniform(1.0, 3.0),
     )
+
+
+def _cool_color(rng: np.random.Generator, darkest: float, lightest: float) -> Color:
+    """A green, blue or violet; `darkest` and `lightest` bound its strongest channel, 0..1."""
+    rgb = colorsys.hsv_to_rgb(rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.8), rng.uniform(darkest, lightest))
+    return tuple(255 * channel for channel in rgb)
 
 
 def _color(rng: np.random.Generator, low: Number, high: Number, saturation: Number = 1) -> Color:

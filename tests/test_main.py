@@ -1,0 +1,152 @@
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, write_folder
+
+import manet_jax
+from manet_jax import metrics
+
+SMALL = {
+    "data.short_side": 40,
+    "data.crop_size": 32,
+    "model.depth": 14,
+    "model.width": 8,
+    "model.num_segments": 4,
+    "batch_size": 8,
+    "eval.batch_size": 8,
+    "log_every_steps": 1,
+}
+
+
+def command(workdir, manual_dir, *flags, config="configs/ma52.py", **fields):
+    options = SMALL | {"data.manual_dir": manual_dir} | fields
+    overrides = [f"--config.{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "manet_jax.main", "--config", config, "--workdir", str(workdir), *overrides, *flags]
+
+
+def run(arguments, num_devices=1):
+    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+    return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+
+
+def losses(workdir):
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [line["loss"] for line in lines if "loss" in line]
+
+
+def variables(workdir):
+    return jax.device_get(jax.tree.leaves(_state(manet_jax.load_model(workdir, "latest").model)))
+
+
+def _state(model):
+    from manet_jax.models import split_variables
+
+    return split_variables(model)[1]
+
+
+@pytest.mark.parametrize("layout", ["videos", "annotations"])
+def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
+    root = write_folder(tmp_path / "data", per_split=(("train", 32), ("val", 8)), layout=layout)
+    result = run(command(tmp_path / "run", root, num_epochs=1.0), num_devices=8)
+    assert result.returncode == 0, result.stderr
+    assert len(losses(tmp_path / "run")) == 4
+    assert "Traceback" not in result.stderr
+    assert "clips/s, loss" in result.stderr
+
+    table = result.stdout.splitlines()[-9:]
+    assert re.fullmatch(r" +best \(step 4\) +last \(step 4\)", table[0])
+    assert [line.split()[0] for line in table[1:]] == list(metrics.NAMES)
+    again = run([*command(tmp_path / "run", root)[:3], "--mode=evaluate", "--workdir", str(tmp_path / "run")])
+    assert again.returncode == 0, again.stderr
+    assert [line.split()[1] for line in again.stdout.splitlines()[-8:]] == [line.split()[1] for line in table[1:]]
+    assert (tmp_path / "run" / "evaluation_val_best.json").exists()
+
+
+def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
+    root = write_folder(tmp_path / "data", per_split=(("train", 12), ("val", 4)))
+    # 9 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
+    fields = {"num_epochs": 6.0, "eval.every_epochs": 3.0, "checkpoint_every_steps": 2}
+    whole = run(command(tmp_path / "whole", root, **fields))
+    assert whole.returncode == 0, whole.stderr
+
+    killed = tmp_path / "killed"
+    stop_at = random.randint(2, 8)  # printed by pytest if the test fails
+    process = subprocess.Popen(
+        command(killed, root, **fields), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 120
+    while not (killed / "metrics.jsonl").exists() or len(losses_so_far(killed)) < stop_at:
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    resumed = run(command(killed, root, **fields))
+    assert resumed.returncode == 0, resumed.stderr
+    assert "going on from step" in resumed.stderr, stop_at
+    assert losses(killed) == losses(tmp_path / "whole")
+    for left, right in zip(variables(killed), variables(tmp_path / "whole"), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert resumed.stdout.splitlines()[-9:] == whole.stdout.splitlines()[-9:]
+
+
+def losses_so_far(workdir):
+    return [line for line in (workdir / "metrics.jsonl").read_text().splitlines(True) if '"loss"' in line]
+
+
+def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
+    result = run([sys.executable, "-m", "manet_jax.main", "--config", "configs/ma52.py", "--workdir", str(tmp_path)])
+    assert result.returncode == 2
+    (paragraph,) = result.stderr.splitlines()
+    for part in (
+        "There is no folder data/ma52.",
+        "https://github.com/VUT-HFUT/Micro-Action",
+        "--config.data.manual_dir",
+        "{train,val,test}_list_videos.txt",
+        "--config configs/ma52_synthetic.py",
+    ):
+        assert part in paragraph
+    assert not result.stdout
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.model.dept=50"], '--config has no such field: \'dept\' Did you mean "depth" instead of "dept"?'),
+        (["--config.modle.depth=50"], '--config has no such field: \'modle\' Did you mean "model" instead of "modle"?'),
+        (["--config.batch_size=many"], "--config.batch_size=many: invalid literal for int() with base 10: 'many'"),
+        (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
+        (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate>"),
+        (["train"], "unexpected argument 'train'; flags start with --"),
+        (["--config", "configs/none.py"], "--config: there is no file configs/none.py; those of the project lie in"),
+        (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(tmp_path, flags, message):
+    arguments = [sys.executable, "-m", "manet_jax.main", "--config", "configs/ma52.py", "--workdir", str(tmp_path)]
+    result = run([*arguments, *flags])
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_config_the_one_that_needs_no_data_is_named(tmp_path):
+    result = run([sys.executable, "-m", "manet_jax.main", "--workdir", str(tmp_path)])
+    assert result.returncode == 2
+    assert "--config is missing: try --config configs/ma52_synthetic.py" in result.stderr
+
+
+def test_importing_the_package_starts_no_jax():
+    code = "import sys, manet_jax; assert 'jax' not in sys.modules; manet_jax.load_model; assert 'jax' in sys.modules"
+    assert run([sys.executable, "-c", code]).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        manet_jax.nothing  # noqa: B018

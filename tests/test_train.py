@@ -1,0 +1,233 @@
+import dataclasses
+import functools
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from conftest import shrink, write_folder
+
+import manet_jax
+from configs import ma52
+from manet_jax import checkpoint, evaluate, input_pipeline, metrics, optimizers, parallel, train
+from tfds_ma52 import ma52_dataset_builder
+from tfds_ma52.errors import UserError
+
+OPTIONS = {"num_classes": 3, "embedding_dim": 5, "depth": 14, "width": 8, "num_segments": 2, "dropout": 0.5}
+
+
+def make_batch(seed, size=8):
+    rng = np.random.default_rng(seed)
+    return {
+        "video": rng.integers(0, 256, (size, 2, 32, 32, 3), np.uint8),
+        "label": rng.integers(0, 3, size).astype(np.int32),
+    }
+
+
+@functools.cache
+def run_steps(num_devices, mapping, sync, num_steps=3, **options):
+    """Losses, gradient norms and final variables of some steps from the same start."""
+    schedule = optax.constant_schedule(0.01)
+    optimizer = optimizers.create_optimizer(
+        schedule, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
+    )
+    graphdef, state = train.create_train_state({**OPTIONS, **options}, optimizer, seed=0)
+    step = functools.partial(
+        train.train_step,
+        graphdef=graphdef,
+        optimizer=optimizer,
+        label_vectors=np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32),
+        embedding_weight=50.0,
+        seed=0,
+        sync_batch_norm=sync,
+    )
+    mesh = parallel.make_mesh(num_devices)
+    step = parallel.map_step(step, mesh, mapping)
+    state, history = parallel.replicate(state, mesh), []
+    for i in range(num_steps):
+        state, values = step(state, parallel.shard_batch(make_batch(i), mesh))
+        history.append({name: float(value) for name, value in values.items()})
+    return history, jax.device_get(state.params), jax.device_get(state.batch_stats)
+
+
+def distance(left, right):
+    return max(
+        float(np.max(np.abs(a - b)) / (np.max(np.abs(b)) + 1e-6))
+        for a, b in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True)
+    )
+
+
+def test_shard_map_and_pmap_give_the_same_numbers():
+    shard_map, pmap = (run_steps(8, mapping, False) for mapping in parallel.MAPPINGS)
+    for left, right in zip(shard_map, pmap, strict=True):
+        assert distance(left, right) < 1e-6
+
+
+@pytest.mark.parametrize("mapping", parallel.MAPPINGS)
+def test_synchronised_batch_norm_on_8_devices_equals_one_device(mapping):
+    (many, _, many_statistics), (one, _, one_statistics) = run_steps(8, mapping, True), run_steps(1, "shard_map", False)
+    assert [values["loss"] for values in many] == pytest.approx([values["loss"] for values in one], rel=1e-5)
+    assert [values["grad_norm"] for values in many] == pytest.approx([v["grad_norm"] for v in one], rel=1e-4)
+    assert distance(many_statistics, one_statistics) < 1e-4
+
+
+def test_local_batch_norm_on_8_devices_differs_from_one_device():
+    (many, *_), (one, *_) = run_steps(8, "shard_map", False), run_steps(1, "shard_map", False)
+    assert abs(many[0]["loss"] / one[0]["loss"] - 1) > 1e-5
+
+
+def test_a_step_returns_the_loss_and_its_parts():
+    for values in run_steps(1, "shard_map", False)[0]:
+        assert values["loss"] == pytest.approx(values["cross_entropy"] + 50 * values["joint_embedding"], rel=1e-6)
+        assert values["grad_norm"] > 0
+
+
+def test_without_embedding_the_loss_is_the_cross_entropy():
+    (values,), *_ = run_steps(1, "shard_map", False, num_steps=1, embedding_dim=0)
+    assert values["loss"] == values["cross_entropy"]
+    assert "joint_embedding" not in values
+
+
+def test_durations_by_hand():
+    config = ma52.get_config()
+    config.batch_size, config.num_epochs, config.eval.every_epochs = 10, 3.0, 2.0
+    config.schedule.decay_epochs, config.schedule.warmup_epochs = (1.0, 2.5), 0.5
+    # 25 clips: 2.5 steps an epoch, rounded to even: 7.5 -> 8.
+    assert train.durations(config, 25) == train.Durations(total=8, evaluate=(5, 8), warmup=1, decay=(2, 6))
+    config.num_epochs = 0.01
+    assert train.durations(config, 25) == train.Durations(total=1, evaluate=(1,), warmup=1, decay=(2, 6))
+
+
+def reference_metrics(workdir, folder, kind):
+    """Metrics of a checkpoint by another way: the notebook's model, one clip at a time."""
+    model = manet_jax.load_model(workdir, kind)
+    source = ma52_dataset_builder.build(folder).as_data_source("val")
+    confusion, top5 = np.zeros((3, 3)), 0
+    for batch in input_pipeline.eval_batches(source, batch_size=1, num_segments=4, short_side=40, crop_size=32):
+        logits, embedding = model(batch["video"])
+        assert embedding.shape == (1, 50)
+        confusion[batch["label"][0], int(logits.argmax())] += 1
+        top5 += 1  # there are fewer than five classes
+    return metrics.recognition_metrics(confusion, top5, np.arange(3))
+
+
+def test_train_evaluate_load_and_resume(config, folder, tmp_path):
+    """The whole job in one go: its parts stand on the same trained model."""
+    results = train.train_and_evaluate(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line for line in lines if "loss" in line}
+    evaluations = {line["step"]: line for line in lines if "eval_f1_mean" in line}
+    # 12 clips in batches of 8, two epochs: three steps, evaluations after 1.5 (rounded to even) and 3.
+    assert list(losses) == [1, 2, 3]
+    assert list(evaluations) == [2, 3]
+    expected = {"learning_rate", "loss", "cross_entropy", "joint_embedding", "grad_norm", "action_top1"}
+    assert expected | {"clips_per_second", "data_wait_share"} <= losses[1].keys()
+    assert losses[2]["learning_rate"] == pytest.approx(0.00125)
+    assert losses[3]["learning_rate"] == pytest.approx(0.000125)  # after the first epoch
+    assert evaluations[3]["eval_f1_mean"] == results["last"]["f1_mean"]
+    assert results["best"]["f1_mean"] == max(line["eval_f1_mean"] for line in evaluations.values())
+    assert list((tmp_path / "tensorboard").iterdir())
+
+    # A checkpoint evaluates to the numbers of the training, whatever batches and mapping.
+    assert evaluate.evaluate_checkpoint(None, tmp_path, "latest") == results["last"]
+    other = shrink(ma52.get_config(), folder)
+    other.eval.batch_size, other.parallel = 16, "pmap"
+    again = evaluate.evaluate_checkpoint(other, tmp_path, "best")
+    assert again.pop("cross_entropy") == pytest.approx(results["best"]["cross_entropy"], rel=1e-5)
+    assert again == {name: value for name, value in results["best"].items() if name != "cross_entropy"}
+    saved = json.loads((tmp_path / "evaluation_val_best.json").read_text())
+    assert saved["f1_mean"] == again["f1_mean"]
+    assert np.sum(saved["confusion"]) == 5
+    assert reference_metrics(tmp_path, folder, "latest") == {name: results["last"][name] for name in metrics.NAMES}
+
+    # A finished run has nothing left to do; one with another config is refused.
+    assert train.train_and_evaluate(config, tmp_path) == results
+    config.optimizer.learning_rate = 0.1
+    with pytest.raises(UserError, match=r"these differ: optimizer.learning_rate \(0.00125 before, 0.1 now\)"):
+        train.train_and_evaluate(config, tmp_path)
+
+
+def test_other_data_are_refused_in_the_same_workdir(config, tmp_path):
+    config.num_epochs = 0.5
+    train.train_and_evaluate(config, tmp_path / "run")
+    config.data.manual_dir = str(write_folder(tmp_path / "other", per_split=(("train", 16), ("val", 5))))
+    with pytest.raises(UserError, match=r"these differ: .*fingerprint"):
+        train.train_and_evaluate(config, tmp_path / "run")
+    fewer = write_folder(tmp_path / "fewer", per_split=(("train", 4), ("val", 4)), names=("nodding", "waving"))
+    config.data.manual_dir = str(fewer)
+    with pytest.raises(UserError, match="has other classes than the model"):
+        evaluate.evaluate_checkpoint(config, tmp_path / "run", "latest")
+
+
+def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
+    config.optimizer.learning_rate = 1e30
+    config.optimizer.clip_norm = 0.0
+    config.num_epochs = 8.0
+    config.eval.every_epochs = 8.0
+    with pytest.raises(train.NonFiniteLossError) as error:
+        train.train_and_evaluate(config, tmp_path)
+    step = checkpoint.Checkpoints(tmp_path).step("latest")
+    assert f"the last good checkpoint is of step {step}" in str(error.value)
+    assert f"at step {step + 1} the loss is" in str(error.value)
+
+
+def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
+    config.eval.split = "test"
+    with pytest.raises(UserError, match="has no split 'test'"):
+        train.train_and_evaluate(config, tmp_path)
+    root = write_folder(tmp_path / "data", per_split=(("train", 8), ("val", 1), ("test", 3)))
+    config.data.manual_dir = str(root)
+    config.num_epochs = 0.5
+    with pytest.raises(UserError, match="the labels of split 'test' are hidden"):
+        train.train_and_evaluate(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["best", "latest"])
+def test_a_workdir_without_checkpoints_is_named(tmp_path, kind):
+    with pytest.raises(UserError, match=f"checkpoints/{kind} holds no checkpoint: train first"):
+        manet_jax.load_model(tmp_path, kind)
+    with pytest.raises(UserError, match="there is no checkpoint kind 'newest'; choose one of best, latest"):
+        manet_jax.load_model(tmp_path, "newest")
+
+
+def test_padding_does_not_count():
+    graphdef, state = train.create_train_state(OPTIONS, optax.identity(), seed=0)
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    mesh = parallel.make_mesh(8)
+    step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")
+    batch = make_batch(0, size=16) | {"mask": np.ones(16, np.float32)}
+    padded = {key: np.concatenate([value[:8], value[:8] * 0 + 1]) for key, value in batch.items()}
+    padded["mask"][8:] = 0
+    first = {key: value[:8] for key, value in batch.items()}
+    sums = [jax.device_get(step(variables, parallel.shard_batch(b, mesh))) for b in (first, padded)]
+    np.testing.assert_allclose(sums[0]["confusion"], sums[1]["confusion"])
+    np.testing.assert_allclose(sums[0]["cross_entropy"], sums[1]["cross_entropy"], rtol=1e-5)
+    assert sums[1]["confusion"].sum() == 8
+
+
+def test_top5_counts_the_true_class_among_five():
+    options = OPTIONS | {"num_classes": 7}
+    graphdef, state = train.create_train_state(options, optax.identity(), seed=0)
+    params = state.params | {"classifier": {"kernel": jnp.zeros((256, 7)), "bias": jnp.arange(7.0)}}
+    mesh = parallel.make_mesh(1)
+    step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")
+    batch = make_batch(0, size=4) | {"label": np.array([0, 1, 2, 6], np.int32), "mask": np.ones(4, np.float32)}
+    sums = jax.device_get(step({"params": params, "batch_stats": state.batch_stats}, batch))
+    assert sums["top5"] == 2  # the logits rise with the class: 2..6 are among the first five
+    assert sums["confusion"][:, 6].tolist() == [1, 1, 1, 0, 0, 0, 1]
+    nats = [math.log(sum(math.exp(i) for i in range(7))) - label for label in (0, 1, 2, 6)]
+    assert sums["cross_entropy"] == pytest.approx(sum(nats), rel=1e-5)
+
+
+def test_the_checkpoint_says_where_it_comes_from(config, tmp_path):
+    config.num_epochs = 0.5
+    train.train_and_evaluate(config, tmp_path)
+    model = manet_jax.load_model(tmp_path)
+    assert model.labels.names == ("nodding", "waving", "tiptoe")
+    assert model.config["optimizer"]["learning_rate"] == 0.00125
+    assert model.metadata["versions"]["jax"] == jax.__version__
+    assert model.metadata["best"]["step"] == 1
+    assert {field.name for field in dataclasses.fields(model)} == {"model", "labels", "config", "metadata"}

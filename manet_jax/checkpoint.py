@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.metadata
+import json
 import pathlib
 import platform
 from typing import Any
@@ -19,6 +20,11 @@ from tfds_ma52.labels import Labels
 
 KINDS = ("best", "latest")
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
+
+
+def as_json(value: Any) -> Any:
+    """A copy of nested dicts as a checkpoint returns them: tuples become lists."""
+    return json.loads(json.dumps(value))
 
 
 def versions() -> dict[str, str]:
@@ -47,7 +53,7 @@ class Checkpoints:
         if step in manager.all_steps():  # of a run that was killed before it could go on from here
             return
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        manager.save(step, args=ocp.args.Composite(**items, metadata=ocp.args.JsonSave(metadata)))
+        manager.save(step, args=ocp.args.Composite(**items, metadata=ocp.args.JsonSave(as_json(metadata))))
 
     def metadata(self, kind: str) -> dict[str, Any]:
         """The metadata of the checkpoint of a kind."""

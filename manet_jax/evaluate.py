@@ -105,7 +105,7 @@ def _finish(
 
 def evaluate_checkpoint(
     config: ml_collections.ConfigDict | None, workdir: str | pathlib.Path, kind: str
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Evaluates a checkpoint and writes `evaluation_<split>_<kind>.json` in the workdir.
 
     Args:
@@ -144,7 +144,7 @@ def evaluate_checkpoint(
     return values
 
 
-def format_table(columns: dict[str, dict[str, float]]) -> str:
+def format_table(columns: dict[str, dict[str, float | int]]) -> str:
     """A table of the published metrics in percent: a row each, a column for each of `columns`."""
     width = max(12, *(len(title) + 2 for title in columns))
     lines = [" " * 18 + "".join(f"{title:>{width}}" for title in columns)]

@@ -2,15 +2,15 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import math
 import pathlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import grain
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -115,7 +115,7 @@ def train_step(
         batch_stats=batch_stats,
         opt_state=opt_state,
     )
-    return new_state, {**metrics, "grad_norm": optax.global_norm(grads)}
+    return new_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,7 +145,9 @@ def durations(config: ml_collections.ConfigDict, num_clips: int) -> Durations:
     )
 
 
-def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib.Path) -> dict[str, dict[str, float]]:
+def train_and_evaluate(
+    config: ml_collections.ConfigDict, workdir: str | pathlib.Path
+) -> dict[str, dict[str, float | int]]:
     """Trains as `config` says, or goes on from the latest checkpoint in `workdir`.
 
     Writes metrics.jsonl, tensorboard/ and checkpoints/ in `workdir`.
@@ -159,16 +161,69 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
     """
     configuration.check(config)
     workdir = pathlib.Path(workdir).expanduser()
+    run, state = _prepare(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = checkpoint_lib.Checkpoints(workdir)
+    state = _restore(checkpoints, state, run.metadata, workdir)
+    start = int(state.step)
+    _log.info("%d parameters, %d of %d steps, %d devices", _size(state.params), start, run.lengths.total, run.mesh.size)
+    batches = iter(_train_batches(config, run, start))
+    writer = MetricWriter(workdir, start)
+    bar = tqdm.tqdm(total=run.lengths.total, initial=start, desc="training", unit="step", dynamic_ncols=True)
+    try:
+        _train(config, run, state, batches, checkpoints, writer, bar)
+    finally:
+        bar.close()
+        writer.close()
+        batches.close()
+        checkpoints.close()
+    return {"best": run.metadata["best"], "last": run.metadata["last"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What a training consists of, beside its state.
+
+    Attributes:
+      mesh: the devices.
+      source: random access to the training clips.
+      lengths: in steps.
+      schedule: the learning rate.
+      step: `train_step` over all devices.
+      evaluate: from `evaluate.create_evaluation`.
+      metadata: what a checkpoint says of the run; `best` and `last` hold evaluations.
+    """
+
+    mesh: jax.sharding.Mesh
+    source: Sequence[dict[str, Any]]
+    lengths: Durations
+    schedule: optax.Schedule
+    step: Callable
+    evaluate: Callable
+    metadata: dict[str, Any]
+
+
+def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
+    """Opens the data and makes all that a run needs; the state is fresh, on all devices."""
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
     source = dataset.source("train")
     lengths = durations(config, len(source))
-    label_vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if config.model.embedding else None
-    model_options = configuration.model_options(config, dataset.labels, label_vectors)
+    vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if config.model.embedding else None
+    model_options = configuration.model_options(config, dataset.labels, vectors)
     optimizer, schedule = _create_optimizer(config, lengths)
     graphdef, state = create_train_state(model_options, optimizer, config.seed)
+    step = functools.partial(
+        train_step,
+        graphdef=graphdef,
+        optimizer=optimizer,
+        label_vectors=vectors,
+        embedding_weight=config.embedding_weight,
+        seed=config.seed,
+        sync_batch_norm=config.sync_batch_norm,
+    )
     metadata = {
         "config": config.to_dict(),
         "model": model_options,
@@ -178,28 +233,23 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         "best": None,
         "last": None,
     }
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = checkpoint_lib.Checkpoints(workdir)
-    state = parallel.replicate(state, mesh)
-    state = _restore(checkpoints, state, metadata, workdir)
-    _log.info("%d parameters, %d steps on %d devices", _size(state.params), lengths.total, mesh.size)
+    run = _Run(
+        mesh=mesh,
+        source=source,
+        lengths=lengths,
+        schedule=schedule,
+        step=parallel.map_step(step, mesh, config.parallel, donate_state=True),
+        evaluate=evaluate.create_evaluation(
+            graphdef, dataset, mesh, **configuration.evaluation_arguments(config, config)
+        ),
+        metadata=metadata,
+    )
+    return run, parallel.replicate(state, mesh)
 
-    step_fn = functools.partial(
-        train_step,
-        graphdef=graphdef,
-        optimizer=optimizer,
-        label_vectors=label_vectors,
-        embedding_weight=config.embedding_weight,
-        seed=config.seed,
-        sync_batch_norm=config.sync_batch_norm,
-    )
-    mapped_step = parallel.map_step(step_fn, mesh, config.parallel, donate_state=True)
-    evaluate_split = evaluate.create_evaluation(
-        graphdef, dataset, mesh, **configuration.evaluation_arguments(config, config)
-    )
-    start = int(state.step)
+
+def _train_batches(config: ml_collections.ConfigDict, run: _Run, start: int) -> grain.IterDataset:
     batches = input_pipeline.train_batches(
-        source,
+        run.source,
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start,
@@ -207,37 +257,38 @@ def train_and_evaluate(config: ml_collections.ConfigDict, workdir: str | pathlib
         **configuration.view_arguments(config),
         **configuration.reading_arguments(config),
     )
-    batches = iter(parallel.to_devices(batches, mesh, config.data.prefetch_batches))
-    writer = MetricWriter(workdir, start)
+    return parallel.to_devices(batches, run.mesh, config.data.prefetch_batches)
+
+
+def _train(
+    config: ml_collections.ConfigDict,
+    run: _Run,
+    state: TrainState,
+    batches: Iterator[dict[str, Array]],
+    checkpoints: checkpoint_lib.Checkpoints,
+    writer: MetricWriter,
+    bar: tqdm.tqdm,
+) -> None:
+    """The loop from the state's step to the last."""
     meter = _Meter(config.batch_size)
-    bar = tqdm.tqdm(total=lengths.total, initial=start, desc="training", unit="step", dynamic_ncols=True)
-    try:
-        for step in range(start + 1, lengths.total + 1):
-            batch = meter.wait_for(batches)
-            state, metrics = mapped_step(state, batch)
-            meter.add(metrics)
-            bar.update()
-            evaluating = step in lengths.evaluate
-            saving = evaluating or step % config.checkpoint_every_steps == 0
-            if saving or step % config.log_every_steps == 0:
-                values = meter.read(step, checkpoints.step("latest"))
-                writer.write(step, {"learning_rate": float(schedule(step - 1)), **values})
-                bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
-            if evaluating:
-                scores, _ = evaluate_split({"params": state.params, "batch_stats": state.batch_stats})
-                _record(scores, step, metadata, writer, bar)
-                if metadata["best"]["step"] == step:
-                    checkpoints.save("best", step, _trees(state, "model"), metadata)
-            if saving:
-                checkpoints.save("latest", step, _trees(state, "model", "optimizer"), metadata)
-            if evaluating:
-                meter.restart()
-    finally:
-        bar.close()
-        writer.close()
-        batches.close()
-        checkpoints.close()
-    return {"best": metadata["best"], "last": metadata["last"]}
+    for step in range(int(state.step) + 1, run.lengths.total + 1):
+        state, metrics = run.step(state, meter.wait_for(batches))
+        meter.add(metrics)
+        bar.update()
+        evaluating = step in run.lengths.evaluate
+        saving = evaluating or step % config.checkpoint_every_steps == 0
+        if saving or step % config.log_every_steps == 0:
+            values = meter.read(step, checkpoints.step("latest"))
+            writer.write(step, {"learning_rate": float(run.schedule(step - 1)), **values})
+            bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
+        if evaluating:
+            scores, _ = run.evaluate({"params": state.params, "batch_stats": state.batch_stats})
+            _record(scores, step, run.metadata, writer, bar)
+            if run.metadata["best"]["step"] == step:
+                checkpoints.save("best", step, _trees(state, "model"), run.metadata)
+        if saving:
+            checkpoints.save("latest", step, _trees(state, "model", "optimizer"), run.metadata)
+            meter.restart()  # neither evaluating nor saving is training time
 
 
 def _create_optimizer(
@@ -269,7 +320,7 @@ def _restore(
         return state
     earlier = checkpoints.metadata("latest")
     changed = configuration.changes(earlier["config"], metadata["config"])
-    changed += [name for name in ("fingerprint", "labels") if earlier[name] != _as_json(metadata[name])]
+    changed += [name for name in ("fingerprint", "labels") if earlier[name] != checkpoint_lib.as_json(metadata[name])]
     if changed:
         raise UserError(
             f"{workdir} holds a run that this one cannot go on from; these differ: {'; '.join(changed)}. Use the "
@@ -280,10 +331,6 @@ def _restore(
     _log.info("going on from step %d in %s", step, workdir)
     step_array = jax.device_put(jnp.full_like(state.step, step), state.step.sharding)
     return TrainState(step=step_array, **restored["model"], opt_state=restored["optimizer"])
-
-
-def _as_json(value: Any) -> Any:
-    return json.loads(json.dumps(value))
 
 
 def _size(tree: PyTree) -> int:

@@ -16,7 +16,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic.short_side = 96
     config.data.short_side = 64
     config.data.crop_size = 64
-    config.data.crop_scales = (1.0, 0.875)  # the figure fills the frame: a smaller crop would cut the action off
+    config.data.crop_scales = (1.0, 0.9)  # smaller crops would cut head or feet off, and the action with them
 
     config.model.depth = 14
     config.model.width = 16

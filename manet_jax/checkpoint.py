@@ -35,25 +35,32 @@ def versions() -> dict[str, str]:
 class Checkpoints:
     """The checkpoints in a workdir: `latest`, which a run goes on from, and `best`, by F1 mean."""
 
-    def __init__(self, workdir: str | pathlib.Path):
-        """Opens the checkpoints of a workdir; there need not be any."""
+    def __init__(self, workdir: str | pathlib.Path, *, read_only: bool = False):
+        """Opens the checkpoints of a workdir; unless `read_only`, there need not be any."""
         root = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
-        self._managers = {
-            kind: ocp.CheckpointManager(root / kind, options=ocp.CheckpointManagerOptions(max_to_keep=1))
-            for kind in KINDS
-        }
+        options = ocp.CheckpointManagerOptions(max_to_keep=None if read_only else 1, read_only=read_only)
+        kinds = [kind for kind in KINDS if not read_only or (root / kind).is_dir()]
+        self._managers = {kind: ocp.CheckpointManager(root / kind, options=options) for kind in kinds}
 
     def step(self, kind: str) -> int | None:
         """The step of the checkpoint of a kind; None where there is none."""
         return self._managers[kind].latest_step()
 
     def save(self, kind: str, step: int, trees: dict[str, PyTree], metadata: dict[str, Any]) -> None:
-        """Copies trees of arrays, then writes them in the background; the last checkpoint stays until that is done."""
-        manager = self._managers[kind]
-        if step in manager.all_steps():  # of a run that was killed before it could go on from here
-            return
+        """Copies trees of arrays, then writes them in the background; the last checkpoint stays until that is done.
+
+        What was saved before is on disk when this returns: a `latest` that names a `best` never comes before it.
+        """
+        for manager in self._managers.values():
+            manager.wait_until_finished()
         items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        manager.save(step, args=ocp.args.Composite(**items, metadata=ocp.args.JsonSave(as_json(metadata))))
+        self._managers[kind].save(step, args=ocp.args.Composite(**items, metadata=ocp.args.JsonSave(as_json(metadata))))
+
+    def delete_other(self, kind: str, step: int | None) -> None:
+        """Deletes the checkpoints of a kind that are not of `step`."""
+        for other in self._managers[kind].all_steps():
+            if other != step:
+                self._managers[kind].delete(other)
 
     def metadata(self, kind: str) -> dict[str, Any]:
         """The metadata of the checkpoint of a kind."""
@@ -82,7 +89,7 @@ def open_existing(workdir: str | pathlib.Path, kind: str) -> Checkpoints:
     if kind not in KINDS:
         raise UserError(f"there is no checkpoint kind {kind!r}; choose one of {', '.join(KINDS)}")
     root = pathlib.Path(workdir).expanduser() / "checkpoints" / kind
-    checkpoints = Checkpoints(workdir) if root.is_dir() else None
+    checkpoints = Checkpoints(workdir, read_only=True) if root.is_dir() else None
     if checkpoints is None or checkpoints.step(kind) is None:
         raise UserError(f"{root} holds no checkpoint: train first, with --mode=train and the same --workdir")
     return checkpoints

@@ -20,6 +20,7 @@ _CHOICES = {
     "parallel": parallel.MAPPINGS,
 }
 _LEAST = {
+    "seed": 0,
     "batch_size": 1,
     "eval.batch_size": 1,
     "model.width": 4,
@@ -38,10 +39,13 @@ _LEAST = {
     "embedding_weight": 0,
 }
 # Fields that change neither the numbers of a training nor what it is.
-_FREE = (
-    *("data.manual_dir", "data.data_dir", "data.video_folder", "data.list_file", "data.allow_damaged"),
-    *("data.read_threads", "data.prefetch_batches", "data.synthetic", "eval.batch_size"),
-    *("log_every_steps", "checkpoint_every_steps", "parallel"),
+_FREE = tuple(
+    f"{field}."
+    for field in (
+        *("data.manual_dir", "data.data_dir", "data.video_folder", "data.list_file", "data.allow_damaged"),
+        *("data.read_threads", "data.prefetch_batches", "data.synthetic", "eval.batch_size"),
+        *("log_every_steps", "checkpoint_every_steps", "parallel"),
+    )
 )
 
 
@@ -63,12 +67,13 @@ def check(config: ml_collections.ConfigDict) -> None:
     problems += [
         f"{field} is {values[field]}; it must be positive"
         for field in ("num_epochs", "eval.every_epochs")
-        if values[field] <= 0
+        if not values[field] > 0  # not a number neither
     ]
     if not 0 <= config.model.dropout < 1:
         problems.append(f"model.dropout is {config.model.dropout}; it must lie in 0..1, below 1")
-    if not config.data.crop_scales or not all(0 < scale <= 1 for scale in config.data.crop_scales):
-        problems.append(f"data.crop_scales is {config.data.crop_scales}; each must lie in 0..1, above 0")
+    scales = config.data.crop_scales
+    if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
+        problems.append(f"data.crop_scales is {scales}; each must be a number in 0..1, above 0")
     if config.data.crop_size > config.data.short_side:
         problems.append(
             f"data.crop_size is {config.data.crop_size}, more than data.short_side {config.data.short_side}: lower it"
@@ -85,7 +90,7 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Names the fields, with both values, in which a run's config differs so that it cannot go on from the old one."""
     # Through JSON, as the old one came, tuples are lists.
     before, after = (dict(flatten(config)) for config in (old, new))
-    fields = [field for field in sorted(before.keys() | after.keys()) if not field.startswith(_FREE)]
+    fields = [field for field in sorted(before.keys() | after.keys()) if not (field + ".").startswith(_FREE)]
     return [
         f"{field} ({before.get(field)} before, {after.get(field)} now)"
         for field in fields

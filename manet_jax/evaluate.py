@@ -1,7 +1,9 @@
 """Evaluation: masked sums over a split, then the benchmark's metrics; the same code in training and afterwards."""
 
+import contextlib
 import functools
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Callable
@@ -19,6 +21,8 @@ from jaxtyping import Array, Int, PyTree
 from manet_jax import checkpoint as checkpoint_lib
 from manet_jax import configuration, input_pipeline, losses, metrics, models, parallel
 from tfds_ma52.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 
 def eval_step(variables: dict[str, PyTree], batch: dict[str, Array], *, graphdef: nnx.GraphDef) -> dict[str, Array]:
@@ -70,37 +74,34 @@ def create_evaluation(
 
     Returns:
       A function from replicated `params` and `batch_stats` to the published metrics with the mean `cross_entropy`, and
-      the confusion matrix. It raises UserError if no clip of the split has a label.
+      the confusion matrix.
+
+    Raises:
+      UserError: there is no such split, or its labels are hidden.
     """
     source = dataset.source(split)
+    if split in dataset.hidden:
+        raise UserError(
+            f"the labels of split {split!r} are hidden, so it cannot be evaluated: try --config.eval.split=val"
+        )
     step = parallel.map_step(functools.partial(eval_step, graphdef=graphdef), mesh, mapping)
     num_batches = math.ceil(len(source) / pipeline["batch_size"])
 
     def run(variables: dict[str, PyTree]) -> tuple[dict[str, float], np.ndarray]:
         batches = input_pipeline.eval_batches(source, num_prefetch=num_prefetch, **pipeline)
-        batches = iter(parallel.to_devices(batches, mesh, num_prefetch))
+        batches = parallel.to_devices(batches, mesh, num_prefetch)
         sums = None
-        for batch in tqdm.tqdm(
-            batches, f"evaluating {split}", num_batches, unit="batch", leave=False, dynamic_ncols=True
-        ):
-            new = step(variables, batch)
-            sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
-        batches.close()
-        return _finish(jax.device_get(sums), dataset, split)
+        with contextlib.closing(iter(batches)) as batches:
+            bar = tqdm.tqdm(batches, f"evaluating {split}", num_batches, unit="batch", leave=False, dynamic_ncols=True)
+            for batch in bar:
+                new = step(variables, batch)
+                sums = new if sums is None else jax.tree.map(jnp.add, sums, new)
+        sums = jax.device_get(sums)
+        confusion = sums["confusion"].astype(np.int64)
+        values = metrics.recognition_metrics(confusion, sums["top5"], np.array(dataset.labels.groups))
+        return values | {"cross_entropy": float(sums["cross_entropy"] / confusion.sum())}, confusion
 
     return run
-
-
-def _finish(
-    sums: dict[str, np.ndarray], dataset: input_pipeline.Dataset, split: str
-) -> tuple[dict[str, float], np.ndarray]:
-    confusion = sums["confusion"].astype(np.int64)
-    if not confusion.sum():
-        raise UserError(
-            f"the labels of split {split!r} are hidden, so it cannot be evaluated: try --config.eval.split=val"
-        )
-    values = metrics.recognition_metrics(confusion, float(sums["top5"]), np.array(dataset.labels.groups))
-    return values | {"cross_entropy": float(sums["cross_entropy"] / confusion.sum())}, confusion
 
 
 def evaluate_checkpoint(
@@ -122,10 +123,14 @@ def evaluate_checkpoint(
     """
     checkpoints = checkpoint_lib.open_existing(workdir, kind)
     metadata = checkpoints.metadata(kind)
+    mesh = parallel.make_mesh()
+    graphdef, variables = models.abstract_variables(metadata["model"])
+    step = checkpoints.step(kind)
+    variables = checkpoints.restore(kind, {"model": parallel.abstract_replicated(variables, mesh)})["model"]
+    checkpoints.close()
     trained = ml_collections.ConfigDict(metadata["config"])
     config = trained if config is None else config
     configuration.check(config)
-    mesh = parallel.make_mesh()
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
     if list(dataset.labels.names) != metadata["labels"]["names"]:
@@ -133,14 +138,14 @@ def evaluate_checkpoint(
             f"{dataset.builder.data_dir} has other classes than the model in {workdir}: "
             "set --config.data.manual_dir to the data it was trained for"
         )
-    graphdef, variables = models.abstract_variables(metadata["model"])
-    variables = checkpoints.restore(kind, {"model": parallel.abstract_replicated(variables, mesh)})["model"]
-    checkpoints.close()
     run = create_evaluation(graphdef, dataset, mesh, **configuration.evaluation_arguments(config, trained))
     values, confusion = run(variables)
-    values = {"step": checkpoints.step(kind), **values}
+    values = {"step": step, **values}
     path = pathlib.Path(workdir).expanduser() / f"evaluation_{config.eval.split}_{kind}.json"
-    path.write_text(json.dumps({**values, "confusion": confusion.tolist()}))
+    try:
+        path.write_text(json.dumps({**values, "confusion": confusion.tolist()}))
+    except OSError as error:
+        _log.warning("%s cannot be written (%s)", path, error.strerror)
     return values
 
 

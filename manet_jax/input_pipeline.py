@@ -30,11 +30,13 @@ class Dataset:
       builder: the TFDS builder that reads it.
       labels: its classes and groups.
       fingerprint: the same for the same lists and label names.
+      hidden: the splits whose labels are not public.
     """
 
     builder: tfds.core.DatasetBuilder
     labels: labels_lib.Labels
     fingerprint: str
+    hidden: tuple[str, ...]
 
     def source(self, split: str):
         """Random access to the examples of a split.
@@ -91,7 +93,7 @@ def open_dataset(
         group_names=tuple(info.features["body_label"].names),
         groups=tuple(info.metadata["groups"]),
     )
-    return Dataset(builder, labels, info.metadata["fingerprint"])
+    return Dataset(builder, labels, info.metadata["fingerprint"], tuple(info.metadata["hidden"]))
 
 
 def train_batches(
@@ -111,9 +113,11 @@ def train_batches(
 ) -> grain.IterDataset:
     """Returns an endless data set of this process's part of the training batches.
 
-    Every pass over the data is shuffled anew; where the batch size does not divide the number of clips, a batch takes
-    the end of one pass and the start of the next. Batch i is a function of the seed and i alone, so that a run goes on
-    at `start_step` as if it had never stopped, on any number of processes.
+    Every pass over the data is shuffled anew. Differs from the release: where the batch size does not divide the number
+    of clips, a batch takes the end of one pass and the start of the next, rather than be short.
+
+    Batch i is a function of the seed and i alone, so that a run goes on at `start_step` as if it had never stopped, on
+    any number of processes.
 
     Args:
       source: random access to examples.
@@ -192,7 +196,8 @@ def _decode(view, example: dict, **options) -> np.ndarray:
     except preprocess.UnreadableVideoError as error:
         name = example["video_id"].decode()
         raise UserError(
-            f"clip {name} of the built data set cannot be decoded ({error}): build the set again with --overwrite"
+            f"clip {name} of the built data set cannot be decoded ({error}): build the set again with "
+            "python -m tfds_ma52 --overwrite"
         ) from error
 
 
@@ -203,5 +208,6 @@ def _local_batch_size(batch_size: int, process_count: int) -> int:
 
 
 def _read(dataset: grain.MapDataset, num_threads: int, num_prefetch: int) -> grain.IterDataset:
-    # Threads are enough: decord and OpenCV release the interpreter's lock.
-    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_prefetch))
+    # Threads are enough: decord and OpenCV release the interpreter's lock. No more of them work than may read ahead.
+    buffer_size = max(num_threads, num_prefetch)
+    return dataset.to_iter_dataset(grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=buffer_size))

@@ -1,5 +1,6 @@
 """Label names -> vectors, the targets of the joint embedding."""
 
+import collections
 import logging
 import pathlib
 import re
@@ -13,6 +14,10 @@ from tfds_ma52.errors import UserError
 _log = logging.getLogger(__name__)
 
 _SHIPPED = pathlib.Path(__file__).with_name("word_vectors.npz")  # made by make_word_vectors.py
+_WAYS_OUT = (
+    "Set --config.label_vectors to a GloVe text file (https://nlp.stanford.edu/projects/glove) or an .npy table with a "
+    "row for each label, or --config.model.embedding=False."
+)
 _LEFT_OUT = {"or"}  # the released table leaves it out too
 
 
@@ -32,7 +37,8 @@ def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "
       names: the labels.
 
     Raises:
-      UserError: the file is missing or of another form, or has no word of some labels; all of those are named.
+      UserError: the file is missing or of another form, or has no word of some labels, or the same words for
+        several; all of those are named.
     """
     if not source:
         with np.load(_SHIPPED) as table:
@@ -52,14 +58,25 @@ def _mean_vectors(vectors: dict[str, np.ndarray], names: Sequence[str], source: 
     unknown = [name for name, words in known.items() if not words]
     if unknown:
         raise UserError(
-            f"label_vectors: {source} has no vector for any word of {', '.join(map(repr, unknown))}: set "
-            "--config.label_vectors to a GloVe text file (https://nlp.stanford.edu/projects/glove) or an .npy table "
-            "with a row for each label, or --config.model.embedding=False"
+            f"label_vectors: {source} has no vector for any word of {', '.join(map(repr, unknown))}. {_WAYS_OUT}"
         )
     skipped = sorted({word for name in names for word in words_of(name) if word not in vectors})
     if skipped:
         _log.info("label vectors: %s has no vector for %s; left out of the means", source, ", ".join(skipped))
+    alike = [names for names in _by_words(known).values() if len(names) > 1]
+    if alike:
+        raise UserError(
+            f"label_vectors: from {source} these labels get the same vector: "
+            f"{'; '.join(' = '.join(map(repr, names)) for names in alike)}. {_WAYS_OUT}"
+        )
     return np.stack([np.mean([vectors[word] for word in known[name]], axis=0) for name in names]).astype(np.float32)
+
+
+def _by_words(known: dict[str, list[str]]) -> dict[tuple[str, ...], list[str]]:
+    names = collections.defaultdict(list)
+    for name, words in known.items():
+        names[tuple(sorted(words))].append(name)
+    return names
 
 
 def _read_table(path: pathlib.Path, num_labels: int) -> np.ndarray:

@@ -6,7 +6,6 @@ python -m manet_jax.main --mode=evaluate --workdir runs/ma52
 """
 
 import logging
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -50,13 +49,18 @@ def main(argv: Sequence[str]) -> int:
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
+        if _CONFIG.value is not None:
+            _CONFIG.value.to_dict()  # a file that could not be loaded says so here
     except (AttributeError, KeyError) as error:  # from ml_collections, for a field that the config does not have
         raise UserError(f"--config has no such field: {' '.join(str(error.args[0]).split())}") from error
+    except (OSError, ImportError, SyntaxError) as error:
+        path = config_flags.get_config_filename(flags.FLAGS["config"])
+        raise UserError(
+            f"--config: {path} cannot be loaded ({' '.join(str(error).split())}); start in the project's folder and "
+            "name one of its configs/"
+        ) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error)) from error
-    path = config_flags.get_config_filename(flags.FLAGS["config"])
-    if path and not pathlib.Path(path.partition(":")[0]).is_file():
-        raise UserError(f"--config: there is no file {path}; those of the project lie in its folder configs/")
     return rest
 
 

@@ -13,7 +13,9 @@ class MetricWriter:
         """Opens the files, and drops what an earlier run wrote after `start_step`."""
         path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start_step]
-        path.write_text("".join(kept))
+        partial = path.with_name(path.name + ".partial")
+        partial.write_text("".join(kept))
+        partial.replace(path)
         self._file = path.open("a")
         self._tensorboard = tensorboardX.SummaryWriter(
             str(workdir / "tensorboard"), purge_step=start_step + 1, filename_suffix=f".from_step_{start_step}"

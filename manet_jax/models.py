@@ -14,6 +14,7 @@ EXPANSION = 4  # a bottleneck's output channels over its inner ones
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
+# Differs from the release: there the backbone then gets ImageNet weights.
 _conv_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as the released backbone
 _se_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a linear layer
 _head_init = nnx.initializers.normal(0.001)
@@ -179,6 +180,7 @@ class Bottleneck(nnx.Module):
 class MANet(nnx.Module):
     """Classifies clips of a few frames (Guo et al., "Benchmarking Micro-action Recognition", TCSVT 2024).
 
+    Differs from the release: its blocks also hold convolutions that no computation uses (`action_p2_*`).
     The released model is MANet(num_classes=52, embedding_dim=300). Without `shift`, `se` and an `embedding_dim` it is
     TSN; with `shift` alone TSM.
     """
@@ -270,7 +272,13 @@ class MANet(nnx.Module):
     def features(
         self, video: UInt8[Array, "b t h w 3"], context: BatchNormContext = BatchNormContext()
     ) -> Float[Array, "b t h2 w2 c"]:
-        """Returns the backbone's last feature maps: 1/32 of the frames' height and width, 32 * width channels."""
+        """Returns the backbone's last feature maps: 1/32 of the frames' height and width, 32 * width channels.
+
+        Raises:
+          ValueError: the clips do not have the model's number of frames.
+        """
+        if video.shape[1] != self.num_segments:
+            raise ValueError(f"the model takes {self.num_segments} frames a clip, but got {video.shape[1]}")
         x = (video.astype(jnp.float32) - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)
         x = x.reshape(-1, *x.shape[2:]).astype(self.dtype)
         x = nnx.relu(self.stem(x, context))
@@ -281,7 +289,7 @@ class MANet(nnx.Module):
 
 
 def _dropout(x: Float[Array, "b t c"], keys: Key[Array, " b"], rate: float) -> Float[Array, "b t c"]:
-    # A key for each clip, so that the mask does not depend on how clips are spread over devices.
+    # Differs from the release: a key for each clip, so that masks do not depend on how clips are spread over devices.
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
 
@@ -300,6 +308,6 @@ def abstract_variables(options: dict[str, Any]) -> tuple[nnx.GraphDef, dict[str,
     return split_variables(nnx.eval_shape(lambda: MANet(**options, rngs=nnx.Rngs(0))))
 
 
-def count_parameters(model: nnx.Module) -> int:
-    """Number of trained values in a model."""
-    return sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))
+def count_parameters(params: PyTree) -> int:
+    """Number of values in a tree of parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

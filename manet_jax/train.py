@@ -1,7 +1,9 @@
 """Training: the state, one step of it, and the loop with evaluation, logs and checkpoints."""
 
+import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import math
 import pathlib
@@ -109,13 +111,10 @@ def train_step(
     grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
     grads, metrics, batch_stats = jax.lax.pmean((grads, metrics, batch_stats), parallel.AXIS)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    new_state = TrainState(
-        step=state.step + 1,
-        params=optax.apply_updates(state.params, updates),
-        batch_stats=batch_stats,
-        opt_state=opt_state,
-    )
-    return new_state, {**metrics, "grad_norm": optax.tree.norm(grads)}
+    params = optax.apply_updates(state.params, updates)
+    norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
+    new_state = TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    return new_state, {**metrics, **norms}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,22 +160,23 @@ def train_and_evaluate(
     """
     configuration.check(config)
     workdir = pathlib.Path(workdir).expanduser()
-    run, state = _prepare(config)
-    workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = checkpoint_lib.Checkpoints(workdir)
-    state = _restore(checkpoints, state, run.metadata, workdir)
-    start = int(state.step)
-    _log.info("%d parameters, %d of %d steps, %d devices", _size(state.params), start, run.lengths.total, run.mesh.size)
-    batches = iter(_train_batches(config, run, start))
-    writer = MetricWriter(workdir, start)
-    bar = tqdm.tqdm(total=run.lengths.total, initial=start, desc="training", unit="step", dynamic_ncols=True)
     try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--workdir: {workdir} cannot be made ({error.strerror}); name another folder") from error
+    run, state = _prepare(config)
+    with contextlib.ExitStack() as stack:
+        checkpoints = stack.enter_context(contextlib.closing(checkpoint_lib.Checkpoints(workdir)))
+        state = _restore(checkpoints, state, run.metadata, workdir)
+        start, total = int(state.step), run.lengths.total
+        size = models.count_parameters(state.params)
+        _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
+        batches = stack.enter_context(contextlib.closing(iter(_train_batches(config, run, start))))
+        writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
+        bar = stack.enter_context(
+            tqdm.tqdm(total=total, initial=start, desc="training", unit="step", dynamic_ncols=True)
+        )
         _train(config, run, state, batches, checkpoints, writer, bar)
-    finally:
-        bar.close()
-        writer.close()
-        batches.close()
-        checkpoints.close()
     return {"best": run.metadata["best"], "last": run.metadata["last"]}
 
 
@@ -228,7 +228,12 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
         "config": config.to_dict(),
         "model": model_options,
         "labels": dataclasses.asdict(dataset.labels),
-        "fingerprint": dataset.fingerprint,
+        # What the numbers of a run hang on beside its config.
+        "data": {
+            "lists": dataset.fingerprint,
+            "training clips": len(source),
+            "label vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest()[:16],
+        },
         "versions": checkpoint_lib.versions(),
         "best": None,
         "last": None,
@@ -319,22 +324,18 @@ def _restore(
     if step is None:
         return state
     earlier = checkpoints.metadata("latest")
-    changed = configuration.changes(earlier["config"], metadata["config"])
-    changed += [name for name in ("fingerprint", "labels") if earlier[name] != checkpoint_lib.as_json(metadata[name])]
+    changed = configuration.changes(*({"data of the run": of["data"], **of["config"]} for of in (earlier, metadata)))
     if changed:
         raise UserError(
             f"{workdir} holds a run that this one cannot go on from; these differ: {'; '.join(changed)}. Use the "
             "config and data of that run, or another --workdir."
         )
     metadata.update(best=earlier["best"], last=earlier["last"])
+    checkpoints.delete_other("best", earlier["best"] and earlier["best"]["step"])  # saved after the latest one
     restored = checkpoints.restore("latest", _trees(state, "model", "optimizer"))
     _log.info("going on from step %d in %s", step, workdir)
     step_array = jax.device_put(jnp.full_like(state.step, step), state.step.sharding)
     return TrainState(step=step_array, **restored["model"], opt_state=restored["optimizer"])
-
-
-def _size(tree: PyTree) -> int:
-    return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
 def _record(
@@ -371,7 +372,7 @@ class _Meter:
         """Keeps a step's metrics on the devices, so that the step need not be waited for."""
         self._pending.append(metrics)
         # Two steps ahead keep the devices busy; more would only hold the memory of their batches.
-        jax.block_until_ready(self._pending[-3:][0])
+        jax.block_until_ready(self._pending[:-2][-1:])
 
     def read(self, step: int, last_good: int | None) -> dict[str, float]:
         """Returns means over the steps since the last reading, which ends at `step`, and starts a new interval.
@@ -381,11 +382,12 @@ class _Meter:
         """
         pending = jax.device_get(self._pending)
         for number, metrics in enumerate(pending, step - len(pending) + 1):
-            if not np.isfinite([metrics["loss"], metrics["grad_norm"]]).all():
+            if not np.isfinite([metrics["loss"], metrics["grad_norm"], metrics["param_norm"]]).all():
                 kept = f"the last good checkpoint is of step {last_good}" if last_good else "there is no checkpoint yet"
                 raise NonFiniteLossError(
-                    f"the training has diverged: at step {number} the loss is {metrics['loss']} and the gradient's "
-                    f"norm {metrics['grad_norm']}; {kept}. Lower --config.optimizer.learning_rate or add warm-up."
+                    f"the training has diverged: at step {number} the loss is {metrics['loss']}, the gradient's norm "
+                    f"{metrics['grad_norm']}, the parameters' norm {metrics['param_norm']}; {kept}. Lower "
+                    "--config.optimizer.learning_rate or add --config.schedule.warmup_epochs, with another --workdir."
                 )
         seconds = time.perf_counter() - self._start
         means = {name: float(np.mean([metrics[name] for metrics in pending])) for name in pending[0]}

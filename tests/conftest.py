@@ -18,13 +18,15 @@ from configs import ma52
 ROOT = pathlib.Path(__file__).parent.parent
 
 
-def write_clip(path, *, num_frames=20, height=64, width=48, seed=0, audio=False, codec="libx264", rotation=0):
+def write_clip(path, *, num_frames=20, height=64, width=48, seed=0, audio=False, title=""):
     """Writes a clip of a bright square that moves over a coloured ground."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     ground, (y, x), (dy, dx) = rng.integers(0, 120, 3), rng.uniform(0.2, 0.6, 2), rng.uniform(-0.2, 0.2, 2)
     with av.open(str(path), "w", format="mp4") as container:
-        stream = container.add_stream(codec, rate=30)
+        if title:
+            container.metadata["title"] = title
+        stream = container.add_stream("libx264", rate=30)
         stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
         sound = container.add_stream("aac", rate=8000, layout="mono") if audio else None
         for i in range(num_frames):

@@ -56,11 +56,14 @@ def test_options_follow_labels_and_vectors():
         ("batch_size", 0, "config.batch_size is 0; the least is 1"),
         ("num_epochs", 0.0, "config.num_epochs is 0.0; it must be positive"),
         ("eval.every_epochs", -1.0, "config.eval.every_epochs is -1.0; it must be positive"),
+        ("num_epochs", float("nan"), "config.num_epochs is nan; it must be positive"),
+        ("seed", -1, "config.seed is -1; the least is 0"),
+        ("data.crop_scales", ("a",), "config.data.crop_scales is ('a',); each must be a number in 0..1"),
         ("model.dropout", 1.0, "config.model.dropout is 1.0; it must lie in 0..1, below 1"),
         ("data.crop_size", 300, "config.data.crop_size is 300, more than data.short_side 256: lower it"),
         ("model.width", 4, "config.model.shift_div is 8: with width 4 no channel moves"),
-        ("data.crop_scales", (1.0, 1.2), "config.data.crop_scales is (1.0, 1.2); each must lie in 0..1, above 0"),
-        ("data.crop_scales", (), "config.data.crop_scales is (); each must lie in 0..1, above 0"),
+        ("data.crop_scales", (1.0, 1.2), "config.data.crop_scales is (1.0, 1.2); each must be a number in 0..1"),
+        ("data.crop_scales", (), "config.data.crop_scales is (); each must be a number in 0..1"),
     ],
 )
 def test_bad_values_are_named(field, value, message):

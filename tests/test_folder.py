@@ -59,49 +59,68 @@ def test_fingerprint_follows_labels_not_line_ends_or_place(tmp_path):
     same = folder.read_folder(make_folder(tmp_path / "b", train="0001_01_0001.mp4 0\r\n"))
     other = folder.read_folder(make_folder(tmp_path / "c", train="0001_01_0001.mp4 1\n"))
     assert first.fingerprint == same.fingerprint != other.fingerprint
+    assert folder.fingerprint(tmp_path / "a") == first.fingerprint
 
 
-def test_every_problem_is_in_one_report(tmp_path):
+def test_every_problem_is_named(tmp_path):
     train = (
         "ok.mp4 0\nno_label.mp4\nwords.mp4 nod\nrange.mp4 52\nminus.mp4 -1\n../out.mp4 0\n/etc/out.mp4 0\nok.mp4 1\n"
+        f"two.mp4 --5\nhuge.mp4 {'9' * 5000}\na.mp4 0 1\n"
     )
     make_folder(tmp_path, train=train, val="\n")
-    with pytest.raises(UserError) as error:
-        folder.read_folder(tmp_path)
-    lines = str(error.value).splitlines()
-    path = f"  {tmp_path}/train_list_videos.txt"
-    assert lines == [
-        f"{tmp_path} cannot be built: 8 problems",
+    path = f"{tmp_path}/train_list_videos.txt"
+    assert list(folder.read_folder(tmp_path).problems) == [
         f"{path}:2: expected '<name>.mp4 <label>', got 'no_label.mp4'",
         f"{path}:3: expected '<name>.mp4 <label>', got 'words.mp4 nod'",
         f"{path}:4: label 52 is outside 0..51",
         f"{path}:5: label -1 is outside 0..51",
         f"{path}:6: '../out.mp4' lies outside {tmp_path}/train",
         f"{path}:7: '/etc/out.mp4' lies outside {tmp_path}/train",
-        f"  {tmp_path}/val_list_videos.txt: the list is empty",
-        f"{path}:8: ok.mp4 is listed more than once (also {path.strip()}:1)",
+        f"{path}:9: expected '<name>.mp4 <label>', got 'two.mp4 --5'",
+        f"{path}:10: expected '<name>.mp4 <label>', got 'huge.mp4 {'9' * 5000}'",
+        f"{path}:11: expected '<name>.mp4 <label>', got 'a.mp4 0 1'",
+        f"{tmp_path}/val_list_videos.txt: the list is empty",
+        f"{path}:8: ok.mp4 is listed more than once (also {path}:1)",
     ]
 
 
-def test_long_reports_are_cut_and_counted(tmp_path):
-    make_folder(tmp_path, train="x\n" * 250)
-    with pytest.raises(UserError, match=r"250 problems(.|\n)*and 50 more of the same kinds"):
-        folder.read_folder(tmp_path)
+def test_files_in_another_encoding_are_named(tmp_path):
+    make_folder(tmp_path)
+    (tmp_path / "train_list_videos.txt").write_bytes("caf\u00e9.mp4 0\n".encode("latin-1"))
+    (tmp_path / "label_name.txt").write_bytes("0\tcaf\u00e9\n".encode("utf-16"))
+    assert list(folder.read_folder(tmp_path).problems) == [
+        f"{tmp_path}/label_name.txt is not UTF-8 text: save it as such",
+        f"{tmp_path}/train_list_videos.txt is not UTF-8 text: save it as such",
+    ]
 
 
 def test_a_clip_in_two_splits_is_refused(tmp_path):
     make_folder(tmp_path, train="a.mp4 0\n", val="a.mp4 0\n")
-    with pytest.raises(UserError, match=r"val_list_videos.txt:1: a.mp4 is listed more than once"):
-        folder.read_folder(tmp_path, video_folder="train")
+    (problem,) = folder.read_folder(tmp_path, video_folder="train").problems
+    assert "val_list_videos.txt:1: a.mp4 is listed more than once" in problem
 
 
 def test_a_list_without_clips_folder_is_named(tmp_path):
     make_folder(tmp_path, test="a.mp4 0\n")
     (tmp_path / "test").rmdir()
-    with pytest.raises(
-        UserError, match=r"test_list_videos.txt: its clips have no folder; looked for test or videos_test"
-    ):
-        folder.read_folder(tmp_path)
+    (problem,) = folder.read_folder(tmp_path).problems
+    assert "test_list_videos.txt: its clips have no folder; looked for test or videos_test" in problem
+
+
+@pytest.mark.parametrize("pattern", ["lists/{name}.txt", "{", "{0}"])
+def test_a_pattern_with_other_braces_is_named(tmp_path, pattern):
+    make_folder(tmp_path)
+    with pytest.raises(UserError, match="names no place: {split} is the only thing that may stand in braces"):
+        folder.read_folder(tmp_path, list_file=pattern)
+
+
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [("0007_01_0002.mp4", "0007"), ("part/0007_01_0002.mp4", "0007"), ("clip_7.mp4", ""), ("test0000.mp4", "")],
+)
+def test_subjects_come_from_names_of_ma52s_form_only(tmp_path, name, subject):
+    read = folder.read_folder(make_folder(tmp_path, train=f"{name} 0\n"))
+    assert read.clips[0].subject == subject
 
 
 @pytest.mark.parametrize("missing", ["folder", "list"])

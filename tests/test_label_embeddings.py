@@ -70,3 +70,8 @@ def test_labels_unknown_to_the_shipped_table_name_the_ways_out():
         UserError, match=r"'moonwalk', '42'(.|\n)*--config.label_vectors(.|\n)*--config.model.embedding"
     ):
         load_label_vectors("", ["nodding", "moonwalk", "42"])
+
+
+def test_labels_with_the_same_words_are_refused():
+    with pytest.raises(UserError, match=r"the same vector: 'left head' = 'head moonwalk'\. Set --config.label_vectors"):
+        load_label_vectors("", ["left head", "nodding", "head moonwalk"])

@@ -1,15 +1,17 @@
 import collections
 import json
+import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import tensorflow_datasets as tfds
 from conftest import ROOT, write_clip, write_folder
 
 import tfds_ma52.__main__
-from tfds_ma52 import labels, ma52_dataset_builder
+from tfds_ma52 import labels, ma52_dataset_builder, transcode
 from tfds_ma52.errors import UserError
 
 
@@ -55,12 +57,88 @@ def test_label_distribution_is_that_of_the_list(folder):
     assert collections.Counter(example["label"] for example in builder.as_data_source("train")) == {0: 4, 1: 4, 2: 4}
 
 
-def test_a_built_set_is_opened_again_even_without_its_source(tmp_path):
+def test_lists_and_clips_share_one_report(tmp_path):
+    root = write_folder(tmp_path, per_split=(("train", 3), ("val", 1)))
+    (root / "label_name.txt").write_text("0 nodding\n")
+    (root / "train_list_videos.txt").write_text("0000_01_0000.mp4 0\n0001_01_0001.mp4 one\n0002_01_0002.mp4 2\n")
+    (root / "videos_train" / "0002_01_0002.mp4").write_bytes(b"")
+    with pytest.raises(UserError) as error:
+        ma52_dataset_builder.build(root)
+    assert [line.strip().removeprefix(f"{root}/") for line in str(error.value).splitlines()[1:]] == [
+        "label_name.txt:1: expected '<id><TAB><name>' or '<id><TAB><name><TAB><group>', got '0 nodding'",
+        "train_list_videos.txt:2: expected '<name>.mp4 <label>', got '0001_01_0001.mp4 one'",
+        f"train_list_videos.txt:3: {root}/videos_train/0002_01_0002.mp4: the file is empty",
+    ]
+
+
+def test_a_split_without_readable_clips_is_refused(tmp_path):
+    root = write_folder(tmp_path, per_split=(("train", 2), ("val", 1)))
+    (root / "videos_val" / "0100_01_0000.mp4").write_bytes(b"")
+    with pytest.raises(UserError, match=r"split val has no readable clip: 1 problem\n .*the file is empty"):
+        ma52_dataset_builder.build(root, allow_damaged=9)
+
+
+def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
+    root = write_folder(tmp_path, per_split=(("train", 1), ("val", 1)))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"/file/built cannot be written \(Not a directory\): name another data_dir"):
+        ma52_dataset_builder.build(root, tmp_path / "file" / "built")
+
+
+@pytest.mark.parametrize("removed", ["clips", "clips and lists", "all"])
+def test_a_built_set_is_opened_again_without_its_source(tmp_path, removed):
     root = write_folder(tmp_path / "source", per_split=(("train", 2), ("val", 1)))
-    first = ma52_dataset_builder.build(root, tmp_path / "built")
-    shutil.rmtree(root)
-    again = ma52_dataset_builder.build(root, tmp_path / "built")
-    assert names(again, "train") == names(first, "train")
+    data_dir = tmp_path / "built" if removed == "all" else ""
+    first = names(ma52_dataset_builder.build(root, data_dir), "train")
+    if removed == "all":
+        shutil.rmtree(root)
+    else:
+        shutil.rmtree(root / "videos_train")
+    if removed == "clips and lists":
+        (root / "train_list_videos.txt").unlink()
+    assert names(ma52_dataset_builder.build(root, data_dir), "train") == first
+
+
+def test_a_killed_build_goes_on_and_never_looks_whole(tmp_path):
+    root = write_folder(tmp_path, per_split=(("train", 12), ("val", 4)))
+    work, built = root / "tfds" / ".ma52_h264_256_in_progress", root / "tfds" / "ma52" / "h264_256" / "1.0.0"
+    command = [sys.executable, "-m", "tfds_ma52", "--manual_dir", str(root), "--num_processes=1"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while len(list(work.glob("*/*.json"))) < 3:
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.kill()
+    process.wait()
+    assert not built.exists()
+    (work / "train" / "left.mp4.partial").write_bytes(b"")
+    (built.parent / "1.0.0.incompleteABC_1.0.0").mkdir()
+    times = {path: path.stat().st_mtime_ns for path in work.glob("*/*.json")}
+    seen = {}
+    original = transcode.prepare_videos
+
+    def remember(*arguments, **options):
+        infos = original(*arguments, **options)
+        seen.update({path: path.stat().st_mtime_ns for path in times})
+        return infos
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transcode, "prepare_videos", remember)
+        assert len(names(ma52_dataset_builder.build(root), "train")) == 12
+    assert seen == times  # finished clips were not made again
+    assert sorted(path.name for path in built.parent.iterdir()) == [".lock", "1.0.0"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_overwrite_killed_before_or_after_the_new_set_was_whole(tmp_path, moment):
+    root = write_folder(tmp_path, per_split=(("train", 2), ("val", 1)))
+    target = pathlib.Path(ma52_dataset_builder.build(root).data_dir)
+    replaced = target.with_name("1.0.0.replaced")
+    if moment == "before":
+        target.rename(replaced)
+    else:
+        shutil.copytree(target, replaced)
+    assert len(names(ma52_dataset_builder.build(root, overwrite=moment == "after"), "train")) == 2
+    assert not replaced.exists()
 
 
 def test_other_lists_are_refused_until_overwritten(tmp_path):
@@ -90,7 +168,8 @@ def test_damaged_clips_are_reported_together_or_left_out(tmp_path, capsys):
     assert tfds_ma52.__main__.main(command) == 2
     report = capsys.readouterr().err.splitlines()
     assert report[-3:] == [
-        "tfds_ma52: damaged clips (repair or remove them, or leave them out with --allow_damaged=2): 2 problems",
+        "tfds_ma52: the data set cannot be built; damaged clips can be repaired, or left out with --allow_damaged=2 "
+        "(python -m tfds_ma52) or --config.data.allow_damaged=2 (manet_jax.main): 2 problems",
         f"  {root}/train_list_videos.txt:2: {root}/videos_train/0001_01_0001.mp4: the file is empty",
         f"  {root}/val_list_videos.txt:1: {root}/videos_val/0100_01_0000.mp4: the file is missing",
     ]

@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT, write_folder
 
 import manet_jax
+from configs import ma52
 from manet_jax import metrics
 
 SMALL = {
@@ -73,42 +74,42 @@ def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
 
 def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
     root = write_folder(tmp_path / "data", per_split=(("train", 12), ("val", 4)))
-    # 9 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
-    fields = {"num_epochs": 6.0, "eval.every_epochs": 3.0, "checkpoint_every_steps": 2}
+    # 60 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
+    fields = {"num_epochs": 40.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
     whole = run(command(tmp_path / "whole", root, **fields))
     assert whole.returncode == 0, whole.stderr
 
     killed = tmp_path / "killed"
-    stop_at = random.randint(2, 8)  # printed by pytest if the test fails
+    # Any moment from the first checkpoint on: in the middle of a step, an evaluation, or another checkpoint.
+    delay = random.uniform(0, 1.5)
     process = subprocess.Popen(
         command(killed, root, **fields), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     deadline = time.monotonic() + 120
-    while not (killed / "metrics.jsonl").exists() or len(losses_so_far(killed)) < stop_at:
+    while not any(path.name.isdecimal() for path in (killed / "checkpoints" / "latest").glob("*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.005)
+    time.sleep(delay)
     process.send_signal(signal.SIGKILL)
-    process.wait()
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     resumed = run(command(killed, root, **fields))
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step" in resumed.stderr, stop_at
+    assert "going on from step" in resumed.stderr, delay
     assert losses(killed) == losses(tmp_path / "whole")
     for left, right in zip(variables(killed), variables(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(left, right)
     assert resumed.stdout.splitlines()[-9:] == whole.stdout.splitlines()[-9:]
 
 
-def losses_so_far(workdir):
-    return [line for line in (workdir / "metrics.jsonl").read_text().splitlines(True) if '"loss"' in line]
-
-
 def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
-    result = run([sys.executable, "-m", "manet_jax.main", "--config", "configs/ma52.py", "--workdir", str(tmp_path)])
+    arguments = [sys.executable, "-m", "manet_jax.main", "--config", "configs/ma52.py", "--workdir", str(tmp_path)]
+    default = ma52.get_config().data.manual_dir
+    result = run(arguments if not (ROOT / default).exists() else [*arguments, f"--config.data.manual_dir={default}_"])
     assert result.returncode == 2
     (paragraph,) = result.stderr.splitlines()
     for part in (
-        "There is no folder data/ma52.",
+        f"There is no folder {default}",
         "https://github.com/VUT-HFUT/Micro-Action",
         "--config.data.manual_dir",
         "{train,val,test}_list_videos.txt",
@@ -127,7 +128,9 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate>"),
         (["train"], "unexpected argument 'train'; flags start with --"),
-        (["--config", "configs/none.py"], "--config: there is no file configs/none.py; those of the project lie in"),
+        (["--config", "configs/none.py"], "--config: configs/none.py cannot be loaded"),
+        (["--config", "configs/none.py", "--config.seed=1"], "--config: configs/none.py cannot be loaded"),
+        (["--config.seed=-1"], "config.seed is -1; the least is 0"),
         (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
     ],
 )
@@ -136,7 +139,20 @@ def test_wrong_flags_are_one_sentence(tmp_path, flags, message):
     result = run([*arguments, *flags])
     assert result.returncode == 2
     assert message in result.stderr
-    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+
+
+def test_the_first_run_in_small(tmp_path):
+    fields = {"data.synthetic.train_per_class": 1, "data.synthetic.val_per_class": 1, "data.synthetic.short_side": 48}
+    fields |= {"num_epochs": 1.0, "batch_size": 26, "eval.batch_size": 26, "data.builder_config": "original"}
+    config = "configs/ma52_synthetic.py"
+    result = run(command(tmp_path / "run", tmp_path / "data", config=config, **fields))
+    assert result.returncode == 0, result.stderr
+    assert len(losses(tmp_path / "run")) == 2
+    assert len(list((tmp_path / "data" / "train").glob("*.mp4"))) == 52
+    assert "f1_mean" in result.stdout
+    assert "nodding" in manet_jax.load_model(tmp_path / "run").labels.names
 
 
 def test_without_config_the_one_that_needs_no_data_is_named(tmp_path):

@@ -8,8 +8,9 @@ from manet_jax import models
 from manet_jax.models import BatchNormContext
 
 
-def abstract(**options):
-    return nnx.eval_shape(lambda: models.MANet(num_classes=52, rngs=nnx.Rngs(0), **options))
+def count(**options):
+    _, variables = models.abstract_variables({"num_classes": 52, **options})
+    return models.count_parameters(variables["params"])
 
 
 def tiny(**options):
@@ -22,7 +23,7 @@ def video(batch=2, seed=0):
 
 
 @pytest.mark.parametrize(
-    ("options", "count"),
+    ("options", "expected"),
     [
         ({"embedding_dim": 300}, 32_284_252),  # the released MANet without its unused action_p2 convolutions
         # ResNet-50 without its classifier has 23,508,032 parameters, ResNet-101 42,500,160; the classifier 2049 x 52.
@@ -35,8 +36,8 @@ def video(batch=2, seed=0):
         ({}, 23_508_032 + 2049 * 52 + sum(c * c // 2 for c in [64, *[256] * 3, *[512] * 4, *[1024] * 6, *[2048] * 2])),
     ],
 )
-def test_parameter_counts(options, count):
-    assert models.count_parameters(abstract(**options)) == count
+def test_parameter_counts(options, expected):
+    assert count(**options) == expected
 
 
 def test_temporal_shift_by_hand():
@@ -106,6 +107,13 @@ def test_outputs_and_switches():
     assert logits.shape == (2, 5)
     assert embedding is None
     assert tiny().features(x).shape == (2, 4, 1, 1, 256)
+
+
+@pytest.mark.parametrize("num_frames", [3, 8])
+def test_another_number_of_frames_is_refused(num_frames):
+    # 8 frames of a 4-frame model would be taken for two clips.
+    with pytest.raises(ValueError, match=f"takes 4 frames a clip, but got {num_frames}"):
+        tiny()(jnp.zeros((4, num_frames, 32, 32, 3), jnp.uint8))
 
 
 def test_only_the_shift_sees_the_order_of_frames():

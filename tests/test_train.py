@@ -123,7 +123,7 @@ def test_train_evaluate_load_and_resume(config, folder, tmp_path):
     # 12 clips in batches of 8, two epochs: three steps, evaluations after 1.5 (rounded to even) and 3.
     assert list(losses) == [1, 2, 3]
     assert list(evaluations) == [2, 3]
-    expected = {"learning_rate", "loss", "cross_entropy", "joint_embedding", "grad_norm", "action_top1"}
+    expected = {"learning_rate", "loss", "cross_entropy", "joint_embedding", "grad_norm", "param_norm", "action_top1"}
     assert expected | {"clips_per_second", "data_wait_share"} <= losses[1].keys()
     assert losses[2]["learning_rate"] == pytest.approx(0.00125)
     assert losses[3]["learning_rate"] == pytest.approx(0.000125)  # after the first epoch
@@ -154,7 +154,7 @@ def test_other_data_are_refused_in_the_same_workdir(config, tmp_path):
     config.num_epochs = 0.5
     train.train_and_evaluate(config, tmp_path / "run")
     config.data.manual_dir = str(write_folder(tmp_path / "other", per_split=(("train", 16), ("val", 5))))
-    with pytest.raises(UserError, match=r"these differ: .*fingerprint"):
+    with pytest.raises(UserError, match=r"these differ: data of the run.lists "):
         train.train_and_evaluate(config, tmp_path / "run")
     fewer = write_folder(tmp_path / "fewer", per_split=(("train", 4), ("val", 4)), names=("nodding", "waving"))
     config.data.manual_dir = str(fewer)
@@ -169,9 +169,24 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
     config.eval.every_epochs = 8.0
     with pytest.raises(train.NonFiniteLossError) as error:
         train.train_and_evaluate(config, tmp_path)
-    step = checkpoint.Checkpoints(tmp_path).step("latest")
-    assert f"the last good checkpoint is of step {step}" in str(error.value)
-    assert f"at step {step + 1} the loss is" in str(error.value)
+    assert "at step 1 the loss is" in str(error.value)  # the first update already overflows, its own loss does not
+    assert "there is no checkpoint yet" in str(error.value)
+    assert checkpoint.Checkpoints(tmp_path).step("latest") is None
+
+
+def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(config, tmp_path, monkeypatch):
+    config.num_epochs = 4.0
+    real = train.train_step
+
+    def break_at_step_3(state, batch, **options):
+        state, values = real(state, batch, **options)
+        return state, values | {"loss": jnp.where(state.step == 3, jnp.nan, values["loss"])}
+
+    monkeypatch.setattr(train, "train_step", break_at_step_3)
+    with pytest.raises(train.NonFiniteLossError, match=r"at step 3 the loss is nan(.|\n)*checkpoint is of step 2"):
+        train.train_and_evaluate(config, tmp_path)
+    assert checkpoint.Checkpoints(tmp_path).step("latest") == 2
+    assert manet_jax.load_model(tmp_path, "latest").metadata["data"]["training clips"] == 12
 
 
 def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
@@ -183,6 +198,7 @@ def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
     config.num_epochs = 0.5
     with pytest.raises(UserError, match="the labels of split 'test' are hidden"):
         train.train_and_evaluate(config, tmp_path / "run")
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before the training, not after its first epochs
 
 
 @pytest.mark.parametrize("kind", ["best", "latest"])
@@ -206,6 +222,30 @@ def test_padding_does_not_count():
     np.testing.assert_allclose(sums[0]["confusion"], sums[1]["confusion"])
     np.testing.assert_allclose(sums[0]["cross_entropy"], sums[1]["cross_entropy"], rtol=1e-5)
     assert sums[1]["confusion"].sum() == 8
+
+
+def test_original_files_train_too(config, tmp_path):
+    config.data.builder_config = "original"
+    config.num_epochs = 0.5
+    assert train.train_and_evaluate(config, tmp_path)["last"]["step"] == 1
+
+
+def test_a_best_checkpoint_that_the_run_does_not_know_goes(config, tmp_path):
+    config.num_epochs = 1.0
+    first = train.train_and_evaluate(config, tmp_path)
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    # Killed between the two saves of a later evaluation: a best checkpoint that the latest one does not name.
+    state = checkpoints.metadata("best")
+    checkpoints.save("best", 99, {"model": {"params": jnp.zeros(1)}}, state)
+    checkpoints.close()
+    assert train.train_and_evaluate(config, tmp_path) == first
+    assert checkpoint.Checkpoints(tmp_path).step("best") is None
+
+
+def test_a_workdir_that_cannot_be_made_is_named(config, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"--workdir: .*/file/run cannot be made \(Not a directory\)"):
+        train.train_and_evaluate(config, tmp_path / "file" / "run")
 
 
 def test_top5_counts_the_true_class_among_five():

@@ -1,3 +1,8 @@
+import pathlib
+import subprocess
+import sys
+import time
+
 import av
 import numpy as np
 import pytest
@@ -122,6 +127,61 @@ def test_damage_is_named(tmp_path, kind):
         with pytest.raises(DamagedVideoError) as error:
             read(path)
         assert str(error.value) == message
+
+
+def test_a_clip_trimmed_by_an_edit_list_is_whole(tmp_path):
+    """What `ffmpeg -ss` with stream copy makes: packets before the first shown frame are there, but not shown."""
+    write_clip(tmp_path / "a.mp4", num_frames=30)
+    with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.pts, packet.dts = packet.pts - 10 * 512, packet.dts - 10 * 512
+                packet.stream = stream
+                target.mux(packet)
+    num_frames = len(decode(tmp_path / "cut.mp4"))
+    assert 0 < num_frames < 30
+    assert transcode.transcode(tmp_path / "cut.mp4", 256)[1].num_frames == num_frames
+
+
+def test_odd_metadata_do_no_harm(tmp_path):
+    write_clip(tmp_path / "a.mp4", num_frames=3, title="caf\u00e9")
+    content = (tmp_path / "a.mp4").read_bytes()
+    (tmp_path / "a.mp4").write_bytes(content.replace("caf\u00e9".encode(), b"caf\xe9\xe9"))
+    assert transcode.inspect(tmp_path / "a.mp4").num_frames == 3
+
+
+def test_a_file_that_defeats_the_decoder_is_one_problem_among_others(tmp_path):
+    (tmp_path / ("n" * 300)).parent.mkdir(exist_ok=True)
+    write_clip(tmp_path / "a.mp4", num_frames=3)
+    jobs = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
+    odd, fine = transcode.prepare_videos(jobs, short_side=None, num_processes=1)
+    assert odd.startswith("the file cannot be read (OSError")
+    assert fine == VideoInfo(3, 64, 48)
+
+
+def test_workers_end_with_a_killed_parent(tmp_path):
+    code = (
+        "import os, time\nfrom tfds_ma52.pool import process_pool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = process_pool(1)\n"
+        "    print(pool.submit(os.getpid).result(), flush=True)\n"
+        "    time.sleep(60)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "script.py")], stdout=subprocess.PIPE, text=True)
+    worker = int(process.stdout.readline())
+    assert pathlib.Path(f"/proc/{worker}").exists()
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 10
+    while pathlib.Path(f"/proc/{worker}").exists() and not _is_zombie(worker):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def _is_zombie(process):
+    return ") Z " in pathlib.Path(f"/proc/{process}/stat").read_text()
 
 
 def test_many_videos_on_two_processes_go_on_where_they_stopped(tmp_path, capfd):

@@ -16,8 +16,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--video_folder", default="", help="a split's clips, e.g. 'clips_{split}' (empty: the usual)")
     parser.add_argument("--list_file", default="", help="a split's list, e.g. 'lists/{split}.txt' (empty: the usual)")
-    parser.add_argument("--allow_damaged", type=int, default=0, help="leave out up to this many damaged clips")
-    parser.add_argument("--num_processes", type=int, default=0, help="clips transcoded at once (0: all cores)")
+    parser.add_argument("--allow_damaged", type=_count, default=0, help="leave out up to this many damaged clips")
+    parser.add_argument("--num_processes", type=_count, default=0, help="clips transcoded at once (0: all cores)")
     parser.add_argument("--overwrite", action="store_true", help="build again even if the set is there")
     arguments = vars(parser.parse_args(argv))
 
@@ -32,6 +32,13 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     print(_summary(builder))
     return 0
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value} is negative")
+    return value
 
 
 def _summary(builder) -> str:

@@ -4,6 +4,8 @@ import collections
 import dataclasses
 import hashlib
 import pathlib
+import re
+from collections.abc import Callable, Sequence
 
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.errors import UserError
@@ -16,7 +18,6 @@ LIST_FILES = ("{split}_list_videos.txt", "annotations/{split}_list_videos.txt")
 LABEL_FILES = ("label_name.txt", "annotations/label_name.txt")
 
 HIDDEN_LABEL = -1  # what a clip without a public label is stored with
-_LISTED_PROBLEMS = 200  # more lines than this say nothing more
 
 MISSING_DATA = """\
 {reason} MA-52 is gated: request it with the form at https://github.com/VUT-HFUT/Micro-Action (non-commercial research \
@@ -54,13 +55,15 @@ class Folder:
 
     Attributes:
       labels: its classes and groups.
-      clips: every clip of its lists, in their order.
-      fingerprint: a digest of lists and label names: the same for the same data set wherever it lies.
+      clips: the clips of its lists, in their order.
+      fingerprint: see `fingerprint`.
+      problems: what is wrong with label names and lists, a text with file and line each; not what is wrong with clips.
     """
 
     labels: labels_lib.Labels
     clips: tuple[Clip, ...]
     fingerprint: str
+    problems: tuple[str, ...]
 
 
 def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = "") -> Folder:
@@ -72,82 +75,109 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
       list_file: where a split's list lies, such as "lists/{split}.txt"; "" looks for the usual places.
 
     Raises:
-      UserError: the folder or a list is missing, or lines are malformed, repeated or out of range; all are named.
+      UserError: the folder or a list is missing.
     """
-    root = root.expanduser()
+    list_files, label_file = _find_lists(root, list_file)
+    labels, problems = labels_lib.MA52, []
+    if label_file is not None:
+        try:
+            labels = labels_lib.read_labels(label_file)
+        except UserError as error:
+            labels, problems = None, str(error).splitlines()
+    clips = []
+    for split, path in list_files.items():
+        videos = _find(root, video_folder, VIDEO_FOLDERS, split, pathlib.Path.is_dir)
+        if videos is None:
+            wanted = (video_folder or " or ".join(VIDEO_FOLDERS)).format(split=split)
+            problems.append(f"{path}: its clips have no folder; looked for {wanted} in {root}")
+        else:
+            clips += _read_list(path, split, videos, labels, problems)
+    problems += _repeated(clips)
+    return Folder(labels or labels_lib.MA52, tuple(clips), _digest(list_files, label_file), tuple(problems))
+
+
+def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
+    """A digest of lists and label names: the same for the same data set, wherever it lies and whatever its line ends.
+
+    Raises:
+      UserError: the folder or a list is missing.
+    """
+    return _digest(*_find_lists(root, list_file))
+
+
+def _digest(list_files: dict[str, pathlib.Path], label_file: pathlib.Path | None) -> str:
+    digest = hashlib.sha256()
+    for path in [label_file, *(list_files.get(split) for split in SPLITS)]:
+        digest.update(b"\0" if path is None else path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()[:16]
+
+
+def report(title: str, problems: Sequence[str]) -> str:
+    """One text that counts and lists problems, a line each."""
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    return "\n  ".join([f"{title}: {count}", *problems])
+
+
+def _find_lists(root: pathlib.Path, list_file: str) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
+    """Returns the list of each split that has one, and the file of label names if there is one."""
     how = "--manual_dir (python -m tfds_ma52) or --config.data.manual_dir (manet_jax.main)"
     if not root.is_dir():
         raise UserError(MISSING_DATA.format(reason=f"There is no folder {root}.", how=how))
-    list_files = {split: _first_existing(root, list_file, LIST_FILES, split) for split in SPLITS}
-    missing = [split for split in REQUIRED_SPLITS if list_files[split] is None]
+    found = {split: _find(root, list_file, LIST_FILES, split, pathlib.Path.is_file) for split in SPLITS}
+    missing = [split for split in REQUIRED_SPLITS if found[split] is None]
     if missing:
         wanted = list_file or " or ".join(LIST_FILES)
         reason = f"{root} has no list for {' and '.join(missing)} (looked for {wanted})."
         raise UserError(MISSING_DATA.format(reason=reason, how=how))
-
-    label_file = _first_existing(root, "", LABEL_FILES)
-    labels = labels_lib.read_labels(label_file) if label_file else labels_lib.MA52
-    clips, problems = [], []
-    for split, path in list_files.items():
-        if path is None:
-            continue
-        videos = _first_existing(root, video_folder, VIDEO_FOLDERS, split)
-        if videos is None:
-            wanted = video_folder or " or ".join(VIDEO_FOLDERS)
-            problems.append(f"{path}: its clips have no folder; looked for {wanted.format(split=split)} in {root}")
-            continue
-        clips += _read_list(path, split, videos, labels, problems)
-    problems += _repeated(clips)
-    if problems:
-        raise UserError(report(f"{root} cannot be built", problems))
-
-    digest = hashlib.sha256()
-    for path in [label_file, *list_files.values()]:
-        digest.update(b"\0" if path is None else path.read_bytes().replace(b"\r\n", b"\n"))
-    return Folder(labels, tuple(clips), digest.hexdigest()[:16])
+    list_files = {split: path for split, path in found.items() if path is not None}
+    return list_files, _find(root, "", LABEL_FILES, "", pathlib.Path.is_file)
 
 
-def report(title: str, problems: list[str]) -> str:
-    """One text that counts and lists problems, a line each."""
-    lines = [f"{title}: {len(problems)} problem{'s' * (len(problems) > 1)}", *problems[:_LISTED_PROBLEMS]]
-    if len(problems) > _LISTED_PROBLEMS:
-        lines.append(f"... and {len(problems) - _LISTED_PROBLEMS} more of the same kinds")
-    return "\n  ".join(lines)
-
-
-def _first_existing(root: pathlib.Path, wanted: str, usual: tuple[str, ...], split: str = "") -> pathlib.Path | None:
-    paths = (root / pattern.format(split=split) for pattern in ([wanted] if wanted else usual))
-    return next((path for path in paths if path.exists()), None)
+def _find(
+    root: pathlib.Path, wanted: str, usual: tuple[str, ...], split: str, exists: Callable[[pathlib.Path], bool]
+) -> pathlib.Path | None:
+    try:
+        paths = [root / pattern.format(split=split) for pattern in ([wanted] if wanted else usual)]
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"{wanted!r} names no place: {{split}} is the only thing that may stand in braces") from error
+    return next((path for path in paths if exists(path)), None)
 
 
 def _read_list(
-    path: pathlib.Path, split: str, videos: pathlib.Path, labels: labels_lib.Labels, problems: list[str]
+    path: pathlib.Path, split: str, videos: pathlib.Path, labels: labels_lib.Labels | None, problems: list[str]
 ) -> list[Clip]:
-    clips, lines = [], path.read_text(encoding="utf-8-sig").splitlines()
+    """Reads one list; adds to `problems`. Without `labels`, their range cannot be checked."""
+    try:
+        lines = labels_lib.read_lines(path)
+    except UserError as error:
+        problems.append(str(error))
+        return []
     if not any(line.strip() for line in lines):
         problems.append(f"{path}: the list is empty")
+    clips = []
     for number, line in enumerate(lines, 1):
         place = f"{path}:{number}"
         if not line.strip():
             continue
-        name, _, label = line.strip().rpartition(" ")
-        name = name.strip()
-        if not name or not label.lstrip("-").isdecimal():
+        match = re.fullmatch(r"(\S.*\.\w+)\s+(-?\d{1,9})", line.strip())
+        if not match:
             problems.append(f"{place}: expected '<name>.mp4 <label>', got {line!r}")
-        elif pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
+            continue
+        name, label = match[1], int(match[2])
+        if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
             problems.append(f"{place}: {name!r} lies outside {videos}")
-        elif not 0 <= int(label) < len(labels.names):
+        elif labels is not None and not 0 <= label < len(labels.names):
             problems.append(f"{place}: label {label} is outside 0..{len(labels.names) - 1}")
         else:
-            subject = name.partition("_")[0] if "_" in name else ""
-            clips.append(Clip(videos / name, name, split, int(label), subject, place))
+            subject = re.match(r"(\d+)_\d+_\d+\.", pathlib.PurePath(name).name)
+            clips.append(Clip(videos / name, name, split, label, subject[1] if subject else "", place))
     # The official test list hides its labels behind a 0 on every line.
     if split == "test" and not any(clip.label for clip in clips):
         clips = [dataclasses.replace(clip, label=HIDDEN_LABEL) for clip in clips]
     return clips
 
 
-def _repeated(clips: list[Clip]) -> list[str]:
+def _repeated(clips: Sequence[Clip]) -> list[str]:
     places = collections.defaultdict(list)
     for clip in clips:
         places[clip.path].append(clip.place)

@@ -96,7 +96,7 @@ def read_labels(path: pathlib.Path) -> Labels:
       UserError: a malformed, missing or repeated id or name; every such line is named.
     """
     rows, problems = {}, []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split("\t")]
@@ -127,6 +127,20 @@ def read_labels(path: pathlib.Path) -> Labels:
     if _is_ma52(names):
         return Labels(tuple(names), MA52.group_names, MA52.groups)
     return Labels(tuple(names), tuple(names), tuple(range(len(names))))
+
+
+def read_lines(path: pathlib.Path) -> list[str]:
+    """Reads the lines of a text file.
+
+    Raises:
+      UserError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text: save it as such") from error
 
 
 def _is_ma52(names: list[str]) -> bool:

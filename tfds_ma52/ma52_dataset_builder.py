@@ -1,11 +1,13 @@
 """The TFDS data set `ma52`: Micro-Action-52, or any data set in its layout, as ArrayRecord files."""
 
-import collections.abc
 import dataclasses
+import fcntl
 import functools
+import hashlib
 import os
 import pathlib
 import shutil
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -30,11 +32,7 @@ class Config(tfds.core.BuilderConfig):
 
 
 class Builder(tfds.core.ShardBasedBuilder):
-    """Builds `ma52` from a folder in MA-52's layout.
-
-    Attributes:
-      left_out: after a build, one line for each damaged clip that it left out.
-    """
+    """Builds `ma52` from a folder in MA-52's layout."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (the form TFDS asks for)
@@ -65,7 +63,6 @@ class Builder(tfds.core.ShardBasedBuilder):
         self._folder = folder
         self._allow_damaged = allow_damaged
         self._num_processes = num_processes
-        self.left_out: list[str] = []
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -88,9 +85,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(
-        self, dl_manager: tfds.download.DownloadManager
-    ) -> dict[str, list[collections.abc.Callable]]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[Callable]]:
         folder = self._folder or folder_lib.read_folder(pathlib.Path(dl_manager.manual_dir))
         if list(folder.labels.names) != self.info.features["label"].names:
             raise UserError(
@@ -98,15 +93,14 @@ class Builder(tfds.core.ShardBasedBuilder):
                 "which takes them over."
             )
         short_side = self.builder_config.short_side
-        work = self.work_folder
-        jobs = [(clip.path, work / clip.split / clip.video_id) for clip in folder.clips]
+        targets = [
+            self.work_folder / clip.split / hashlib.sha1(clip.video_id.encode()).hexdigest() for clip in folder.clips
+        ]
+        jobs = [(clip.path, target) for clip, target in zip(folder.clips, targets, strict=True)]
         infos = transcode.prepare_videos(jobs, short_side=short_side, num_processes=self._num_processes)
-        self._refuse_damaged(folder.clips, infos)
-        self.info.metadata.update(
-            fingerprint=folder.fingerprint, groups=list(folder.labels.groups), left_out=self.left_out
-        )
+        left_out = self._check(folder, infos)
 
-        shards = {}
+        shards, hidden = {}, []
         for split in folder_lib.SPLITS:
             rows = [
                 (clip, info, source if short_side is None else target.with_name(target.name + ".mp4"))
@@ -115,6 +109,13 @@ class Builder(tfds.core.ShardBasedBuilder):
             ]
             if rows:
                 shards[split] = _shards(rows, folder.labels.groups)
+            elif split in folder_lib.REQUIRED_SPLITS:
+                raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
+            if all(clip.label == folder_lib.HIDDEN_LABEL for clip, _, _ in rows):
+                hidden.append(split)
+        self.info.metadata.update(
+            groups=list(folder.labels.groups), left_out=left_out, hidden=hidden, fingerprint=folder.fingerprint
+        )
         return shards
 
     @property
@@ -122,26 +123,31 @@ class Builder(tfds.core.ShardBasedBuilder):
         """Where finished clips wait until the set is whole; hidden, so that TFDS does not take it for a data set."""
         return pathlib.Path(self._data_dir_root) / f".ma52_{self.builder_config.name}_in_progress"
 
-    def _refuse_damaged(self, clips: tuple[folder_lib.Clip, ...], infos: list[transcode.VideoInfo | str]) -> None:
-        self.left_out = [
+    def _check(self, folder: folder_lib.Folder, infos: list[transcode.VideoInfo | str]) -> list[str]:
+        """Returns a line for each damaged clip, or raises UserError with all that is wrong."""
+        damaged = [
             f"{clip.place}: {clip.path}: {info}"
-            for clip, info in zip(clips, infos, strict=True)
+            for clip, info in zip(folder.clips, infos, strict=True)
             if isinstance(info, str)
         ]
-        if len(self.left_out) > self._allow_damaged:
-            title = (
-                f"damaged clips (repair or remove them, or leave them out with --allow_damaged={len(self.left_out)})"
+        if not folder.problems and len(damaged) <= self._allow_damaged:
+            return damaged
+        title = "the data set cannot be built"
+        if damaged:
+            title += (
+                f"; damaged clips can be repaired, or left out with --allow_damaged={len(damaged)} "
+                f"(python -m tfds_ma52) or --config.data.allow_damaged={len(damaged)} (manet_jax.main)"
             )
-            raise UserError(folder_lib.report(title, self.left_out))
+        raise UserError(folder_lib.report(title, [*folder.problems, *damaged]))
 
 
-def _shards(rows: list, groups: tuple[int, ...]) -> list[collections.abc.Callable]:
+def _shards(rows: list, groups: tuple[int, ...]) -> list[Callable]:
     num_bytes = sum(file.stat().st_size for _, _, file in rows)
     num_shards = min(len(rows), num_bytes // _SHARD_BYTES + 1)
     return [functools.partial(_examples, rows[i::num_shards], groups) for i in range(num_shards)]
 
 
-def _examples(rows: list, groups: tuple[int, ...]) -> collections.abc.Iterator[tuple[str, dict]]:
+def _examples(rows: list, groups: tuple[int, ...]) -> Iterator[tuple[str, dict]]:
     for clip, info, file in rows:
         yield (
             clip.video_id,
@@ -192,29 +198,61 @@ def build(
     names = [known.name for known in Builder.BUILDER_CONFIGS]
     if config not in names:
         raise UserError(f"there is no builder config {config!r}; known are {', '.join(names)}")
-    if not manual_dir.is_dir() and not overwrite:  # a built set stands on its own
-        built = _open(_version_dir(data_dir, config))
-        if built is not None:
-            return built
+    target = data_dir / "ma52" / config / str(Builder.VERSION)
+    if not overwrite and _is_built(target):
+        return _open(target, manual_dir, list_file)
     folder = folder_lib.read_folder(manual_dir, video_folder=video_folder, list_file=list_file)
-    built = None if overwrite else _open(_version_dir(data_dir, config))
-    if built is not None:
-        if built.info.metadata["fingerprint"] != folder.fingerprint:
-            raise UserError(
-                f"{built.data_dir} was built from other lists than those now in {manual_dir}: build it again with "
-                f"python -m tfds_ma52 --manual_dir {manual_dir} --data_dir {data_dir} --config {config} --overwrite, "
-                "or name another data_dir."
-            )
-        return built
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        lock = (target.parent / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{data_dir} cannot be written ({error.strerror}): name another data_dir") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
+        if not overwrite and _is_built(target):
+            return _open(target, manual_dir, list_file)
+        builder = functools.partial(
+            Builder,
+            folder=folder,
+            allow_damaged=allow_damaged,
+            num_processes=num_processes,
+            data_dir=data_dir,
+            config=config,
+        )
+        _build_anew(builder, target, manual_dir)
+    return tfds.builder_from_directory(target)
 
-    target = _version_dir(data_dir, config)
-    replaced = target.with_name(target.name + ".replaced")  # comes back if the new build fails
+
+def _is_built(target: pathlib.Path) -> bool:
+    return (target / "dataset_info.json").exists()
+
+
+def _open(target: pathlib.Path, manual_dir: pathlib.Path, list_file: str) -> tfds.core.DatasetBuilder:
+    """Opens a built set; its source need not be there any more, but if it is, it must be the same."""
+    built = tfds.builder_from_directory(target)
+    try:
+        now = folder_lib.fingerprint(manual_dir, list_file=list_file)
+    except UserError:
+        return built
+    if built.info.metadata["fingerprint"] != now:
+        raise UserError(
+            f"{target} was built from other lists than those now in {manual_dir}: build it again with "
+            "python -m tfds_ma52 --overwrite, or name another data_dir"
+        )
+    return built
+
+
+def _build_anew(make_builder: Callable[[], Builder], target: pathlib.Path, manual_dir: pathlib.Path) -> None:
+    """Builds, and only then gives up what was in `target` before."""
+    for unfinished in target.parent.glob(f"{target.name}.incomplete*"):  # of a build that was killed
+        shutil.rmtree(unfinished)
+    replaced = target.with_name(target.name + ".replaced")
+    if replaced.exists():  # likewise
+        shutil.rmtree(replaced) if target.exists() else replaced.rename(target)
     if target.exists():
         target.rename(replaced)
     try:
-        builder = Builder(
-            folder=folder, allow_damaged=allow_damaged, num_processes=num_processes, data_dir=data_dir, config=config
-        )
+        builder = make_builder()
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
     except BaseException:
         if replaced.exists():
@@ -222,12 +260,3 @@ def build(
         raise
     for leftover in (replaced, builder.work_folder):
         shutil.rmtree(leftover, ignore_errors=True)
-    return tfds.builder_from_directory(target)
-
-
-def _version_dir(data_dir: pathlib.Path, config: str) -> pathlib.Path:
-    return data_dir / "ma52" / config / str(Builder.VERSION)
-
-
-def _open(version_dir: pathlib.Path) -> tfds.core.DatasetBuilder | None:
-    return tfds.builder_from_directory(version_dir) if (version_dir / "dataset_info.json").exists() else None

@@ -5,17 +5,23 @@ import concurrent.futures
 import dataclasses
 import io
 import json
-import multiprocessing
 import os
 import pathlib
 
 import av
 import cv2
+import decord
 import numpy as np
 import tqdm
 from jaxtyping import UInt8
 
-_KEYFRAME_ROTATIONS = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_CLOCKWISE}
+from tfds_ma52.pool import process_pool
+
+_ROTATIONS = {  # degrees counter-clockwise, as FFmpeg reports them
+    90: cv2.ROTATE_90_COUNTERCLOCKWISE,
+    180: cv2.ROTATE_180,
+    270: cv2.ROTATE_90_CLOCKWISE,
+}
 # CRF 18 costs 1.9x the bytes of x264's usual 23 and loses about 1.3 dB less; without B-frames, deblocking and CABAC a
 # decoder needs about half the time.
 _X264_OPTIONS = {"crf": "18", "preset": "medium", "tune": "fastdecode", "bf": "0"}
@@ -45,28 +51,32 @@ def decode_video(path: pathlib.Path) -> collections.abc.Iterator[UInt8[np.ndarra
     if path.stat().st_size == 0:
         raise DamagedVideoError("the file is empty")
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DamagedVideoError("the file has no video track")
             stream = container.streams.video[0]
-            num_packets, num_frames = 0, 0
-            for packet in container.demux(stream):
-                num_packets += packet.size > 0
-                for frame in packet.decode():
-                    num_frames += 1
-                    yield _upright(frame)
-            # A file cut at a packet decodes without an error: only the count in its header gives it away.
-            if num_packets < stream.frames:
-                raise DamagedVideoError(f"the file is cut off: {num_packets} of its {stream.frames} frames are there")
+            _refuse_cut(stream, path.stat().st_size)
+            num_frames = 0
+            for frame in container.decode(stream):
+                num_frames += 1
+                yield _upright(frame)
             if num_frames == 0:
                 raise DamagedVideoError("the file has no frames")
     except av.error.FFmpegError as error:
         raise DamagedVideoError(f"the file is damaged or not a video ({error.strerror})") from error
 
 
+def _refuse_cut(stream: av.VideoStream, file_size: int) -> None:
+    # A file cut at a packet decodes without an error: only its index, which points beyond its end, gives it away.
+    entries = list(stream.index_entries)
+    present = sum(entry.pos + entry.size <= file_size for entry in entries)
+    if present < len(entries):
+        raise DamagedVideoError(f"the file is cut off: {present} of its {len(entries)} frames are there")
+
+
 def _upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
     image = frame.to_ndarray(format="rgb24")
-    rotation = _KEYFRAME_ROTATIONS.get(frame.rotation % 360)
+    rotation = _ROTATIONS.get(frame.rotation % 360)
     return image if rotation is None else cv2.rotate(image, rotation)
 
 
@@ -109,11 +119,13 @@ def inspect(path: pathlib.Path) -> VideoInfo:
     """Decodes a whole video to count its frames.
 
     Raises:
-      DamagedVideoError: see `decode_video`.
+      DamagedVideoError: see `decode_video`; or decord, which reads the stored files in training, counts other frames.
     """
     num_frames, shape = 0, (0, 0)
     for image in decode_video(path):
         num_frames, shape = num_frames + 1, image.shape[:2]
+    if len(decord.VideoReader(str(path), num_threads=1, fault_tol=1)) != num_frames:
+        raise DamagedVideoError(f"the file's edit list hides all but {num_frames} of its frames: write it anew")
     return VideoInfo(num_frames, *shape)
 
 
@@ -133,10 +145,7 @@ def prepare_videos(
       For each job, what was found, or the text that says what is wrong with the video.
     """
     num_processes = min(num_processes or os.cpu_count() or 1, max(1, len(jobs)))
-    context = multiprocessing.get_context("spawn")  # a forked child of a process that runs JAX may hang
-    with concurrent.futures.ProcessPoolExecutor(
-        num_processes, context, initializer=cv2.setNumThreads, initargs=(1,)
-    ) as pool:
+    with process_pool(num_processes) as pool:
         futures = [pool.submit(_prepare_video, source, target, short_side) for source, target in jobs]
         try:
             done = concurrent.futures.as_completed(futures)
@@ -150,22 +159,21 @@ def prepare_videos(
 
 
 def _prepare_video(source: pathlib.Path, target: pathlib.Path, short_side: int | None) -> VideoInfo | str:
-    note, video = target.with_name(target.name + ".json"), target.with_name(target.name + ".mp4")
-    stamp = [source.stat().st_size, source.stat().st_mtime_ns, short_side] if source.is_file() else None
-    if note.exists():
-        record = json.loads(note.read_text())
-        if record["stamp"] == stamp:
-            return VideoInfo(**record["info"])
+    note = target.with_name(target.name + ".json")
     try:
-        if short_side is None:
-            info = inspect(source)
-        else:
-            content, info = transcode(source, short_side)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _write(video, content)
+        stamp = [source.stat().st_size, source.stat().st_mtime_ns, short_side] if source.is_file() else None
+        if note.exists():
+            record = json.loads(note.read_text())
+            if record["stamp"] == stamp:
+                return VideoInfo(**record["info"])
+        content, info = (None, inspect(source)) if short_side is None else transcode(source, short_side)
     except DamagedVideoError as error:
         return str(error)
+    except Exception as error:  # one odd file must not end a build of thousands
+        return f"the file cannot be read ({type(error).__name__}: {error})"
     target.parent.mkdir(parents=True, exist_ok=True)
+    if content is not None:
+        _write(target.with_name(target.name + ".mp4"), content)
     _write(note, json.dumps({"stamp": stamp, "info": dataclasses.asdict(info)}).encode())
     return info
 

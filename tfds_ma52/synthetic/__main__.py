@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--test_per_class", type=int, default=0, help="test clips of each class; 0 leaves the split out"
     )
-    parser.add_argument("--short_side", type=int, default=128, help="width of the frames, even; they are 5/4 as high")
+    parser.add_argument("--short_side", type=int, default=128, help="height and width of the frames in pixels, even")
     parser.add_argument("--seed", type=int, default=0, help="fixes everything: the same seed gives the same clips")
     parser.add_argument("--processes", type=int, default=0, help="processes to encode with; 0 takes all cores")
     options = vars(parser.parse_args(arguments))

@@ -75,7 +75,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         height=rng.uniform(1.0, 1.3),
         distance=rng.uniform(2.6, 3.4),
         aim=(rng.uniform(-0.03, 0.03), rng.uniform(0.60, 0.64)),
-        zoom=rng.uniform(0.76, 0.82),  # the whole figure stays in the middle square of a frame, which evaluation sees
+        zoom=rng.uniform(0.82, 0.9),
         light=rng.uniform(0.75, 1.15),
         light_from=rng.uniform(-1, 1),
         wall=_color(rng, 150, 210, 0.1),

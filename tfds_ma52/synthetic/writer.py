@@ -1,10 +1,8 @@
 """Writes the synthetic set: subjects, clip plans, encoding, lists."""
 
-import concurrent.futures
 import dataclasses
 import functools
 import json
-import multiprocessing
 import os
 import pathlib
 
@@ -14,6 +12,7 @@ from jaxtyping import UInt8
 
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
+from tfds_ma52.pool import process_pool
 
 # Subject ids of the splits, disjoint; 205 as in MA-52.
 _SUBJECTS = {"train": range(1, 131), "val": range(131, 169), "test": range(169, 206)}
@@ -22,7 +21,7 @@ _PARTIAL = ".partial"
 _SETTINGS_FILE = "synthetic.json"
 _LABELS_FILE = "label_name.txt"
 # Raised whenever the same settings give other clips.
-_VERSION = 1
+_VERSION = 2
 _PUSHING_GLASSES = MA52_NAMES.index("pushing glasses")
 
 
@@ -67,7 +66,7 @@ def write_synthetic(
       train_per_class: clips of each class in the train split.
       val_per_class: clips of each class in the val split.
       test_per_class: clips of each class in the test split; without any there is no test list either.
-      short_side: width of the frames in pixels, even; they are 5/4 as high.
+      short_side: height and width of the frames in pixels, even.
       seed: fixes everything.
       processes: how many to encode with; 0 takes as many as there are cores. The clips do not depend on it.
 
@@ -165,8 +164,8 @@ def render_clip(clip: Clip, settings: dict[str, int]) -> UInt8[np.ndarray, "t h 
 
 
 def frame_size(short_side: int) -> tuple[int, int]:
-    """(height, width) of the frames in pixels, both even as H.264's colour format needs."""
-    return round(short_side * 6 / 5 / 2) * 2, short_side
+    """(height, width) of the frames in pixels; square, so that the square crops of training cut nothing off."""
+    return short_side, short_side
 
 
 def _write_clips(clips: list[Clip], root: pathlib.Path, settings: dict[str, int], processes: int) -> None:
@@ -176,22 +175,14 @@ def _write_clips(clips: list[Clip], root: pathlib.Path, settings: dict[str, int]
         for clip in progress(clips):
             write(clip)
         return
-    # A forked child of a process with threads (JAX has many) may hang.
-    context = multiprocessing.get_context("spawn")
     workers = min(processes, len(clips))
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _one_thread) as pool:
+    with process_pool(workers) as pool:
         try:
             for _ in progress(pool.map(write, clips, chunksize=max(1, min(8, len(clips) // workers)))):
                 pass
         except BaseException:
             pool.shutdown(cancel_futures=True)  # else it would first write all the other clips
             raise
-
-
-def _one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)
 
 
 def _write_clip(clip: Clip, root: pathlib.Path, settings: dict[str, int]) -> None:

@@ -1,0 +1,28 @@
+"""A pool of worker processes for video work."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+
+
+def process_pool(num_processes: int) -> concurrent.futures.ProcessPoolExecutor:
+    """Returns a pool whose workers use one core each and end with the process that started them, even if it is killed.
+
+    Scripts that use it need an `if __name__ == "__main__"` guard, since the workers import the main module.
+    """
+    # A forked child of a process with threads (JAX has many) may hang.
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(num_processes, context, _start_worker)
+
+
+def _start_worker() -> None:
+    import cv2  # only workers need it
+
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -6,6 +6,8 @@ python -m manet_jax.main --mode=evaluate --workdir runs/ma52
 """
 
 import logging
+import pathlib
+import re
 import sys
 from collections.abc import Sequence
 
@@ -47,18 +49,21 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
+    files = re.findall(r"--?config[= ](\S+)", " ".join(argv))
+    missing = [file for file in files if not pathlib.Path(file.partition(":")[0]).is_file()]
+    if missing:
+        raise UserError(f"--config: there is no file {missing[0]}; those of the project lie in its folder configs/")
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
             _CONFIG.value.to_dict()  # a file that could not be loaded says so here
     except (AttributeError, KeyError) as error:  # from ml_collections, for a field that the config does not have
-        raise UserError(f"--config has no such field: {' '.join(str(error.args[0]).split())}") from error
+        match = re.search(r"(\w+)\W+?n?Did you mean \W*(\w+)", str(error))
+        hint = f"{match[1]}; did you mean {match[2]}?" if match else str(error)
+        raise UserError(f"--config has no field {hint}") from error
     except (OSError, ImportError, SyntaxError) as error:
-        path = config_flags.get_config_filename(flags.FLAGS["config"])
-        raise UserError(
-            f"--config: {path} cannot be loaded ({' '.join(str(error).split())}); start in the project's folder and "
-            "name one of its configs/"
-        ) from error
+        text = " ".join(str(error).split())
+        raise UserError(f"--config {files[-1]} cannot be loaded ({text}); start in the project's folder") from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     return rest

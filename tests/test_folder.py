@@ -110,7 +110,7 @@ def test_a_list_without_clips_folder_is_named(tmp_path):
 @pytest.mark.parametrize("pattern", ["lists/{name}.txt", "{", "{0}"])
 def test_a_pattern_with_other_braces_is_named(tmp_path, pattern):
     make_folder(tmp_path)
-    with pytest.raises(UserError, match="names no place: {split} is the only thing that may stand in braces"):
+    with pytest.raises(UserError, match=r"names no place: \{split\} is the only thing that may stand in braces"):
         folder.read_folder(tmp_path, list_file=pattern)
 
 

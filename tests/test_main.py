@@ -34,9 +34,14 @@ def command(workdir, manual_dir, *flags, config="configs/ma52.py", **fields):
     return [sys.executable, "-m", "manet_jax.main", "--config", config, "--workdir", str(workdir), *overrides, *flags]
 
 
+def environment(num_devices):
+    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+
+
 def run(arguments, num_devices=1):
-    environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
-    return subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        arguments, cwd=ROOT, env=environment(num_devices), capture_output=True, text=True, check=False
+    )
 
 
 def losses(workdir):
@@ -66,24 +71,30 @@ def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
     table = result.stdout.splitlines()[-9:]
     assert re.fullmatch(r" +best \(step 4\) +last \(step 4\)", table[0])
     assert [line.split()[0] for line in table[1:]] == list(metrics.NAMES)
+    if layout == "annotations":
+        return
     again = run([*command(tmp_path / "run", root)[:3], "--mode=evaluate", "--workdir", str(tmp_path / "run")])
     assert again.returncode == 0, again.stderr
     assert [line.split()[1] for line in again.stdout.splitlines()[-8:]] == [line.split()[1] for line in table[1:]]
     assert (tmp_path / "run" / "evaluation_val_best.json").exists()
 
 
-def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
+def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path, num_devices=2):
     root = write_folder(tmp_path / "data", per_split=(("train", 12), ("val", 4)))
-    # 60 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
-    fields = {"num_epochs": 40.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
-    whole = run(command(tmp_path / "whole", root, **fields))
+    # 30 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
+    fields = {"num_epochs": 20.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
+    whole = run(command(tmp_path / "whole", root, **fields), num_devices)
     assert whole.returncode == 0, whole.stderr
 
     killed = tmp_path / "killed"
     # Any moment from the first checkpoint on: in the middle of a step, an evaluation, or another checkpoint.
-    delay = random.uniform(0, 1.5)
+    delay = random.uniform(0, 0.6)
     process = subprocess.Popen(
-        command(killed, root, **fields), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(killed, root, **fields),
+        cwd=ROOT,
+        env=environment(num_devices),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 120
     while not any(path.name.isdecimal() for path in (killed / "checkpoints" / "latest").glob("*")):
@@ -93,7 +104,7 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    resumed = run(command(killed, root, **fields))
+    resumed = run(command(killed, root, **fields), num_devices)
     assert resumed.returncode == 0, resumed.stderr
     assert "going on from step" in resumed.stderr, delay
     assert losses(killed) == losses(tmp_path / "whole")
@@ -122,14 +133,17 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--config.model.dept=50"], '--config has no such field: \'dept\' Did you mean "depth" instead of "dept"?'),
-        (["--config.modle.depth=50"], '--config has no such field: \'modle\' Did you mean "model" instead of "modle"?'),
+        (["--config.model.dept=50"], "--config has no field dept; did you mean depth?"),
+        (["--config.modle.depth=50"], "--config has no field modle; did you mean model?"),
         (["--config.batch_size=many"], "--config.batch_size=many: invalid literal for int() with base 10: 'many'"),
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate>"),
         (["train"], "unexpected argument 'train'; flags start with --"),
-        (["--config", "configs/none.py"], "--config: configs/none.py cannot be loaded"),
-        (["--config", "configs/none.py", "--config.seed=1"], "--config: configs/none.py cannot be loaded"),
+        (["--config", "configs/none.py"], "--config: there is no file configs/none.py; those of the project"),
+        (
+            ["--config", "configs/none.py", "--config.seed=1"],
+            "--config: there is no file configs/none.py; those of the project",
+        ),
         (["--config.seed=-1"], "config.seed is -1; the least is 0"),
         (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
     ],

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,9 +15,31 @@ def count(**options):
     return models.count_parameters(variables["params"])
 
 
+OPTIONS = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4}
+
+
+@functools.cache
 def tiny(**options):
-    options = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4} | options
-    return models.MANet(**options, rngs=nnx.Rngs(0))
+    """The structure and the fresh variables of a small model."""
+    options = OPTIONS | options
+    graphdef, _ = models.abstract_variables(options)
+    return graphdef, jax.jit(lambda: models.split_variables(models.MANet(**options, rngs=nnx.Rngs(0)))[1])()
+
+
+def visible(graphdef, variables):
+    """A classifier so large that small differences show in the logits: a fresh one is nearly zero."""
+    classifier = jax.tree.map(lambda x: x * 1000, variables["params"]["classifier"])
+    return graphdef, variables | {"params": variables["params"] | {"classifier": classifier}}
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(graphdef, variables, x):
+    return nnx.merge(graphdef, variables["params"], variables["batch_stats"])(x)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def features(graphdef, variables, x):
+    return nnx.merge(graphdef, variables["params"], variables["batch_stats"]).features(x)
 
 
 def video(batch=2, seed=0):
@@ -101,36 +125,33 @@ def test_bottleneck_shortcut_gets_the_raw_input():
 
 def test_outputs_and_switches():
     x = video()
-    logits, embedding = tiny()(x)
+    logits, embedding = apply(*tiny(), x)
     assert (logits.shape, embedding.shape) == ((2, 5), (2, 6))
-    logits, embedding = tiny(embedding_dim=0)(x)
+    logits, embedding = apply(*tiny(embedding_dim=0), x)
     assert logits.shape == (2, 5)
     assert embedding is None
-    assert tiny().features(x).shape == (2, 4, 1, 1, 256)
+    assert features(*tiny(), x).shape == (2, 4, 1, 1, 256)
 
 
 @pytest.mark.parametrize("num_frames", [3, 8])
 def test_another_number_of_frames_is_refused(num_frames):
     # 8 frames of a 4-frame model would be taken for two clips.
     with pytest.raises(ValueError, match=f"takes 4 frames a clip, but got {num_frames}"):
-        tiny()(jnp.zeros((4, num_frames, 32, 32, 3), jnp.uint8))
+        apply(*tiny(), jnp.zeros((4, num_frames, 32, 32, 3), jnp.uint8))
 
 
 def test_only_the_shift_sees_the_order_of_frames():
     x = video()
-    # Fresh classifiers are nearly zero: larger ones make differences visible.
     for shift in (True, False):
-        model = tiny(shift=shift)
-        model.classifier.kernel[...] *= 1000
-        forward, backward = model(x)[0], model(x[:, ::-1])[0]
+        model = visible(*tiny(shift=shift))
+        forward, backward = apply(*model, x)[0], apply(*model, x[:, ::-1])[0]
         assert np.allclose(forward, backward, atol=1e-4) == (not shift)
 
 
 def test_clips_of_a_batch_do_not_mix():
-    model, x = tiny(), video(batch=3)
-    model.classifier.kernel[...] *= 1000
-    together = model(x)[0]
-    alone = jnp.concatenate([model(x[i : i + 1])[0] for i in range(3)])
+    model, x = visible(*tiny()), video(batch=3)
+    together = apply(*model, x)[0]
+    alone = jnp.concatenate([apply(*model, x[i : i + 1])[0] for i in range(3)])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
 
 
@@ -147,27 +168,22 @@ def test_dropout_has_one_mask_for_both_branches_and_a_key_for_each_clip():
 
 def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
     model = tiny(dtype="bfloat16")
-    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype("float32")}
-    assert model.features(video()).dtype == jnp.bfloat16
-    logits, embedding = model(video())
+    assert {leaf.dtype for leaf in jax.tree.leaves(model[1])} == {jnp.dtype("float32")}
+    assert features(*model, video()).dtype == jnp.bfloat16
+    logits, embedding = apply(*model, video())
     assert logits.dtype == embedding.dtype == jnp.float32
-    reference, _ = tiny()(video())
+    reference, _ = apply(*tiny(), video())
     np.testing.assert_allclose(logits, reference, atol=0.05 * np.abs(reference).max())
 
 
 def test_fresh_heads_are_small_and_backbone_is_he_initialised():
-    model = tiny(width=32)
-    assert np.std(model.classifier.kernel[...]) == pytest.approx(0.001, rel=0.1)
-    assert not np.any(model.classifier.bias[...])
-    kernel = model.blocks[1].conv2.conv.kernel[...]  # 3 x 3 x in x out, fan out 9 * out
+    params = tiny()[1]["params"]
+    assert np.std(params["classifier"]["kernel"]) == pytest.approx(0.001, rel=0.1)
+    assert not np.any(params["classifier"]["bias"])
+    kernel = params["blocks"][3]["conv2"]["conv"]["kernel"]  # 3 x 3 x in x out, fan out 9 * out
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * kernel.shape[-1])), rel=0.05)
 
 
-def test_split_variables_can_be_merged_again():
-    model = tiny()
-    graphdef, variables = models.split_variables(model)
-    merged = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
-    np.testing.assert_array_equal(merged(video())[0], model(video())[0])
-    options = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4}
-    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), variables)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), models.abstract_variables(options)[1]) == shapes
+def test_variables_have_the_abstract_ones_shapes():
+    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), tiny()[1])
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), models.abstract_variables(OPTIONS)[1]) == shapes

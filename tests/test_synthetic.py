@@ -91,7 +91,7 @@ def test_clips_decode(folder):
         codec, rate, frames = decode(path)
         assert (codec, rate) == ("h264", 30.0)
         assert 45 <= len(frames) <= 75
-        assert frames.shape[1:] == (40, 32, 3)
+        assert frames.shape[1:] == (32, 32, 3)
         assert frames.std(axis=(1, 2)).min() > 5
         lengths.add(len(frames))
     assert len(lengths) > 5
@@ -131,11 +131,11 @@ def test_whole_figure_is_in_the_frame():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         points = pose(9, seed)
-        pixels, _ = figure._Camera(figure.draw_scene(rng), 160, 128).project(
+        pixels, _ = figure._Camera(figure.draw_scene(rng), 128, 128).project(
             stack(points, ["crown", "left toe", "right toe"])
         )
-        outside += bool(np.any(pixels < 0) or np.any(pixels > (128, 160)))
-        assert np.ptp(pixels[..., 1]) > 0.7 * 160
+        outside += bool(np.any(pixels < 0) or np.any(pixels > (128, 128)))
+        assert np.ptp(pixels[..., 1]) > 0.6 * 128
     assert outside <= 1
 
 

@@ -244,7 +244,7 @@ def _open(target: pathlib.Path, manual_dir: pathlib.Path, list_file: str) -> tfd
 
 def _build_anew(make_builder: Callable[[], Builder], target: pathlib.Path, manual_dir: pathlib.Path) -> None:
     """Builds, and only then gives up what was in `target` before."""
-    for unfinished in target.parent.glob(f"{target.name}.incomplete*"):  # of a build that was killed
+    for unfinished in target.parent.glob(f"incomplete.*_{target.name}"):  # of a build that was killed
         shutil.rmtree(unfinished)
     replaced = target.with_name(target.name + ".replaced")
     if replaced.exists():  # likewise

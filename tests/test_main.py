@@ -79,7 +79,8 @@ def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
     assert (tmp_path / "run" / "evaluation_val_best.json").exists()
 
 
-def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path, num_devices=2):
+def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
+    num_devices = 2
     root = write_folder(tmp_path / "data", per_split=(("train", 12), ("val", 4)))
     # 30 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
     fields = {"num_epochs": 20.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}

@@ -38,9 +38,18 @@ class Checkpoints:
     def __init__(self, workdir: str | pathlib.Path, *, read_only: bool = False):
         """Opens the checkpoints of a workdir; unless `read_only`, there need not be any."""
         root = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
-        options = ocp.CheckpointManagerOptions(max_to_keep=None if read_only else 1, read_only=read_only)
-        kinds = [kind for kind in KINDS if not read_only or (root / kind).is_dir()]
-        self._managers = {kind: ocp.CheckpointManager(root / kind, options=options) for kind in kinds}
+        # The best but one stays too: a run killed right after a best one goes on from before it, and may not know it.
+        keep = {"best": 2, "latest": 1}
+        self._managers = {
+            kind: ocp.CheckpointManager(
+                root / kind,
+                options=ocp.CheckpointManagerOptions(
+                    max_to_keep=None if read_only else keep[kind], read_only=read_only
+                ),
+            )
+            for kind in KINDS
+            if not read_only or (root / kind).is_dir()
+        }
 
     def step(self, kind: str) -> int | None:
         """The step of the checkpoint of a kind; None where there is none."""

@@ -40,16 +40,14 @@ class Checkpoints:
         root = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
         # The best but one stays too: a run killed right after a best one goes on from before it, and may not know it.
         keep = {"best": 2, "latest": 1}
-        self._managers = {
-            kind: ocp.CheckpointManager(
-                root / kind,
-                options=ocp.CheckpointManagerOptions(
-                    max_to_keep=None if read_only else keep[kind], read_only=read_only
-                ),
-            )
-            for kind in KINDS
-            if not read_only or (root / kind).is_dir()
-        }
+        self._managers = {}
+        for kind in KINDS:
+            if read_only:
+                options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+            else:
+                options = ocp.CheckpointManagerOptions(max_to_keep=keep[kind])
+            if not read_only or (root / kind).is_dir():
+                self._managers[kind] = ocp.CheckpointManager(root / kind, options=options)
 
     def step(self, kind: str) -> int | None:
         """The step of the checkpoint of a kind; None where there is none."""

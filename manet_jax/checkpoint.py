@@ -1,5 +1,6 @@
 """Checkpoints: a run's state with all it takes to use it: model options, labels, config, versions."""
 
+import contextlib
 import dataclasses
 import functools
 import importlib.metadata
@@ -87,11 +88,22 @@ class Checkpoints:
             manager.close()
 
 
-def open_existing(workdir: str | pathlib.Path, kind: str) -> Checkpoints:
-    """Opens the checkpoints of a workdir that must have one of a kind.
+def read_model(
+    workdir: str | pathlib.Path, kind: str, sharding: jax.sharding.Sharding
+) -> tuple[nnx.GraphDef, dict[str, PyTree], dict[str, Any]]:
+    """Reads the model of a checkpoint.
+
+    Args:
+      workdir: of a run.
+      kind: "best" or "latest".
+      sharding: where to place the variables.
+
+    Returns:
+      The model's structure, its variables (`models.split_variables`), and what the checkpoint says of itself, with its
+      `step`.
 
     Raises:
-      UserError: it has none.
+      UserError: there is no such checkpoint.
     """
     if kind not in KINDS:
         raise UserError(f"there is no checkpoint kind {kind!r}; choose one of {', '.join(KINDS)}")
@@ -99,7 +111,11 @@ def open_existing(workdir: str | pathlib.Path, kind: str) -> Checkpoints:
     checkpoints = Checkpoints(workdir, read_only=True) if root.is_dir() else None
     if checkpoints is None or checkpoints.step(kind) is None:
         raise UserError(f"{root} holds no checkpoint: train first, with --mode=train and the same --workdir")
-    return checkpoints
+    with contextlib.closing(checkpoints):
+        metadata = checkpoints.metadata(kind) | {"step": checkpoints.step(kind)}
+        graphdef, variables = abstract_variables(metadata["model"])
+        like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables)
+        return graphdef, checkpoints.restore(kind, {"model": like})["model"], metadata
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,13 +156,8 @@ def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedM
     Raises:
       UserError: there is no such checkpoint.
     """
-    checkpoints = open_existing(workdir, checkpoint)
-    metadata = checkpoints.metadata(checkpoint)
-    graphdef, variables = abstract_variables(metadata["model"])
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables)
-    variables = checkpoints.restore(checkpoint, {"model": like})["model"]
-    checkpoints.close()
+    graphdef, variables, metadata = read_model(workdir, checkpoint, sharding)
     labels = Labels(*(tuple(metadata["labels"][field.name]) for field in dataclasses.fields(Labels)))
     return LoadedModel(
         nnx.merge(graphdef, variables["params"], variables["batch_stats"]), labels, metadata["config"], metadata

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, input_pipeline, losses, metrics, models, parallel
+from manet_jax import configuration, input_pipeline, losses, metrics, parallel
 from tfds_ma52.errors import UserError
 
 _log = logging.getLogger(__name__)
@@ -121,13 +121,8 @@ def evaluate_checkpoint(
     Raises:
       UserError: there is no checkpoint, or the data are missing or have other classes.
     """
-    checkpoints = checkpoint_lib.open_existing(workdir, kind)
-    metadata = checkpoints.metadata(kind)
     mesh = parallel.make_mesh()
-    graphdef, variables = models.abstract_variables(metadata["model"])
-    step = checkpoints.step(kind)
-    variables = checkpoints.restore(kind, {"model": parallel.abstract_replicated(variables, mesh)})["model"]
-    checkpoints.close()
+    graphdef, variables, metadata = checkpoint_lib.read_model(workdir, kind, parallel.replicated(mesh))
     trained = ml_collections.ConfigDict(metadata["config"])
     config = trained if config is None else config
     configuration.check(config)
@@ -140,7 +135,7 @@ def evaluate_checkpoint(
         )
     run = create_evaluation(graphdef, dataset, mesh, **configuration.evaluation_arguments(config, trained))
     values, confusion = run(variables)
-    values = {"step": step, **values}
+    values = {"step": metadata["step"], **values}
     path = pathlib.Path(workdir).expanduser() / f"evaluation_{config.eval.split}_{kind}.json"
     try:
         path.write_text(json.dumps({**values, "confusion": confusion.tolist()}))

@@ -23,18 +23,17 @@ def make_mesh(num_devices: int | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The placement of an array of which every device of a mesh has a copy."""
+    return NamedSharding(mesh, _REPLICATED)
+
+
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Puts a copy of a tree of arrays on every device of a mesh.
 
     The copies are the caller's to donate: unlike `jax.device_put`, they never share memory with `tree`.
     """
-    return jax.jit(lambda t: jax.tree.map(jax.numpy.copy, t), out_shardings=NamedSharding(mesh, _REPLICATED))(tree)
-
-
-def abstract_replicated(tree: PyTree, mesh: Mesh) -> PyTree:
-    """Shapes and dtypes of a tree of arrays, to be placed on every device of a mesh."""
-    sharding = NamedSharding(mesh, _REPLICATED)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+    return jax.jit(lambda t: jax.tree.map(jax.numpy.copy, t), out_shardings=replicated(mesh))(tree)
 
 
 def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:

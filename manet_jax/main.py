@@ -5,6 +5,7 @@ python -m manet_jax.main --config configs/ma52.py --workdir runs/ma52 --config.d
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52
 """
 
+import itertools
 import logging
 import pathlib
 import re
@@ -49,7 +50,9 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-    files = re.findall(r"--?config[= ](\S+)", " ".join(argv))
+    names = ("--config", "-config")
+    files = [value for flag, value in itertools.pairwise(argv) if flag in names]
+    files += [value for flag, is_given, value in (word.partition("=") for word in argv) if is_given and flag in names]
     missing = [file for file in files if not pathlib.Path(file.partition(":")[0]).is_file()]
     if missing:
         raise UserError(f"--config: there is no file {missing[0]}; those of the project lie in its folder configs/")
@@ -63,7 +66,9 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         raise UserError(f"--config has no field {hint}") from error
     except (OSError, ImportError, SyntaxError) as error:
         text = " ".join(str(error).split())
-        raise UserError(f"--config {files[-1]} cannot be loaded ({text}); start in the project's folder") from error
+        raise UserError(
+            f"--config {' '.join(files)} cannot be loaded ({text}); start in the project's folder"
+        ) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(str(error)) from error
     return rest

@@ -275,8 +275,10 @@ class MANet(nnx.Module):
         """Returns the backbone's last feature maps: 1/32 of the frames' height and width, 32 * width channels.
 
         Raises:
-          ValueError: the clips do not have the model's number of frames.
+          ValueError: the clips do not have the model's number of frames, or are not uint8.
         """
+        if video.dtype != jnp.uint8:
+            raise ValueError(f"the model takes uint8 pixels, 0..255, but got {video.dtype}")
         if video.shape[1] != self.num_segments:
             raise ValueError(f"the model takes {self.num_segments} frames a clip, but got {video.shape[1]}")
         x = (video.astype(jnp.float32) - jnp.array(PIXEL_MEAN)) / jnp.array(PIXEL_STD)

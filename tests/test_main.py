@@ -15,6 +15,7 @@ from conftest import ROOT, write_folder
 import manet_jax
 from configs import ma52
 from manet_jax import metrics
+from manet_jax.models import split_variables
 
 SMALL = {
     "data.short_side": 40,
@@ -50,13 +51,7 @@ def losses(workdir):
 
 
 def variables(workdir):
-    return jax.device_get(jax.tree.leaves(_state(manet_jax.load_model(workdir, "latest").model)))
-
-
-def _state(model):
-    from manet_jax.models import split_variables
-
-    return split_variables(model)[1]
+    return jax.device_get(jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").model)[1]))
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
@@ -145,6 +140,7 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
             ["--config", "configs/none.py", "--config.seed=1"],
             "--config: there is no file configs/none.py; those of the project",
         ),
+        (["--config=configs/no such.py"], "--config: there is no file configs/no such.py; those of the project"),
         (["--config.seed=-1"], "config.seed is -1; the least is 0"),
         (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
     ],
@@ -156,6 +152,15 @@ def test_wrong_flags_are_one_sentence(tmp_path, flags, message):
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 2
+
+
+def test_a_config_that_cannot_be_loaded_is_named(tmp_path):
+    path = tmp_path / "my config.py"
+    path.write_text("def get_config(:\n")
+    result = run([sys.executable, "-m", "manet_jax.main", "--config", str(path), "--workdir", str(tmp_path)])
+    assert result.returncode == 2
+    assert f"--config {path} cannot be loaded" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_the_first_run_in_small(tmp_path):

@@ -1,9 +1,12 @@
 import functools
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from conftest import ROOT
 from flax import nnx
 
 from manet_jax import models
@@ -138,6 +141,17 @@ def test_another_number_of_frames_is_refused(num_frames):
     # 8 frames of a 4-frame model would be taken for two clips.
     with pytest.raises(ValueError, match=f"takes 4 frames a clip, but got {num_frames}"):
         apply(*tiny(), jnp.zeros((4, num_frames, 32, 32, 3), jnp.uint8))
+
+
+def test_pixels_that_are_not_bytes_are_refused():
+    # Floats of 0..1 would pass for nearly black frames. The type checker of the tests is not there in a notebook.
+    code = (
+        "import jax.numpy as jnp; from flax import nnx; from manet_jax.models import MANet; "
+        "model = MANet(num_classes=2, depth=14, width=8, num_segments=2, rngs=nnx.Rngs(0)); "
+        "model(jnp.zeros((1, 2, 32, 32, 3)))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "ValueError: the model takes uint8 pixels, 0..255, but got float32" in result.stderr
 
 
 def test_only_the_shift_sees_the_order_of_frames():

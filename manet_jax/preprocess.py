@@ -24,20 +24,14 @@ class UnreadableVideoError(Exception):
 def sample_segments(rng: np.random.Generator, num_frames: int, num_segments: int) -> Int[np.ndarray, " t"]:
     """Draws one frame from each of `num_segments` equal segments, in order (Wang et al., "TSN", ECCV 2016).
 
-    A segment is num_frames // num_segments frames long. Below two frames a segment the release draws sorted random
-    frames instead, and where there are no more frames than segments it spreads the frames evenly, with repeats.
+    A segment is num_frames // num_segments frames long. A clip with fewer frames than segments is spread over them
+    evenly; where rounding would lead past its last frame, the release goes on with its first.
     """
-    if num_frames >= 2 * num_segments:
-        interval = num_frames // num_segments
+    interval = num_frames // num_segments
+    if interval > 0:
         return np.arange(num_segments) * interval + rng.integers(interval, size=num_segments)
-    if num_frames > num_segments:
-        return np.sort(rng.integers(num_frames, size=num_segments))
-    return _spread(num_frames, num_segments)
-
-
-def _spread(num_frames: int, num_segments: int) -> Int[np.ndarray, " t"]:
     # Rounding half to even, as the release's np.around.
-    return np.around(np.arange(num_segments) * num_frames / num_segments).astype(np.int64).clip(max=num_frames - 1)
+    return np.around(np.arange(num_segments) * num_frames / num_segments).astype(np.int64) % num_frames
 
 
 def sample_center_frames(num_frames: int, num_segments: int) -> Int[np.ndarray, " t"]:

@@ -25,6 +25,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = 0.5  # share of pooled features that is dropped
     config.model.dtype = "float32"  # of the computation; "bfloat16" is faster on TPUs and recent GPUs
 
+    # Where the weights come from. The paper starts from ImageNet: python -m manet_jax.pretrained resnet50.pth DIR
+    config.init_from = ""  # a workdir: of a run, or of converted weights; "": fresh weights
+
     # Joint-embedding loss.
     config.label_vectors = ""  # an .npy table or a GloVe text file; "": GloVe 6B.50d, shipped
     config.embedding_weight = 50.0  # of the joint-embedding loss beside the cross-entropy

@@ -5,8 +5,10 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 import pathlib
 import platform
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -18,6 +20,8 @@ from jaxtyping import Array, Float, PyTree, UInt8
 from manet_jax.models import MANet, abstract_variables
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import Labels
+
+_log = logging.getLogger(__name__)
 
 KINDS = ("best", "latest")
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
@@ -43,12 +47,13 @@ class Checkpoints:
         keep = {"best": 2, "latest": 1}
         self._managers = {}
         for kind in KINDS:
-            if read_only:
-                options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
-            else:
+            if not read_only:
                 options = ocp.CheckpointManagerOptions(max_to_keep=keep[kind])
-            if not read_only or (root / kind).is_dir():
                 self._managers[kind] = ocp.CheckpointManager(root / kind, options=options)
+            elif (root / kind).is_dir():
+                options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+                with _without_warnings():
+                    self._managers[kind] = ocp.CheckpointManager(root / kind, options=options)
 
     def step(self, kind: str) -> int | None:
         """The step of the checkpoint of a kind; None where there is none."""
@@ -88,6 +93,18 @@ class Checkpoints:
             manager.close()
 
 
+@contextlib.contextmanager
+def _without_warnings():
+    # Orbax warns of every directory that it is to read only.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
 def read_model(
     workdir: str | pathlib.Path, kind: str, sharding: jax.sharding.Sharding
 ) -> tuple[nnx.GraphDef, dict[str, PyTree], dict[str, Any]]:
@@ -110,12 +127,88 @@ def read_model(
     root = pathlib.Path(workdir).expanduser() / "checkpoints" / kind
     checkpoints = Checkpoints(workdir, read_only=True) if root.is_dir() else None
     if checkpoints is None or checkpoints.step(kind) is None:
-        raise UserError(f"{root} holds no checkpoint: train first, with --mode=train and the same --workdir")
+        raise UserError(
+            f"{root} holds no checkpoint: train first, with --mode=train and the same --workdir, or convert one with "
+            "python -m manet_jax.pretrained"
+        )
     with contextlib.closing(checkpoints):
         metadata = checkpoints.metadata(kind) | {"step": checkpoints.step(kind)}
         graphdef, variables = abstract_variables(metadata["model"])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables)
         return graphdef, checkpoints.restore(kind, {"model": like})["model"], metadata
+
+
+def labels_of(metadata: dict[str, Any]) -> Labels:
+    """The classes in what a checkpoint says of itself."""
+    return Labels(*(tuple(metadata["labels"][field.name]) for field in dataclasses.fields(Labels)))
+
+
+def initialize(
+    variables: dict[str, PyTree], workdir: str | pathlib.Path, sharding: jax.sharding.Sharding
+) -> tuple[dict[str, PyTree], dict[str, Any]]:
+    """Replaces the fresh variables of a model by those of the same name and shape in the best checkpoint of a workdir.
+
+    Layers of another size, such as the classifier for other classes, and those that the checkpoint itself has fresh
+    stay as they are.
+
+    Args:
+      variables: as `models.split_variables` has them.
+      workdir: of a run, or of weights that `manet_jax.pretrained` converted.
+      sharding: where to place the variables.
+
+    Returns:
+      The variables, and which checkpoint they come from, with the modules that stayed `fresh` in whole or part and
+      those of the checkpoint that are `unused`.
+
+    Raises:
+      UserError: there is no such checkpoint, or its network has another depth or width.
+    """
+    if pathlib.Path(workdir).expanduser().is_file():
+        raise UserError(f"{workdir} is a file: convert it with python -m manet_jax.pretrained {workdir} DIR, name DIR")
+    _, theirs, metadata = read_model(workdir, "best", sharding)
+    ours, theirs = flatten(variables), flatten(theirs)
+    stem = "params.stem.conv.kernel"
+    depths = [max(int(path.split(".")[2]) for path in each if ".blocks." in path) for each in (ours, theirs)]
+    if ours[stem].shape != theirs[stem].shape or depths[0] != depths[1]:
+        network = {name: metadata["model"][name] for name in ("depth", "width")}
+        raise UserError(f"the checkpoint in {workdir} has a network of another size; set config.model to its {network}")
+    made = set(metadata.get("fresh", ()))
+    taken = {
+        path: leaf
+        for path, leaf in theirs.items()
+        if path not in made and path in ours and leaf.shape == ours[path].shape
+    }
+    origin = {
+        "workdir": str(workdir),
+        "step": metadata["step"],
+        "source": metadata.get("source"),
+        "fresh": _modules(ours.keys() - taken.keys()),
+        "unused": _modules(theirs.keys() - taken.keys() - made),
+    }
+    for what in ("fresh", "unused"):
+        _log.info("weights of %s, %s: %s", workdir, what, ", ".join(origin[what]) or "none")
+    return replace(variables, taken), origin
+
+
+def _modules(paths: Iterable[str]) -> list[str]:
+    """Names the modules that some variables belong to, without the blocks' numbers."""
+    parts = (path.split(".")[1:-1] for path in paths)
+    return sorted({".".join(part for part in each if not part.isdecimal()) for each in parts})
+
+
+def flatten(variables: PyTree) -> dict[str, Any]:
+    """The leaves of nested dicts by their path, such as `params.blocks.0.conv1.conv.kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(variables)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
+
+
+def replace(variables: PyTree, values: dict[str, Any]) -> PyTree:
+    """Nested dicts with some of their leaves, named as by `flatten`, replaced."""
+
+    def leaf(path, old):
+        return values.get(jax.tree_util.keystr(path, simple=True, separator="."), old)
+
+    return jax.tree_util.tree_map_with_path(leaf, variables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +251,5 @@ def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedM
     """
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     graphdef, variables, metadata = read_model(workdir, checkpoint, sharding)
-    labels = Labels(*(tuple(metadata["labels"][field.name]) for field in dataclasses.fields(Labels)))
-    return LoadedModel(
-        nnx.merge(graphdef, variables["params"], variables["batch_stats"]), labels, metadata["config"], metadata
-    )
+    model = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
+    return LoadedModel(model, labels_of(metadata), metadata["config"], metadata)

@@ -21,6 +21,7 @@ from jaxtyping import Array, Int, PyTree
 from manet_jax import checkpoint as checkpoint_lib
 from manet_jax import configuration, input_pipeline, losses, metrics, parallel
 from tfds_ma52.errors import UserError
+from tfds_ma52.labels import same_classes
 
 _log = logging.getLogger(__name__)
 
@@ -124,11 +125,16 @@ def evaluate_checkpoint(
     mesh = parallel.make_mesh()
     graphdef, variables, metadata = checkpoint_lib.read_model(workdir, kind, parallel.replicated(mesh))
     trained = ml_collections.ConfigDict(metadata["config"])
+    if config is None and "eval" not in trained:
+        raise UserError(
+            f"{workdir} holds converted weights, which do not know where data lie: "
+            "add --config configs/ma52.py --config.data.manual_dir=DIR"
+        )
     config = trained if config is None else config
     configuration.check(config)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
-    if list(dataset.labels.names) != metadata["labels"]["names"]:
+    if not same_classes(dataset.labels, checkpoint_lib.labels_of(metadata)):
         raise UserError(
             f"{dataset.builder.data_dir} has other classes than the model in {workdir}: "
             "set --config.data.manual_dir to the data it was trained for"

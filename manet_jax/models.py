@@ -305,6 +305,16 @@ def split_variables(model: MANet) -> tuple[nnx.GraphDef, dict[str, PyTree]]:
     return graphdef, {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
 
 
+def create_variables(options: dict[str, Any], seed: int) -> dict[str, PyTree]:
+    """Returns `split_variables` of `MANet(**options)` with fresh weights, without its structure."""
+
+    @jax.jit  # as one program: a compilation for every layer's initialiser takes several times as long
+    def create() -> dict[str, PyTree]:
+        return split_variables(MANet(**options, rngs=nnx.Rngs(seed)))[1]
+
+    return create()
+
+
 def abstract_variables(options: dict[str, Any]) -> tuple[nnx.GraphDef, dict[str, PyTree]]:
     """Returns `split_variables` of `MANet(**options)` with shapes in place of arrays, without making the arrays."""
     return split_variables(nnx.eval_shape(lambda: MANet(**options, rngs=nnx.Rngs(0))))

@@ -57,9 +57,9 @@ def create_train_state(
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Makes a model with fresh weights; returns its structure and the state at step 0."""
 
-    @jax.jit  # as one program: a compilation for every layer's initialiser takes several times as long
+    @jax.jit
     def create() -> TrainState:
-        _, variables = models.split_variables(models.MANet(**model_options, rngs=nnx.Rngs(seed)))
+        variables = models.create_variables(model_options, seed)
         return TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
 
     graphdef, _ = models.abstract_variables(model_options)
@@ -167,7 +167,7 @@ def train_and_evaluate(
     run, state = _prepare(config)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(checkpoint_lib.Checkpoints(workdir)))
-        state = _restore(checkpoints, state, run.metadata, workdir)
+        state = _start(checkpoints, state, run, workdir)
         start, total = int(state.step), run.lengths.total
         size = models.count_parameters(state.params)
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
@@ -235,6 +235,7 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
             "label vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest()[:16],
         },
         "versions": checkpoint_lib.versions(),
+        "initialized_from": None,
         "best": None,
         "last": None,
     }
@@ -316,21 +317,36 @@ def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
     return {name: trees[name] for name in names}
 
 
+def _start(checkpoints: checkpoint_lib.Checkpoints, state: TrainState, run: _Run, workdir: pathlib.Path) -> TrainState:
+    """Returns the state to go on from, made of a fresh one; updates what the run knows of itself."""
+    if checkpoints.step("latest") is not None:
+        return _restore(checkpoints, state, run.metadata, workdir)
+    if checkpoints.step("best") is not None and "source" in checkpoints.metadata("best"):
+        raise UserError(
+            f"--workdir: {workdir} holds weights that manet_jax.pretrained converted; train in another folder, from "
+            f"them with --config.init_from={workdir}"
+        )
+    init_from = run.metadata["config"]["init_from"]
+    if not init_from:
+        return state
+    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    variables, origin = checkpoint_lib.initialize(variables, init_from, parallel.replicated(run.mesh))
+    run.metadata["initialized_from"] = origin
+    return dataclasses.replace(state, **variables)
+
+
 def _restore(
     checkpoints: checkpoint_lib.Checkpoints, state: TrainState, metadata: dict[str, Any], workdir: pathlib.Path
 ) -> TrainState:
-    """Returns the latest checkpoint's state, or `state` where there is none; updates what the run knows of itself."""
-    step = checkpoints.step("latest")
-    if step is None:
-        return state
-    earlier = checkpoints.metadata("latest")
+    """Returns the latest checkpoint's state, with the placement of `state`; updates what the run knows of itself."""
+    step, earlier = checkpoints.step("latest"), checkpoints.metadata("latest")
     changed = configuration.changes(*({"data of the run": of["data"], **of["config"]} for of in (earlier, metadata)))
     if changed:
         raise UserError(
             f"{workdir} holds a run that this one cannot go on from; these differ: {'; '.join(changed)}. Use the "
             "config and data of that run, or another --workdir."
         )
-    metadata.update(best=earlier["best"], last=earlier["last"])
+    metadata.update({name: earlier[name] for name in ("best", "last", "initialized_from")})
     checkpoints.delete_other("best", earlier["best"] and earlier["best"]["step"])  # saved after the latest one
     restored = checkpoints.restore("latest", _trees(state, "model", "optimizer"))
     _log.info("going on from step %d in %s", step, workdir)

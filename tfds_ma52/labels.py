@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Sequence
 
 from tfds_ma52.errors import UserError
 
@@ -89,8 +90,8 @@ MA52 = Labels(
 def read_labels(path: pathlib.Path) -> Labels:
     """Reads a `label_name.txt`: one `<id><TAB><name>[<TAB><group>]` a line, ids 0, 1, 2, ...
 
-    Without group names, a file that names MA-52's classes gets MA-52's groups; in any other set every class is a
-    group of its own, so that the body metrics equal the action metrics.
+    Without group names, a file that names MA-52's classes, a few perhaps in another spelling, gets MA-52's groups; in
+    any other set every class is a group of its own, so that the body metrics equal the action metrics.
 
     Raises:
       UserError: a malformed, missing or repeated id or name; every such line is named.
@@ -129,6 +130,11 @@ def read_labels(path: pathlib.Path) -> Labels:
     return Labels(tuple(names), tuple(names), tuple(range(len(names))))
 
 
+def same_classes(left: Labels, right: Labels) -> bool:
+    """Whether two data sets have the same classes; downloads of MA-52 may spell a few of its names differently."""
+    return left.names == right.names or (_is_ma52(left.names) and _is_ma52(right.names))
+
+
 def read_lines(path: pathlib.Path) -> list[str]:
     """Reads the lines of a text file.
 
@@ -143,7 +149,6 @@ def read_lines(path: pathlib.Path) -> list[str]:
         raise UserError(f"{path} is not UTF-8 text: save it as such") from error
 
 
-def _is_ma52(names: list[str]) -> bool:
-    # Downloads of MA-52 may spell a few names differently; its groups must not be lost over that.
+def _is_ma52(names: Sequence[str]) -> bool:
     same = sum(ours == " ".join(name.lower().split()) for ours, name in zip(MA52_NAMES, names, strict=False))
     return len(names) == len(MA52_NAMES) and same > len(names) // 2

@@ -1,0 +1,197 @@
+"""Measures how far we are from the recorded outputs of the released code; prints the README's table.
+
+python tests/fidelity.py
+"""
+
+import dataclasses
+import functools
+import json
+import pathlib
+import tempfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+from golden import inputs
+
+from manet_jax import checkpoint, models, optimizers, parallel, preprocess, pretrained, train
+from tfds_ma52.transcode import transcode
+
+GOLDEN = inputs.GOLDEN
+VIDEOS = ("portrait_54f", "landscape_13f", "short_5f")
+VIEW = {"num_segments": 8, "short_side": 256, "size": 224}
+EXACT = json.loads((GOLDEN / "exact_training.json").read_text())
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A quantity, the largest difference that is tolerated, and the one that was measured."""
+
+    quantity: str
+    tolerance: float
+    difference: float
+
+
+@functools.cache
+def recorded():
+    with np.load(GOLDEN / "released_outputs.npz") as file:
+        return {name: json.loads(str(value)) if value.ndim == 0 else value for name, value in file.items()}
+
+
+@functools.cache
+def recorded_frames():
+    with np.load(GOLDEN / "released_frames.npz") as file:
+        return dict(file)
+
+
+@functools.cache
+def released_model():
+    """Structure and variables of the model with the recorded run's weights, by way of the converter."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, out = pathlib.Path(folder, "manet.safetensors"), pathlib.Path(folder, "run")
+        safetensors.numpy.save_file(inputs.weights(0), source)
+        pretrained.convert(source, out)
+        return checkpoint.read_model(out, "best", jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def apply(graphdef, variables, video):
+    """Logits, embedding, and each frame's pooled features."""
+    model = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
+    return *model(video), model.features(video).mean((2, 3))
+
+
+def relative_to_largest(ours, theirs):
+    return float(np.abs(np.asarray(ours) - theirs).max() / np.abs(theirs).max())
+
+
+def forward():
+    graphdef, variables, _ = released_model()
+    video = inputs.clips(0)
+    logits, embedding, pooled = apply(graphdef, variables, video)
+    reversed_logits, *_ = apply(graphdef, variables, video[:, ::-1])
+    return [
+        Measurement("logits, of the largest", 1e-4, relative_to_largest(logits, recorded()["logits"])),
+        Measurement("embedding, of the largest", 1e-4, relative_to_largest(embedding, recorded()["embedding"])),
+        Measurement(
+            "pooled features, of the largest", 1e-4, relative_to_largest(pooled, recorded()["pooled_features"])
+        ),
+        Measurement(
+            "logits of the clips played backwards, of the largest",
+            1e-4,
+            relative_to_largest(reversed_logits, recorded()["logits_time_reversed"]),
+        ),
+    ]
+
+
+@functools.cache
+def run_recorded_steps():
+    """Losses, gradient norms, changes and norms of the parameters, and logits after the three recorded steps."""
+    graphdef, variables, metadata = released_model()
+    optimizer = optimizers.create_optimizer(
+        lambda step: 0.00125, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
+    )
+    trained, _ = models.abstract_variables(metadata["model"] | {"dropout": 0.0})
+    step = functools.partial(
+        train.train_step,
+        graphdef=trained,
+        optimizer=optimizer,
+        label_vectors=inputs.label_vectors(0),
+        embedding_weight=50.0,
+        seed=0,
+        sync_batch_norm=False,
+    )
+    step = parallel.map_step(step, parallel.make_mesh(1), "shard_map")
+    state = train.TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
+    batch, history = {"video": jnp.array(inputs.clips(0)), "label": jnp.array(inputs.LABELS, jnp.int32)}, []
+    for _ in range(3):
+        state, metrics = step(state, batch)
+        history.append((float(metrics["loss"]), float(metrics["grad_norm"])))
+    after = {"params": state.params, "batch_stats": state.batch_stats}
+    old, new = (pretrained.to_state_dict(each, metadata["model"]) for each in (variables, after))
+    names = recorded()["param_delta_norms"]
+    changes = {name: float(np.linalg.norm((new[name] - old[name]).ravel().astype(np.float64))) for name in names}
+    norms = {name: float(np.linalg.norm(new[name].ravel().astype(np.float64))) for name in names}
+    return *zip(*history, strict=True), changes, norms, apply(graphdef, after, inputs.clips(0))[0]
+
+
+def change_tolerance(name):
+    """1 %, or twice what the record itself is off by, where rounding in float32 decides the figure."""
+    change = recorded()["param_delta_norms"][name]
+    return max(1e-2, 2 * abs(change - EXACT["param_delta_norms"][name]) / change)
+
+
+def training():
+    losses, norms, changes, after_norms, logits = run_recorded_steps()
+    return [
+        Measurement("losses of three training steps, relative", 1e-4, largest_relative(losses, recorded()["losses"])),
+        Measurement("gradient norms, relative", 1e-3, largest_relative(norms, recorded()["grad_norms"])),
+        Measurement(
+            "each parameter's change, its norm, relative",
+            1e-2,
+            max(abs(changes[name] / change - 1) for name, change in recorded()["param_delta_norms"].items()),
+        ),
+        Measurement(
+            "each parameter's norm afterwards, relative",
+            1e-4,
+            max(abs(after_norms[name] / norm - 1) for name, norm in recorded()["param_norms_after"].items()),
+        ),
+        Measurement("logits afterwards, of the largest", 1e-2, relative_to_largest(logits, recorded()["logits_after"])),
+    ]
+
+
+def largest_relative(ours, theirs):
+    return float(np.max(np.abs(np.array(ours) / theirs - 1)))
+
+
+def frames(name):
+    """Mean and largest difference, in grey levels, of a video's frames from the recorded ones."""
+    content = (GOLDEN / "video" / f"{name}.mp4").read_bytes()
+    difference = np.abs(preprocess.middle_clip(content, **VIEW).astype(int) - recorded_frames()[f"{name}_images"])
+    return [
+        Measurement(f"pixels of {name}, mean grey levels", 1.0, float(difference.mean())),
+        Measurement(f"pixels of {name}, largest", 1.0, float(difference.max())),
+    ]
+
+
+@functools.cache
+def transcoded(name):
+    """Of a video rewritten as the data set's builder does it.
+
+    Returns the PSNR in dB of its test frames, the size of the file (new / old), the largest change of the logits over
+    the largest logit, and whether the most probable class stays.
+    """
+    path = GOLDEN / "video" / f"{name}.mp4"
+    content, _ = transcode(path, 256)
+    old, new = (preprocess.middle_clip(each, **VIEW) for each in (path.read_bytes(), content))
+    psnr = 10 * np.log10(255**2 / np.mean((old.astype(float) - new) ** 2))
+    graphdef, variables, _ = released_model()
+    old_logits, new_logits = np.asarray(apply(graphdef, variables, np.stack([old, new]))[0])
+    change = relative_to_largest(new_logits, old_logits)
+    return float(psnr), len(content) / path.stat().st_size, change, bool(old_logits.argmax() == new_logits.argmax())
+
+
+def main():
+    print("| quantity | tolerance | measured |\n|---|---|---|")
+    for each in [*forward(), *training(), *(row for name in VIDEOS for row in frames(name))]:
+        print(f"| {each.quantity} | {each.tolerance:g} | {each.difference:.2g} |")
+    exceeding = [
+        (name, abs(run_recorded_steps()[2][name] / change - 1), change_tolerance(name))
+        for name, change in recorded()["param_delta_norms"].items()
+        if change_tolerance(name) > 1e-2
+    ]
+    exact = EXACT["param_delta_norms"]
+    print(f"\nParameters whose recorded change is off its float64 value by more than 0.5 %: {len(exceeding)}")
+    for label, changes in (("recorded", recorded()["param_delta_norms"]), ("ours", run_recorded_steps()[2])):
+        name = max(exact, key=lambda name, of=changes: abs(of[name] / exact[name] - 1))
+        print(f"largest deviation from float64, {label}: {abs(changes[name] / exact[name] - 1):.2%} ({name})")
+    print("\n| transcoded video | PSNR | change of the logits, of the largest | same class first |\n|---|---|---|---|")
+    for name in VIDEOS:
+        psnr, size, change, same = transcoded(name)
+        print(f"| {name} | {psnr:.1f} dB, {size:.2f} of the bytes | {change:.2g} | {'yes' if same else 'no'} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Equality with the recorded outputs of the released code; tests/fidelity.py prints the measured differences."""
+
+import csv
+import functools
+import json
+
+import fidelity
+import jax
+import numpy as np
+import pytest
+import scipy.stats
+from flax import nnx
+from golden.inputs import GOLDEN
+
+from manet_jax import evaluate, metrics, parallel, preprocess
+from tfds_ma52.labels import MA52
+
+
+def check(measurements):
+    exceeded = [each for each in measurements if not each.difference <= each.tolerance]
+    assert not exceeded
+
+
+def test_logits_embedding_and_features_are_the_releases():
+    check(fidelity.forward())
+
+
+def test_three_training_steps_are_the_releases():
+    by_parameter = "each parameter's change, its norm, relative"
+    check([each for each in fidelity.training() if each.quantity != by_parameter])
+
+    *_, changes, _, _ = fidelity.run_recorded_steps()
+    record, exact = fidelity.recorded()["param_delta_norms"], fidelity.EXACT["param_delta_norms"]
+    assert changes.keys() == record.keys() == exact.keys()
+    assert len(changes) == 197
+    errors = {name: abs(changes[name] / change - 1) for name, change in record.items()}
+    assert not {name: error for name, error in errors.items() if error > fidelity.change_tolerance(name)}
+    # The wider tolerance is for a handful of parameters; and none is far from what float64 gives.
+    assert sum(fidelity.change_tolerance(name) > 1e-2 for name in record) == 6
+    assert not {name: change for name, change in changes.items() if abs(change / exact[name] - 1) > 1e-2}
+
+
+@pytest.mark.parametrize("name", fidelity.VIDEOS)
+def test_frames_and_pixels_are_the_releases(name):
+    video = preprocess.open_video((GOLDEN / "video" / f"{name}.mp4").read_bytes())
+    frames = preprocess.sample_center_frames(len(video), 8)
+    assert frames.tolist() == fidelity.recorded_frames()[f"{name}_frames"].tolist()
+    assert fidelity.recorded_frames()[f"{name}_images"].std() > 50
+    check(fidelity.frames(name))
+
+
+@pytest.mark.parametrize("name", fidelity.VIDEOS)
+def test_the_built_sets_clips_cost_little(name):
+    # The three are test patterns of saturated colours, the hardest case for chroma at half the resolution.
+    psnr, _, change, same_class = fidelity.transcoded(name)
+    assert psnr > 20
+    assert change < 0.1
+    assert same_class
+
+
+def test_frames_at_test_time_for_every_length():
+    for n in range(1, 201):
+        assert preprocess.sample_center_frames(n, 8).tolist() == [n * (2 * i + 1) // 16 for i in range(8)]
+
+
+def test_the_training_sampler_is_the_releases_where_it_is_not_random():
+    # mmaction2: below 8 frames np.around(i n / 8), modulo n; from 8 to 15 frames segments are one frame long.
+    spread = {
+        1: [0, 0, 0, 0, 0, 0, 0, 0],
+        2: [0, 0, 0, 1, 1, 1, 0, 0],
+        3: [0, 0, 1, 1, 2, 2, 2, 0],
+        4: [0, 0, 1, 2, 2, 2, 3, 0],
+        5: [0, 1, 1, 2, 2, 3, 4, 4],
+        6: [0, 1, 2, 2, 3, 4, 4, 5],
+        7: [0, 1, 2, 3, 4, 4, 5, 6],
+    }
+    for n in range(1, 16):
+        for seed in range(10):
+            drawn = preprocess.sample_segments(np.random.default_rng(seed), n, 8).tolist()
+            assert drawn == spread.get(n, list(range(8))), n
+
+
+def test_the_training_sampler_has_the_releases_distribution():
+    # Eight independent uniform offsets in segments of n // 8 frames: each segment, and each pair of neighbours.
+    p_values, rng, num_draws = [], np.random.default_rng(0), 1500
+    for n in range(16, 201):
+        length = n // 8
+        draws = np.stack([preprocess.sample_segments(rng, n, 8) for _ in range(num_draws)])
+        offsets = draws - np.arange(8) * length
+        assert offsets.min() >= 0
+        assert offsets.max() < length
+        for i in range(8):
+            p_values.append(scipy.stats.chisquare(np.bincount(offsets[:, i], minlength=length)).pvalue)
+        for i in range(7 if length <= 12 else 0):  # at least ten draws expected in every cell
+            pairs = offsets[:, i] * length + offsets[:, i + 1]
+            p_values.append(scipy.stats.chisquare(np.bincount(pairs, minlength=length**2)).pvalue)
+    # If all is well, the p-values are uniform: none is extreme, and their distribution has no bend.
+    assert len(p_values) > 2000
+    assert min(p_values) > 1e-6
+    assert scipy.stats.kstest(p_values, "uniform").pvalue > 1e-3
+
+
+class Echo(nnx.Module):
+    """A model that returns its input as logits."""
+
+    def __call__(self, video):
+        return video, None
+
+
+@pytest.mark.parametrize("num_devices", [1, 8])
+def test_a_table_of_predictions_gives_the_figures_of_scikit_learn(num_devices):
+    with (GOLDEN / "predictions.csv").open() as file:
+        labels, *ranked = np.array(list(csv.reader(file))[1:], int).T
+    logits = np.full((len(labels), 52), -10, np.float32)
+    for place, guess in enumerate(ranked):
+        logits[np.arange(len(labels)), guess] = 5 - place
+    mesh = parallel.make_mesh(num_devices)
+    step = functools.partial(evaluate.eval_step, graphdef=nnx.split(Echo())[0])
+    step, total = parallel.map_step(step, mesh, "shard_map"), None
+    for start in range(0, len(labels), 64):  # the last batch is padded
+        rows = slice(start, start + 64)
+        mask = np.pad(np.ones(len(labels[rows]), np.float32), (0, 64 - len(labels[rows])))
+        batch = {
+            "video": np.pad(logits[rows], ((0, 64 - len(labels[rows])), (0, 0))),
+            "label": np.pad(labels[rows], (0, 64 - len(labels[rows]))).astype(np.int32),
+            "mask": mask,
+        }
+        sums = step({"params": {}, "batch_stats": {}}, parallel.shard_batch(batch, mesh))
+        total = sums if total is None else jax.tree.map(np.add, total, sums)
+    figures = metrics.recognition_metrics(np.asarray(total["confusion"]), total["top5"], np.array(MA52.groups))
+    expected = json.loads((GOLDEN / "predictions.json").read_text())
+    assert list(figures) == list(expected)
+    assert figures == pytest.approx(expected, rel=1e-12)
+    counts = np.asarray(total["confusion"])
+    assert ((counts.sum(0) + counts.sum(1)) == 0).any()  # some classes occur nowhere: scikit-learn leaves them out

@@ -16,13 +16,13 @@ import torch_manet  # noqa: E402
 from golden import inputs  # noqa: E402
 
 
-def exact_training(seed=0):
-    """The three recorded training steps by plain PyTorch in float64: what all float32 results scatter around."""
-    model = torch_manet.load(inputs.weights(seed)).double()
+def recorded_steps(dtype, seed=0):
+    """The three recorded training steps by plain PyTorch; results in float32 scatter around those in float64."""
+    model = torch_manet.load(inputs.weights(seed)).to(dtype)
     before = {name: tensor.detach().clone() for name, tensor in model.named_parameters()}
     optimizer = torch_manet.create_optimizer(model)
     video, labels = torch.tensor(inputs.clips(seed)), torch.tensor(inputs.LABELS)
-    vectors = torch.tensor(inputs.label_vectors(seed)).double()
+    vectors = torch.tensor(inputs.label_vectors(seed)).to(dtype)
     steps = [torch_manet.train_step(model, optimizer, video, labels, vectors) for _ in range(3)]
     changes = {name: (tensor.detach() - before[name]).norm().item() for name, tensor in model.named_parameters()}
     return {"losses": [s[0] for s in steps], "grad_norms": [s[1] for s in steps], "param_delta_norms": changes}
@@ -58,7 +58,7 @@ def figures(truth, ranked):
 
 
 if __name__ == "__main__":
-    (GOLDEN / "exact_training.json").write_text(json.dumps(exact_training(), indent=1) + "\n")
+    (GOLDEN / "exact_training.json").write_text(json.dumps(recorded_steps(torch.float64), indent=1) + "\n")
     truth, ranked = predictions()
     with (GOLDEN / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, PyTree, UInt8
 
 from manet_jax.models import MANet, abstract_variables
 from tfds_ma52.errors import UserError
-from tfds_ma52.labels import Labels
+from tfds_ma52.labels import Labels, same_classes
 
 _log = logging.getLogger(__name__)
 
@@ -93,6 +93,19 @@ class Checkpoints:
             manager.close()
 
 
+def _open_to_read(workdir: str | pathlib.Path, kind: str) -> Checkpoints:
+    if kind not in KINDS:
+        raise UserError(f"there is no checkpoint kind {kind!r}; choose one of {', '.join(KINDS)}")
+    root = pathlib.Path(workdir).expanduser() / "checkpoints" / kind
+    checkpoints = Checkpoints(workdir, read_only=True) if root.is_dir() else None
+    if checkpoints is None or checkpoints.step(kind) is None:
+        raise UserError(
+            f"{root} holds no checkpoint: name the workdir of a training, or of weights that python -m "
+            "manet_jax.pretrained converted"
+        )
+    return checkpoints
+
+
 @contextlib.contextmanager
 def _without_warnings():
     # Orbax warns of every directory that it is to read only.
@@ -122,17 +135,10 @@ def read_model(
     Raises:
       UserError: there is no such checkpoint.
     """
-    if kind not in KINDS:
-        raise UserError(f"there is no checkpoint kind {kind!r}; choose one of {', '.join(KINDS)}")
-    root = pathlib.Path(workdir).expanduser() / "checkpoints" / kind
-    checkpoints = Checkpoints(workdir, read_only=True) if root.is_dir() else None
-    if checkpoints is None or checkpoints.step(kind) is None:
-        raise UserError(
-            f"{root} holds no checkpoint: train first, with --mode=train and the same --workdir, or convert one with "
-            "python -m manet_jax.pretrained"
-        )
-    with contextlib.closing(checkpoints):
+    with contextlib.closing(_open_to_read(workdir, kind)) as checkpoints:
         metadata = checkpoints.metadata(kind) | {"step": checkpoints.step(kind)}
+        if metadata.get("fresh"):
+            _log.warning("%s has %d variables that were never trained, only drawn", workdir, len(metadata["fresh"]))
         graphdef, variables = abstract_variables(metadata["model"])
         like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), variables)
         return graphdef, checkpoints.restore(kind, {"model": like})["model"], metadata
@@ -143,17 +149,34 @@ def labels_of(metadata: dict[str, Any]) -> Labels:
     return Labels(*(tuple(metadata["labels"][field.name]) for field in dataclasses.fields(Labels)))
 
 
+def check_source(workdir: str | pathlib.Path) -> None:
+    """Checks that `initialize` can read a workdir.
+
+    Raises:
+      UserError: it has no checkpoint.
+    """
+    if pathlib.Path(workdir).expanduser().is_file():
+        raise UserError(
+            f"config.init_from: {workdir} is a file; convert it with python -m manet_jax.pretrained {workdir} DIR and "
+            "name DIR"
+        )
+    try:
+        _open_to_read(workdir, "best").close()
+    except UserError as error:
+        raise UserError(f"config.init_from: {error}") from error
+
+
 def initialize(
-    variables: dict[str, PyTree], workdir: str | pathlib.Path, sharding: jax.sharding.Sharding
+    variables: dict[str, PyTree], workdir: str | pathlib.Path, labels: Labels, sharding: jax.sharding.Sharding
 ) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Replaces the fresh variables of a model by those of the same name and shape in the best checkpoint of a workdir.
 
-    Layers of another size, such as the classifier for other classes, and those that the checkpoint itself has fresh
-    stay as they are.
+    Layers of another size, the classifier of other classes, and what the checkpoint itself has fresh stay as they are.
 
     Args:
       variables: as `models.split_variables` has them.
       workdir: of a run, or of weights that `manet_jax.pretrained` converted.
+      labels: the classes that the model is for.
       sharding: where to place the variables.
 
     Returns:
@@ -163,21 +186,21 @@ def initialize(
     Raises:
       UserError: there is no such checkpoint, or its network has another depth or width.
     """
-    if pathlib.Path(workdir).expanduser().is_file():
-        raise UserError(f"{workdir} is a file: convert it with python -m manet_jax.pretrained {workdir} DIR, name DIR")
     _, theirs, metadata = read_model(workdir, "best", sharding)
     ours, theirs = flatten(variables), flatten(theirs)
     stem = "params.stem.conv.kernel"
     depths = [max(int(path.split(".")[2]) for path in each if ".blocks." in path) for each in (ours, theirs)]
     if ours[stem].shape != theirs[stem].shape or depths[0] != depths[1]:
         network = {name: metadata["model"][name] for name in ("depth", "width")}
-        raise UserError(f"the checkpoint in {workdir} has a network of another size; set config.model to its {network}")
+        raise UserError(
+            f"config.init_from: the checkpoint in {workdir} has a network of another size; set config.model to its "
+            f"{network}"
+        )
     made = set(metadata.get("fresh", ()))
-    taken = {
-        path: leaf
-        for path, leaf in theirs.items()
-        if path not in made and path in ours and leaf.shape == ours[path].shape
-    }
+    usable = theirs.keys() - made
+    if not same_classes(labels, labels_of(metadata)):
+        usable -= {path for path in theirs if path.startswith("params.classifier.")}
+    taken = {path: theirs[path] for path in usable & ours.keys() if theirs[path].shape == ours[path].shape}
     origin = {
         "workdir": str(workdir),
         "step": metadata["step"],

@@ -11,7 +11,6 @@ import dataclasses
 import hashlib
 import json
 import pathlib
-import pickle
 import re
 import sys
 from collections.abc import Mapping
@@ -71,7 +70,7 @@ _UNUSED = (
     {"fc (ImageNet's classes)": r"^fc\.(weight|bias)$", "num_batches_tracked": r"\.num_batches_tracked$"},
 )
 # The entry of a .safetensors file's metadata that says what the weights do not, and what it holds.
-_NOTES, _NOTED = "manet_jax", ("model", "labels", "config")
+_NOTES, _NOTED = "manet_jax", {"model": dict, "labels": dict, "config": dict, "fresh": list}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,31 +104,39 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
     Raises:
       UserError: the file cannot be read or holds other tensors than it should, all of which are named; `out` is taken.
     """
-    source, out = pathlib.Path(source).expanduser(), pathlib.Path(out).expanduser()
+    source, out = pathlib.Path(source).expanduser(), _new_path(out)
     state, notes = read_state_dict(source)
     family = _family(state, source)
-    options = notes["model"] if notes else _model_options(state, family)
+    labels = _labels(notes, label_names)
+    options = notes["model"] if notes else _model_options(state, family, source)
+    if family == _TORCHVISION:
+        options["num_classes"] = len(labels.names)  # of a fresh classifier
+    title = "a MANet of this project" if notes else _FAMILIES[family]
     tensors = _tensors(options, family)
+    if len(labels.names) != options["num_classes"]:
+        raise UserError(
+            f"the classifier has {options['num_classes']} classes, but {label_names or 'MA-52'} has "
+            f"{len(labels.names)}: name a file with an '<id><TAB><name>' line for each of them with --label_names"
+        )
     unused = {title: [name for name in state if re.search(rule, name)] for title, rule in _UNUSED[family].items()}
-    _check(state, tensors, unused, f"{source} is not quite {_FAMILIES[family]}")
-    labels = _labels(options["num_classes"], notes, label_names)
+    _check(state, tensors, unused, f"{source} is not quite {title}")
     named = {tensor.path: tensor for tensor in tensors if tensor.name is not None}
     fresh = sorted(tensor.path for tensor in tensors if tensor.name is None)
     variables = models.create_variables(options, seed=0) if fresh else models.abstract_variables(options)[1]
     taken = {path: _TO_OURS[tensor.layout](state[tensor.name]) for path, tensor in named.items()}
     metadata = {
-        "config": notes["config"] if notes else _known_config(options),
+        "config": notes["config"] if notes else _known_config(options, short_side=256, crop_size=224),
         "model": options,
         "labels": dataclasses.asdict(labels),
         "versions": checkpoint_lib.versions(),
         "source": {
             "file": source.name,
             "sha256": _sha256(source),
-            "holds": _FAMILIES[family],
+            "holds": title,
             "tensors": len(taken),
             "unused": {title: len(names) for title, names in unused.items() if names},
         },
-        "fresh": fresh,
+        "fresh": notes["fresh"] if notes else fresh,
     }
     _save(out, checkpoint_lib.replace(variables, taken), metadata)
     return metadata
@@ -138,8 +145,9 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
 def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, kind: str = "best") -> int:
     """Writes the model of a workdir as a .safetensors file with the release's names and layouts.
 
-    The released code loads it with `strict=False`, for want of its unused `action_p2_*`. `convert` reads it back, bit
-    for bit, with model options, labels and config, which the file's metadata hold.
+    The released code loads a model of its size (52 classes, 300-dimensional label vectors) with `strict=False`, for
+    want of its unused `action_p2_*`. `convert` reads every model back, bit for bit, with its options and labels, which
+    the file's metadata hold.
 
     Returns:
       The number of tensors.
@@ -147,21 +155,36 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, kind: str =
     Raises:
       UserError: there is no such checkpoint, or the file cannot be written.
     """
-    out = pathlib.Path(out).expanduser()
+    out = _new_path(out)
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: only .safetensors files are written; give it that ending")
     sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     _, variables, metadata = checkpoint_lib.read_model(workdir, kind, sharding)
     state = to_state_dict(variables, metadata["model"])
-    notes = {name: metadata[name] for name in _NOTED}
+    # Of the config only what the model needs: the rest holds paths of this machine.
+    view = {name: metadata["config"]["data"][name] for name in ("short_side", "crop_size")}
+    notes = {"model": metadata["model"], "labels": metadata["labels"], "fresh": metadata.get("fresh", [])}
+    notes["config"] = _known_config(metadata["model"], **view)
+    content = safetensors.numpy.save(state, {"format": "pt", _NOTES: json.dumps(notes)})
     partial = out.with_name(out.name + ".partial")  # a file with its final name is whole
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file(state, partial, {"format": "pt", _NOTES: json.dumps(notes)})
+        partial.write_bytes(content)
         partial.replace(out)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise UserError(f"{out} cannot be written ({error.strerror or error})") from error
     return len(state)
+
+
+def _new_path(path: str | pathlib.Path) -> pathlib.Path:
+    if not str(path):
+        raise UserError("the name of what to write is empty; give a path")
+    path = pathlib.Path(path).expanduser()
+    if path.is_file():
+        raise UserError(f"{path} exists already; give another name, or remove it first")
+    return path
 
 
 def to_state_dict(variables: dict[str, PyTree], options: dict[str, Any]) -> dict[str, Float[np.ndarray, "..."]]:
@@ -186,9 +209,11 @@ def read_state_dict(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..
     Raises:
       UserError: the file cannot be read, or holds something else.
     """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file, or add --to_pytorch to write the model of a workdir")
+    if not path.is_file():
+        raise UserError(f"there is no file {path}")
     try:
-        if not path.is_file():
-            raise UserError(f"there is no file {path}")
         state, notes = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
@@ -205,7 +230,9 @@ def _read_safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[s
             state = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118, no dict
     except (safetensors.SafetensorError, ValueError) as error:
         raise UserError(f"{path} is not a whole .safetensors file ({error})") from error
-    if notes and not (isinstance(notes, dict) and all(isinstance(notes.get(name), dict) for name in _NOTED)):
+    except (AttributeError, TypeError) as error:  # number formats that NumPy lacks
+        raise UserError(f"{path} holds numbers of a kind that cannot be read ({error}): save it as float32") from error
+    if notes and not all(isinstance(notes.get(name), kind) for name, kind in _NOTED.items()):
         raise UserError(f"{path}: the notes in its metadata are not those that --to_pytorch writes")
     return state, notes
 
@@ -219,23 +246,30 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             "or save the weights as .safetensors"
         ) from error
     # mmcv notes the best score beside the weights as a NumPy number: NumPy 1 and 2 have two names for what makes it.
-    numbers = [type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int64)]
     scalar = np._core.multiarray.scalar
-    allowed = [np.dtype, *numbers, (scalar, "numpy.core.multiarray.scalar"), scalar]
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     try:
-        with torch.serialization.safe_globals(allowed):
+        with torch.serialization.safe_globals([np.dtype, *kinds, (scalar, "numpy.core.multiarray.scalar"), scalar]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = str(error).strip().partition("\n")[0][:300]
-        raise UserError(f"{path} is not a plain file of PyTorch weights ({reason}); nothing of it was run") from error
+    except Exception as error:  # a damaged file can raise anything
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it holds a {found[1]}" if found else "it is damaged, or of another kind"
+        raise UserError(
+            f"{path} is not a plain file of PyTorch weights: {reason}; nothing of it was run. Save the weights alone, "
+            "with torch.save(model.state_dict(), FILE)"
+        ) from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
-    others = [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]
+    others = [
+        str(name)
+        for name, value in content.items()
+        if not isinstance(value, torch.Tensor) or value.is_complex() or value.is_quantized or value.is_meta
+    ]
     if others:
-        raise UserError(f"{path} holds things that are no tensors: {', '.join(others[:10])}")
-    return {str(name): value.float().numpy() for name, value in content.items()}
+        raise UserError(f"{path} holds things that are no tensors of real numbers: {', '.join(others[:10])}")
+    return {str(name): value.detach().to_dense().float().numpy() for name, value in content.items()}
 
 
 def _family(state: Mapping[str, np.ndarray], source: pathlib.Path) -> int:
@@ -250,7 +284,7 @@ def _family(state: Mapping[str, np.ndarray], source: pathlib.Path) -> int:
     return int(others > released)
 
 
-def _model_options(state: Mapping[str, np.ndarray], family: int) -> dict[str, Any]:
+def _model_options(state: Mapping[str, np.ndarray], family: int, source: pathlib.Path) -> dict[str, Any]:
     """Arguments of `models.MANet` that fit the tensors best; what weights do not show is as released."""
 
     def rows(name: str, default: int) -> int:
@@ -258,20 +292,33 @@ def _model_options(state: Mapping[str, np.ndarray], family: int) -> dict[str, An
         sizes = [state[f"{name}.{kind}"].shape[:1] for kind in ("bias", "weight") if f"{name}.{kind}" in state]
         return sizes[0][0] if sizes and sizes[0] else default
 
-    has_embedding = family == _TORCHVISION or any(name.startswith("cls_head.fc_emb") for name in state)
+    # The released blocks' unused layers tell a MANet even where others are missing.
+    whole = family == _TORCHVISION or any(".action_p2_" in name for name in state)
+    has_embedding = whole or any(name.startswith("cls_head.fc_emb") for name in state)
     options = {
         "num_classes": rows("cls_head.fc_cls", len(MA52.names)),
-        "embedding_dim": rows("cls_head.fc_emb", 300) if has_embedding else 0,
-        "width": 64,
+        "embedding_dim": rows("cls_head.fc_emb_t", rows("cls_head.fc_emb", 300)) if has_embedding else 0,
+        "depth": _depth(state, source),
+        "width": rows(_MODULES["stem.bn"][family], 64),
         "num_segments": 8,
         "shift": True,
         "shift_div": 8,
-        "se": family == _TORCHVISION or any(".fcce." in name for name in state),
+        "se": whole or any(".fcce." in name for name in state),
         "dropout": 0.5,
         "dtype": "float32",
     }
-    candidates = [{"depth": depth, **options} for depth in models.STAGES]
-    return min(candidates, key=lambda each: len({tensor.name for tensor in _tensors(each, family)} ^ state.keys()))
+    return options
+
+
+def _depth(state: Mapping[str, np.ndarray], source: pathlib.Path) -> int:
+    # The third stage tells; a block is one with a few tensors, as a single name may be misspelt.
+    blocks = [found[1] for name in state if (found := re.search(r"\blayer3\.(\d+)\.", name))]
+    count = sum(blocks.count(number) > 3 for number in set(blocks))
+    depths = {stages[2]: depth for depth, stages in models.STAGES.items()}
+    if count not in depths:
+        known = ", ".join(f"{depth} ({blocks})" for blocks, depth in depths.items())
+        raise UserError(f"{source}: its third stage has {count} blocks; depths that can be converted: {known}")
+    return depths[count]
 
 
 def _tensors(options: dict[str, Any], family: int) -> list[_Tensor]:
@@ -279,7 +326,7 @@ def _tensors(options: dict[str, Any], family: int) -> list[_Tensor]:
     try:
         _, variables = models.abstract_variables(options)
         stages = models.STAGES[options["depth"]]
-    except (TypeError, KeyError, ValueError) as error:
+    except (TypeError, KeyError, ValueError, ArithmeticError) as error:
         raise UserError(f"the file's notes describe a model that this version cannot make ({error})") from error
     blocks = [f"layer{stage + 1}.{block}" for stage, count in enumerate(stages) for block in range(count)]
     return [_tensor(path, leaf.shape, blocks, family) for path, leaf in checkpoint_lib.flatten(variables).items()]
@@ -311,39 +358,27 @@ def _check(
         raise UserError(report(title, problems))
 
 
-def _labels(num_classes: int, notes: dict[str, Any], label_names: str) -> Labels:
+def _labels(notes: dict[str, Any], label_names: str) -> Labels:
     if label_names:
-        labels = read_labels(pathlib.Path(label_names).expanduser())
-    elif notes:
-        labels = checkpoint_lib.labels_of(notes)
-    else:
-        labels = MA52
-    if len(labels.names) != num_classes:
-        raise UserError(
-            f"the classifier has {num_classes} classes, but {label_names or 'MA-52'} has {len(labels.names)}: "
-            "name a file with an '<id><TAB><name>' line for each of them with --label_names"
-        )
-    return labels
+        return read_labels(pathlib.Path(label_names).expanduser())
+    return checkpoint_lib.labels_of(notes) if notes else MA52
 
 
-def _known_config(options: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a foreign model's config: the network and the frames that it takes, as released."""
+def _known_config(options: dict[str, Any], **view: int) -> dict[str, Any]:
+    """What is known of the config of a model that comes from a file: the network, and how its frames are cut."""
     network = {name: value for name, value in options.items() if name not in ("num_classes", "embedding_dim")}
-    return {
-        "model": network | {"embedding": options["embedding_dim"] > 0},
-        "data": {"short_side": 256, "crop_size": 224},
-    }
+    return {"model": network | {"embedding": options.get("embedding_dim", 0) > 0}, "data": view}
 
 
 def _save(out: pathlib.Path, variables: PyTree, metadata: dict[str, Any]) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
+        with contextlib.closing(checkpoint_lib.Checkpoints(out)) as checkpoints:
+            if any(checkpoints.step(kind) is not None for kind in checkpoint_lib.KINDS):
+                raise UserError(f"{out} holds a checkpoint already; name another folder")
+            checkpoints.save("best", 0, {"model": jax.tree.map(jnp.asarray, variables)}, metadata)
     except OSError as error:
-        raise UserError(f"{out} cannot be made ({error.strerror}); name another folder") from error
-    with contextlib.closing(checkpoint_lib.Checkpoints(out)) as checkpoints:
-        if any(checkpoints.step(kind) is not None for kind in checkpoint_lib.KINDS):
-            raise UserError(f"{out} holds a checkpoint already; name another folder")
-        checkpoints.save("best", 0, {"model": jax.tree.map(jnp.asarray, variables)}, metadata)
+        raise UserError(f"{out} cannot be written ({error.strerror or error}); name another folder") from error
 
 
 def _sha256(path: pathlib.Path) -> str:
@@ -351,12 +386,24 @@ def _sha256(path: pathlib.Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _summary(out: str, source: dict[str, Any], num_fresh: int) -> str:
-    unused = [f"{count} unused left out: {title}" for title, count in source["unused"].items()]
-    fresh = [f"{num_fresh} fresh, which the file does not have"] if num_fresh else []
-    use = f"--config.init_from={out}" if num_fresh else f"--mode=evaluate --workdir {out}, or --config.init_from={out}"
-    counts = "\n  ".join([f"{source['tensors']} tensors taken", *unused, *fresh])
-    return f"{out}: {source['holds']}\n  {counts}\nUse it with python -m manet_jax.main --config configs/ma52.py {use}"
+def _summary(out: str, metadata: dict[str, Any]) -> str:
+    source, options, fresh = metadata["source"], metadata["model"], len(metadata["fresh"])
+    parts = {"squeeze-and-excitation": options.get("se", True), "joint embedding": options.get("embedding_dim", 0)}
+    network = [f"depth {options.get('depth', 50)}", f"{options['num_classes']} classes"]
+    network += [part if there else f"no {part}" for part, there in parts.items()]
+    assumed = (
+        f"{options.get('num_segments', 8)} frames, {'with' if options.get('shift', True) else 'no'} temporal shift"
+    )
+    lines = [
+        f"{out}: {source['holds']}",
+        f"{source['tensors']} tensors taken: {', '.join(network)}; {assumed}",
+        *(f"{count} unused left out: {title}" for title, count in source["unused"].items()),
+    ]
+    if fresh:
+        lines.append(f"{fresh} variables are fresh, random: train from it with --config.init_from={out}")
+    else:
+        lines.append(f"use it with load_model, --mode=evaluate --workdir {out} or --config.init_from={out}")
+    return "\n  ".join(lines)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -369,16 +416,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("source", help="a .pth or .safetensors file; with --to_pytorch a workdir")
     parser.add_argument("out", help="a new workdir; with --to_pytorch a .safetensors file")
     parser.add_argument("--to_pytorch", action="store_true", help="write a workdir's model with the release's names")
-    parser.add_argument("--checkpoint", default="best", choices=checkpoint_lib.KINDS, help="which, for --to_pytorch")
+    parser.add_argument("--checkpoint", choices=checkpoint_lib.KINDS, help="which to write (default: best)")
     parser.add_argument("--label_names", default="", help="the classes, if not MA-52's: '<id><TAB><name>' a line")
     arguments = parser.parse_args(argv)
+    if arguments.to_pytorch and arguments.label_names:
+        parser.error("--label_names has no use with --to_pytorch: a workdir knows its classes")
+    if arguments.checkpoint and not arguments.to_pytorch:
+        parser.error("--checkpoint is for --to_pytorch only")
     try:
         if arguments.to_pytorch:
-            count = to_pytorch(arguments.source, arguments.out, arguments.checkpoint)
-            print(f"{arguments.out}: {count} tensors; load it with strict=False, it has no action_p2_*")
+            count = to_pytorch(arguments.source, arguments.out, arguments.checkpoint or "best")
+            print(f"{arguments.out}: {count} tensors with the release's names, without its unused action_p2_*")
         else:
-            metadata = convert(arguments.source, arguments.out, arguments.label_names)
-            print(_summary(arguments.out, metadata["source"], len(metadata["fresh"])))
+            print(_summary(arguments.out, convert(arguments.source, arguments.out, arguments.label_names)))
     except UserError as error:
         print(f"manet_jax: {error}", file=sys.stderr)
         return 2

@@ -164,10 +164,14 @@ def train_and_evaluate(
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir: {workdir} cannot be made ({error.strerror}); name another folder") from error
-    run, state = _prepare(config)
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(checkpoint_lib.Checkpoints(workdir)))
-        state = _start(checkpoints, state, run, workdir)
+        _check_start(checkpoints, config.init_from, workdir)
+        run, state = _prepare(config)
+        if checkpoints.step("latest") is not None:
+            state = _restore(checkpoints, state, run.metadata, workdir)
+        elif config.init_from:
+            state = _initialize(state, run, config.init_from)
         start, total = int(state.step), run.lengths.total
         size = models.count_parameters(state.params)
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
@@ -317,20 +321,24 @@ def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
     return {name: trees[name] for name in names}
 
 
-def _start(checkpoints: checkpoint_lib.Checkpoints, state: TrainState, run: _Run, workdir: pathlib.Path) -> TrainState:
-    """Returns the state to go on from, made of a fresh one; updates what the run knows of itself."""
+def _check_start(checkpoints: checkpoint_lib.Checkpoints, init_from: str, workdir: pathlib.Path) -> None:
+    """Checks what a run starts from, before the data take their time."""
     if checkpoints.step("latest") is not None:
-        return _restore(checkpoints, state, run.metadata, workdir)
+        return
     if checkpoints.step("best") is not None and "source" in checkpoints.metadata("best"):
         raise UserError(
             f"--workdir: {workdir} holds weights that manet_jax.pretrained converted; train in another folder, from "
             f"them with --config.init_from={workdir}"
         )
-    init_from = run.metadata["config"]["init_from"]
-    if not init_from:
-        return state
+    if init_from:
+        checkpoint_lib.check_source(init_from)
+
+
+def _initialize(state: TrainState, run: _Run, init_from: str) -> TrainState:
+    """Returns a fresh state with another checkpoint's weights; the run notes where they come from."""
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    variables, origin = checkpoint_lib.initialize(variables, init_from, parallel.replicated(run.mesh))
+    labels = checkpoint_lib.labels_of(run.metadata)
+    variables, origin = checkpoint_lib.initialize(variables, init_from, labels, parallel.replicated(run.mesh))
     run.metadata["initialized_from"] = origin
     return dataclasses.replace(state, **variables)
 

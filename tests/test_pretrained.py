@@ -20,7 +20,7 @@ from tfds_ma52.labels import MA52
 
 OPTIONS = {"num_classes": 52, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4, "shift_div": 4}
 METADATA = {
-    "config": {"model": {"num_segments": 4}, "data": {"short_side": 40, "crop_size": 32}, "seed": 3},
+    "config": {"data": {"short_side": 40, "crop_size": 32, "manual_dir": "/home/me/secret"}, "seed": 3},
     "labels": dataclasses.asdict(MA52),
     "versions": {},
 }
@@ -64,10 +64,14 @@ def test_to_pytorch_and_back_is_bit_identical(tmp_path, changed):
     for path, value in variables.items():
         np.testing.assert_array_equal(back[path], value)
     assert metadata["model"] == OPTIONS | changed
-    assert metadata["config"] == METADATA["config"]
+    # Of the config the network and the frames, and no path of the machine that it was trained on.
+    assert metadata["config"]["data"] == {"short_side": 40, "crop_size": 32}
+    assert metadata["config"]["model"]["num_segments"] == 4
+    assert "secret" not in json.dumps(metadata)
     assert metadata["labels"]["names"] == list(MA52.names)
     assert metadata["fresh"] == []
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["m.safetensors"]
+    assert (tmp_path / "out" / "m.safetensors").stat().st_mode & 0o044 == 0o044
 
 
 def test_the_release_to_us_and_back_is_bit_identical(tmp_path, capsys):
@@ -76,7 +80,12 @@ def test_the_release_to_us_and_back_is_bit_identical(tmp_path, capsys):
     safetensors.numpy.save_file({f"module.{name}": value for name, value in source.items()}, tmp_path / "m.safetensors")
     assert pretrained.main([str(tmp_path / "m.safetensors"), str(tmp_path / "run")]) == 0
     printed = capsys.readouterr().out
-    for line in ("303 tensors taken", "48 unused left out: action_p2_*", "53 unused left out: num_batches_tracked"):
+    network = "depth 50, 52 classes, squeeze-and-excitation, joint embedding; 8 frames, with temporal shift"
+    for line in (
+        f"303 tensors taken: {network}",
+        "48 unused left out: action_p2_*",
+        "53 unused left out: num_batches_tracked",
+    ):
         assert line in printed
     pretrained.to_pytorch(tmp_path / "run", tmp_path / "back.safetensors")
     back = safetensors.numpy.load_file(tmp_path / "back.safetensors")
@@ -115,7 +124,7 @@ def test_all_that_is_wrong_with_a_file_is_named_at_once(tmp_path, capsys):
     assert pretrained.main([str(tmp_path / "bad.safetensors"), str(tmp_path / "out")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
-        f"manet_jax: {tmp_path}/bad.safetensors is not quite the released MANet: 5 problems",
+        f"manet_jax: {tmp_path}/bad.safetensors is not quite a MANet of this project: 5 problems",
         "  unknown: backbone.layer1.0.conv2.conv.wieght [8, 8, 3, 3]",
         "  missing: backbone.layer1.0.conv2.conv.weight [8, 8, 3, 3]",
         "  missing: backbone.layer3.0.conv1.bn.running_var [32]",
@@ -170,15 +179,29 @@ def test_the_names_of_resnet_50_are_torchvisions():
     assert len(shapes) == 320
 
 
+@pytest.fixture
+def convert_names(monkeypatch, tmp_path):
+    """Converts a state dict of so many tensors that only their names and shapes can be real; returns what was saved."""
+
+    def convert(state, label_names=""):
+        saved = {}
+        monkeypatch.setattr(pretrained, "read_state_dict", lambda path: (state, {}))
+        monkeypatch.setattr(pretrained, "_sha256", lambda path: "0")
+        monkeypatch.setattr(pretrained, "_save", lambda out, variables, metadata: saved.update(variables))
+        monkeypatch.setattr(models, "create_variables", lambda options, seed: models.abstract_variables(options)[1])
+        metadata = pretrained.convert("resnet.pth", tmp_path / "out", label_names)
+        return checkpoint.flatten(saved), metadata
+
+    return convert
+
+
 @pytest.mark.parametrize(("layers", "depth"), [((3, 4, 6, 3), 50), ((3, 4, 23, 3), 101)])
-def test_torchvisions_resnets_fit(monkeypatch, tmp_path, layers, depth):
-    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in torchvision_names(layers).items()}
-    monkeypatch.setattr(pretrained, "read_state_dict", lambda path: (state, {}))
-    saved = {}
-    monkeypatch.setattr(pretrained, "_sha256", lambda path: "0")
-    monkeypatch.setattr(pretrained, "_save", lambda out, variables, metadata: saved.update(variables))
-    monkeypatch.setattr(models, "create_variables", lambda options, seed: models.abstract_variables(options)[1])
-    metadata = pretrained.convert("resnet.pth", tmp_path)
+def test_torchvisions_resnets_fit(convert_names, layers, depth):
+    # Each tensor holds a number of its own, by which it is found again.
+    shapes = torchvision_names(layers)
+    number = {name: i for i, name in enumerate(shapes)}
+    state = {name: np.broadcast_to(np.float32(number[name]), shape) for name, shape in shapes.items()}
+    saved, metadata = convert_names(state)
     assert metadata["model"]["depth"] == depth
     assert metadata["source"]["holds"] == "a torchvision ResNet"
     assert metadata["source"]["tensors"] == 5 * (sum(layers) * 3 + 5)  # convolutions, each with a BatchNorm
@@ -186,8 +209,59 @@ def test_torchvisions_resnets_fit(monkeypatch, tmp_path, layers, depth):
     kinds = {re.sub(r"\d+\.", "", path) for path in metadata["fresh"]}
     head = {f"params.{layer}.{kind}" for layer in HEAD for kind in ("kernel", "bias")}
     assert kinds == head | {"params.blocks.se.squeeze.kernel", "params.blocks.se.excite.kernel"}
-    fresh = {path for path, leaf in checkpoint.flatten(saved).items() if isinstance(leaf, jax.ShapeDtypeStruct)}
-    assert fresh == set(metadata["fresh"])
+    assert {path for path, leaf in saved.items() if isinstance(leaf, jax.ShapeDtypeStruct)} == set(metadata["fresh"])
+
+    # The blocks in order, by their names there; their parts by hand.
+    blocks = [f"layer{stage}.{i}" for stage, count in enumerate(layers, 1) for i in range(count)]
+    places = {"stem.": "", **{f"blocks.{i}.": f"{block}." for i, block in enumerate(blocks)}}
+    parts = {"conv1.conv": "conv1", "conv2.conv": "conv2", "conv3.conv": "conv3", "shortcut.conv": "downsample.0"}
+    parts |= {"conv1.bn": "bn1", "conv2.bn": "bn2", "conv3.bn": "bn3", "shortcut.bn": "downsample.1"}
+    stem = {"conv": "conv1", "bn": "bn1"}
+    names = {"params": {"kernel": "weight", "scale": "weight", "bias": "bias"}}
+    names["batch_stats"] = {"mean": "running_mean", "var": "running_var"}
+    found = 0
+    for place, theirs in places.items():
+        for part, module in (stem if place == "stem." else parts).items():
+            for tree, kinds in names.items():
+                for kind, name in kinds.items():
+                    path = f"{tree}.{place}{part}.{kind}"
+                    if path in saved:
+                        assert (np.asarray(saved[path]) == number[f"{theirs}{module}.{name}"]).all(), path
+                        found += 1
+    assert found == metadata["source"]["tensors"]
+
+
+def test_a_resnets_fresh_classifier_is_for_the_classes_that_are_named(convert_names, tmp_path):
+    (tmp_path / "names.txt").write_text("0\tnodding\n1\twaving\n2\ttiptoe\n")
+    shapes = torchvision_names((3, 4, 6, 3))
+    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in shapes.items()}
+    saved, metadata = convert_names(state, str(tmp_path / "names.txt"))
+    assert saved["params.classifier.kernel"].shape == (2048, 3)
+    assert metadata["labels"]["names"] == ("nodding", "waving", "tiptoe")
+
+
+def test_a_resnet_of_another_depth_is_one_sentence(convert_names):
+    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in torchvision_names((3, 8, 36, 3)).items()}
+    with pytest.raises(UserError, match=r"third stage has 36 blocks; depths that can be converted: .*50 \(6\), 101"):
+        convert_names(state)
+
+
+def test_a_released_file_with_other_classes_needs_their_names(convert_names):
+    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in inputs.SHAPES.items()}
+    for name in ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias"):
+        state[name] = state[name][:10]
+    with pytest.raises(UserError, match="the classifier has 10 classes, but MA-52 has 52: name a file"):
+        convert_names(state)
+
+
+@pytest.mark.parametrize("lost", [".fcce.", "cls_head.fc_emb"])
+def test_a_released_file_that_lost_a_whole_part_is_not_taken_for_another_model(convert_names, lost):
+    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in inputs.SHAPES.items() if lost not in name}
+    with pytest.raises(UserError, match="is not quite the released MANet") as error:
+        convert_names(state)
+    missing = [name for name in inputs.SHAPES if lost in name]
+    assert all(f"missing: {name} " in str(error.value) for name in missing)
+    assert str(error.value).count("\n") == len(missing)
 
 
 HEAD = ("classifier", "embedding_in", "embedding_out")
@@ -207,11 +281,20 @@ def small_config(small_folder):
 
 
 def test_a_run_starts_from_a_checkpoint_except_for_a_head_of_another_size(tmp_path, small_config, monkeypatch):
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
     options = OPTIONS | {"num_classes": 52, "embedding_dim": 50}  # the data has 3 classes, its vectors 50 dimensions
     theirs = checkpoint.flatten(save_checkpoint(tmp_path / "source", options))
     small_config.init_from = str(tmp_path / "source")
     small_config.optimizer.learning_rate = 0.0
-    train.train_and_evaluate(small_config, tmp_path / "run")
+    small_config.num_epochs = 2.0  # one step each
+    record = train._record
+    monkeypatch.setattr(
+        train, "_record", lambda scores, step, *rest: (stop if step == 2 else record)(scores, step, *rest)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        train.train_and_evaluate(small_config, tmp_path / "run")
     ours, metadata = variables_of(tmp_path / "run")
     for path, value in ours.items():
         if path.startswith("params."):
@@ -226,8 +309,11 @@ def test_a_run_starts_from_a_checkpoint_except_for_a_head_of_another_size(tmp_pa
     }
     # It goes on without the folder that it started from, and keeps on saying where it came from.
     (tmp_path / "source").rename(tmp_path / "gone")
+    monkeypatch.setattr(train, "_record", record)
     train.train_and_evaluate(small_config, tmp_path / "run")
-    assert variables_of(tmp_path / "run")[1]["initialized_from"] == metadata["initialized_from"]
+    resumed = manet_jax.load_model(tmp_path / "run", "latest").metadata
+    assert resumed["step"] == 2
+    assert resumed["initialized_from"] == metadata["initialized_from"]
 
 
 def test_weights_that_a_checkpoint_has_fresh_itself_are_not_taken(tmp_path):
@@ -238,12 +324,39 @@ def test_weights_that_a_checkpoint_has_fresh_itself_are_not_taken(tmp_path):
     checkpoints.close()
     ours = random_variables(OPTIONS, seed=1)
     sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    result, origin = checkpoint.initialize(ours, tmp_path / "imagenet", sharding)
+    result, origin = checkpoint.initialize(ours, tmp_path / "imagenet", MA52, sharding)
     theirs, ours = checkpoint.flatten(theirs), checkpoint.flatten(ours)
     for path, value in checkpoint.flatten(result).items():
         np.testing.assert_array_equal(value, (ours if path in fresh else theirs)[path])
     assert origin["fresh"] == ["blocks.se.excite", "classifier"]
     assert origin["unused"] == []
+
+
+def test_the_classifier_of_other_classes_is_not_taken_even_if_their_number_is_the_same(tmp_path):
+    theirs = checkpoint.flatten(save_checkpoint(tmp_path / "source"))
+    ours = random_variables(OPTIONS, seed=1)
+    others = dataclasses.replace(MA52, names=MA52.names[::-1])
+    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    result, origin = checkpoint.initialize(ours, tmp_path / "source", others, sharding)
+    for path, value in checkpoint.flatten(result).items():
+        mine = path.startswith("params.classifier.")
+        np.testing.assert_array_equal(value, checkpoint.flatten(ours)[path] if mine else theirs[path])
+    assert origin["fresh"] == origin["unused"] == ["classifier"]
+    # Downloads of MA-52 spell a few names differently.
+    spelt = dataclasses.replace(MA52, names=("Shaking  body", *MA52.names[1:]))
+    _, origin = checkpoint.initialize(ours, tmp_path / "source", spelt, sharding)
+    assert origin["fresh"] == []
+
+
+def test_variables_that_were_never_trained_are_said_to_be(tmp_path, caplog):
+    checkpoints = checkpoint.Checkpoints(tmp_path / "imagenet")
+    metadata = METADATA | {"model": OPTIONS, "fresh": ["params.classifier.bias"]}
+    checkpoints.save("best", 0, {"model": random_variables(OPTIONS)}, metadata)
+    checkpoints.close()
+    manet_jax.load_model(tmp_path / "imagenet")
+    assert "imagenet has 1 variables that were never trained, only drawn" in caplog.text
+    pretrained.to_pytorch(tmp_path / "imagenet", tmp_path / "m.safetensors")
+    assert pretrained.convert(tmp_path / "m.safetensors", tmp_path / "back")["fresh"] == ["params.classifier.bias"]
 
 
 @pytest.mark.parametrize("changed", [{"depth": 50}, {"width": 16}])
@@ -253,17 +366,21 @@ def test_a_network_of_another_size_cannot_be_started_from(tmp_path, changed):
         checkpoint.initialize(
             models.abstract_variables(OPTIONS | changed)[1],
             tmp_path / "source",
+            MA52,
             jax.sharding.SingleDeviceSharding(jax.devices()[0]),
         )
 
 
 def test_wrong_places_to_start_from(tmp_path, small_config):
     small_config.init_from = str(tmp_path / "none")
-    with pytest.raises(UserError, match=r"none/checkpoints/best holds no checkpoint"):
+    small_config.data.manual_dir = str(tmp_path / "no data")  # the start is checked before the data
+    with pytest.raises(UserError, match=r"config.init_from: .*none/checkpoints/best holds no checkpoint: name the"):
         train.train_and_evaluate(small_config, tmp_path / "run")
     (tmp_path / "resnet.pth").write_bytes(b"")
     small_config.init_from = str(tmp_path / "resnet.pth")
-    with pytest.raises(UserError, match=r"resnet.pth is a file: convert it with python -m manet_jax.pretrained"):
+    with pytest.raises(
+        UserError, match=r"config.init_from: .*resnet.pth is a file; convert it with python -m manet_jax.pretrained"
+    ):
         train.train_and_evaluate(small_config, tmp_path / "run")
 
 
@@ -273,8 +390,6 @@ def test_converted_weights_are_evaluated_and_never_trained_over(tmp_path, small_
     names.write_text("0\tnodding\n1\twaving\n2\ttiptoe\n")
     save_checkpoint(tmp_path / "run", options)
     pretrained.to_pytorch(tmp_path / "run", tmp_path / "m.safetensors")
-    with pytest.raises(UserError, match="the classifier has 3 classes, but MA-52 has 52: name a file"):
-        pretrained._labels(3, {}, "")
     pretrained.convert(tmp_path / "m.safetensors", tmp_path / "converted", str(names))
     with pytest.raises(UserError, match=r"do not know where data lie: add --config configs/ma52.py"):
         evaluate.evaluate_checkpoint(None, tmp_path / "converted", "best")
@@ -285,6 +400,9 @@ def test_converted_weights_are_evaluated_and_never_trained_over(tmp_path, small_
         train.train_and_evaluate(small_config, tmp_path / "converted")
     with pytest.raises(UserError, match="holds a checkpoint already; name another folder"):
         pretrained.convert(tmp_path / "m.safetensors", tmp_path / "converted", str(names))
+
+
+NAMES = {"names": ["a", "b"], "group_names": ["a", "b"], "groups": [0, 1]}
 
 
 def write(path, content):
@@ -298,6 +416,7 @@ def write(path, content):
         (lambda d: d / "none.pth", r"there is no file .*none.pth"),
         (lambda d: write(d / "a.safetensors", b"hello"), r"a.safetensors is not a whole .safetensors file \("),
         (lambda d: write(d / "a.safetensors", b""), r"a.safetensors is not a whole .safetensors file \("),
+        (lambda d: d, r"is a folder: name a file, or add --to_pytorch"),
     ],
 )
 def test_files_that_cannot_be_read_are_one_sentence(tmp_path, make, message):
@@ -323,7 +442,7 @@ def test_files_that_cannot_be_read_are_one_sentence(tmp_path, make, message):
         ({"backbone.a": np.ones(2, np.float32)}, {"manet_jax": '{"model": 1}'}, "notes in its metadata are not those"),
         (
             {"backbone.a": np.ones(2, np.float32)},
-            {"manet_jax": json.dumps({"model": {"depht": 50}, "labels": {}, "config": {}})},
+            {"manet_jax": json.dumps({"model": {"depht": 50}, "labels": NAMES, "config": {}, "fresh": []})},
             "describe a model that this version cannot make",
         ),
     ],
@@ -363,5 +482,39 @@ def test_only_safetensors_are_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"m.safetensors cannot be written"):
         pretrained.to_pytorch(tmp_path / "run", tmp_path / "file" / "m.safetensors")
+    (tmp_path / "mine.safetensors").write_text("precious")
+    with pytest.raises(UserError, match=r"mine.safetensors exists already"):
+        pretrained.to_pytorch(tmp_path / "run", tmp_path / "mine.safetensors")
+    assert (tmp_path / "mine.safetensors").read_text() == "precious"
+    with pytest.raises(UserError, match="the name of what to write is empty"):
+        pretrained.to_pytorch(tmp_path / "run", "")
+    assert not list(tmp_path.rglob("*.partial"))
     with pytest.raises(UserError, match="holds no checkpoint"):
         pretrained.to_pytorch(tmp_path / "run", tmp_path / "m.safetensors", "latest")
+
+
+def test_checkpoints_that_cannot_be_written_are_one_sentence(tmp_path):
+    state, notes = small_state(tmp_path)
+    safetensors.numpy.save_file(state, tmp_path / "m.safetensors", notes)
+    for name in ("", "run/checkpoints/best/7/model/_METADATA"):
+        with pytest.raises(UserError, match=r"empty|exists already"):
+            pretrained.convert(tmp_path / "m.safetensors", name and tmp_path / name)
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "checkpoints").write_text("")
+    with pytest.raises(UserError, match=r"blocked cannot be written \(.*\); name another folder"):
+        pretrained.convert(tmp_path / "m.safetensors", tmp_path / "blocked")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--to_pytorch", "--label_names=x"], "--label_names has no use with --to_pytorch"),
+        (["--checkpoint=latest"], "--checkpoint is for --to_pytorch only"),
+        (["--checkpoint=oldest"], "invalid choice"),
+    ],
+)
+def test_flags_that_would_be_ignored_are_refused(capsys, flags, message):
+    with pytest.raises(SystemExit) as stop:
+        pretrained.main(["a", "b", *flags])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

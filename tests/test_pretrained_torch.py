@@ -60,6 +60,13 @@ def test_forms_of_state_dicts(tmp_path, zipped, outer, prefix):
     assert state["layer1.0.conv1.weight"].tolist() == [0, 1, 2, 3]
 
 
+def test_parameters_and_sparse_tensors(tmp_path):
+    dense = torch.tensor([[0.0, 2.0], [0.0, 0.0]])
+    torch.save({"a": torch.nn.Parameter(dense), "b": dense.to_sparse()}, tmp_path / "a.pth")
+    state, _ = pretrained.read_state_dict(tmp_path / "a.pth")
+    assert state["a"].tolist() == state["b"].tolist() == dense.tolist()
+
+
 @pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
 def test_scores_of_numpy_1_and_2_are_no_obstacle(tmp_path, module):
     content = {"state_dict": {"a": torch.zeros(1)}, "meta": {"best": np.float64(0.5), "epoch": np.int64(3)}}
@@ -84,7 +91,7 @@ def test_nothing_in_a_file_is_ever_run(tmp_path, zipped):
     torch.save(
         {"state_dict": {}, "meta": Bomb(tmp_path / "ran")}, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped
     )
-    with pytest.raises(UserError, match=r"a.pth is not a plain file of PyTorch weights \(.*\); nothing of it was run"):
+    with pytest.raises(UserError, match=r"a.pth is not a plain file of PyTorch weights: it holds a posix.mkdir"):
         pretrained.read_state_dict(tmp_path / "a.pth")
     assert not (tmp_path / "ran").exists()
     (tmp_path / "b.pth").write_bytes(pickle.dumps(Bomb(tmp_path / "ran"), protocol=2))
@@ -111,7 +118,9 @@ def make_zip(path: pathlib.Path):
         (cut, "is not a plain file of PyTorch weights"),
         (make_zip, "is not a plain file of PyTorch weights"),
         (lambda path: torch.save([1, 2], path), "holds a list, not a dict of tensors"),
-        (lambda path: torch.save({"epoch": 3}, path), "holds things that are no tensors: epoch"),
+        (lambda path: torch.save({"epoch": 3}, path), "holds things that are no tensors of real numbers: epoch"),
+        (lambda path: torch.save({"a": torch.zeros(2, dtype=torch.complex64)}, path), "no tensors of real numbers: a"),
+        (lambda path: torch.save({"meta": {"a": np.zeros(3)}}, path), r"it holds a numpy.*; nothing of it was run"),
         (lambda path: torch.save({}, path), "its names: none at all"),
     ],
 )

@@ -203,7 +203,7 @@ def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
 
 @pytest.mark.parametrize("kind", ["best", "latest"])
 def test_a_workdir_without_checkpoints_is_named(tmp_path, kind):
-    with pytest.raises(UserError, match=f"checkpoints/{kind} holds no checkpoint: train first"):
+    with pytest.raises(UserError, match=f"checkpoints/{kind} holds no checkpoint: name the workdir of a"):
         manet_jax.load_model(tmp_path, kind)
     with pytest.raises(UserError, match="there is no checkpoint kind 'newest'; choose one of best, latest"):
         manet_jax.load_model(tmp_path, "newest")

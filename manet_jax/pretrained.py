@@ -242,7 +242,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError as error:
         raise UserError(
-            f"{path} needs PyTorch to be read: pip install 'manet_jax[convert]' (or pip install torch), "
+            f"{path} needs PyTorch to be read: pip install -e '.[convert]' (or pip install torch), "
             "or save the weights as .safetensors"
         ) from error
     # mmcv notes the best score beside the weights as a NumPy number: NumPy 1 and 2 have two names for what makes it.

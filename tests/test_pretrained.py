@@ -472,7 +472,7 @@ def test_without_torch_a_pth_says_what_to_install(tmp_path, monkeypatch, capsys)
     (tmp_path / "m.pth").write_bytes(b"anything")
     assert pretrained.main([str(tmp_path / "m.pth"), str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "pip install 'manet_jax[convert]'" in line
+    assert "pip install -e '.[convert]' (or pip install torch)" in line
 
 
 def test_only_safetensors_are_written(tmp_path):

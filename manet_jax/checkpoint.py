@@ -119,14 +119,14 @@ def _without_warnings():
 
 
 def read_model(
-    workdir: str | pathlib.Path, kind: str, sharding: jax.sharding.Sharding
+    workdir: str | pathlib.Path, kind: str, sharding: jax.sharding.Sharding | None = None
 ) -> tuple[nnx.GraphDef, dict[str, PyTree], dict[str, Any]]:
     """Reads the model of a checkpoint.
 
     Args:
       workdir: of a run.
       kind: "best" or "latest".
-      sharding: where to place the variables.
+      sharding: where to place the variables; None is this process's first device.
 
     Returns:
       The model's structure, its variables (`models.split_variables`), and what the checkpoint says of itself, with its
@@ -135,6 +135,7 @@ def read_model(
     Raises:
       UserError: there is no such checkpoint.
     """
+    sharding = sharding or jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     with contextlib.closing(_open_to_read(workdir, kind)) as checkpoints:
         metadata = checkpoints.metadata(kind) | {"step": checkpoints.step(kind)}
         if metadata.get("fresh"):
@@ -167,7 +168,10 @@ def check_source(workdir: str | pathlib.Path) -> None:
 
 
 def initialize(
-    variables: dict[str, PyTree], workdir: str | pathlib.Path, labels: Labels, sharding: jax.sharding.Sharding
+    variables: dict[str, PyTree],
+    workdir: str | pathlib.Path,
+    labels: Labels,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Replaces the fresh variables of a model by those of the same name and shape in the best checkpoint of a workdir.
 
@@ -177,7 +181,7 @@ def initialize(
       variables: as `models.split_variables` has them.
       workdir: of a run, or of weights that `manet_jax.pretrained` converted.
       labels: the classes that the model is for.
-      sharding: where to place the variables.
+      sharding: see `read_model`.
 
     Returns:
       The variables, and which checkpoint they come from, with the modules that stayed `fresh` in whole or part and
@@ -227,11 +231,7 @@ def flatten(variables: PyTree) -> dict[str, Any]:
 
 def replace(variables: PyTree, values: dict[str, Any]) -> PyTree:
     """Nested dicts with some of their leaves, named as by `flatten`, replaced."""
-
-    def leaf(path, old):
-        return values.get(jax.tree_util.keystr(path, simple=True, separator="."), old)
-
-    return jax.tree_util.tree_map_with_path(leaf, variables)
+    return jax.tree.unflatten(jax.tree.structure(variables), (flatten(variables) | values).values())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -272,7 +272,6 @@ def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedM
     Raises:
       UserError: there is no such checkpoint.
     """
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    graphdef, variables, metadata = read_model(workdir, checkpoint, sharding)
+    graphdef, variables, metadata = read_model(workdir, checkpoint)
     model = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
     return LoadedModel(model, labels_of(metadata), metadata["config"], metadata)

@@ -158,8 +158,7 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, kind: str =
     out = _new_path(out)
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: only .safetensors files are written; give it that ending")
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    _, variables, metadata = checkpoint_lib.read_model(workdir, kind, sharding)
+    _, variables, metadata = checkpoint_lib.read_model(workdir, kind)
     state = to_state_dict(variables, metadata["model"])
     # Of the config only what the model needs: the rest holds paths of this machine.
     view = {name: metadata["config"]["data"][name] for name in ("short_side", "crop_size")}
@@ -295,7 +294,7 @@ def _model_options(state: Mapping[str, np.ndarray], family: int, source: pathlib
     # The released blocks' unused layers tell a MANet even where others are missing.
     whole = family == _TORCHVISION or any(".action_p2_" in name for name in state)
     has_embedding = whole or any(name.startswith("cls_head.fc_emb") for name in state)
-    options = {
+    return {
         "num_classes": rows("cls_head.fc_cls", len(MA52.names)),
         "embedding_dim": rows("cls_head.fc_emb_t", rows("cls_head.fc_emb", 300)) if has_embedding else 0,
         "depth": _depth(state, source),
@@ -307,7 +306,6 @@ def _model_options(state: Mapping[str, np.ndarray], family: int, source: pathlib
         "dropout": 0.5,
         "dtype": "float32",
     }
-    return options
 
 
 def _depth(state: Mapping[str, np.ndarray], source: pathlib.Path) -> int:

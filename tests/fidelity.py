@@ -54,7 +54,7 @@ def released_model():
         source, out = pathlib.Path(folder, "manet.safetensors"), pathlib.Path(folder, "run")
         safetensors.numpy.save_file(inputs.weights(0), source)
         pretrained.convert(source, out)
-        return checkpoint.read_model(out, "best", jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+        return checkpoint.read_model(out, "best")
 
 
 @functools.partial(jax.jit, static_argnums=0)

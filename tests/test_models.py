@@ -26,7 +26,7 @@ def tiny(**options):
     """The structure and the fresh variables of a small model."""
     options = OPTIONS | options
     graphdef, _ = models.abstract_variables(options)
-    return graphdef, jax.jit(lambda: models.split_variables(models.MANet(**options, rngs=nnx.Rngs(0)))[1])()
+    return graphdef, models.create_variables(options, seed=0)
 
 
 def visible(graphdef, variables):

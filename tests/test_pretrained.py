@@ -41,8 +41,7 @@ def save_checkpoint(workdir, options=OPTIONS, seed=0):
 
 
 def variables_of(workdir):
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    _, variables, metadata = checkpoint.read_model(workdir, "best", sharding)
+    _, variables, metadata = checkpoint.read_model(workdir, "best")
     return checkpoint.flatten(variables), metadata
 
 
@@ -323,8 +322,7 @@ def test_weights_that_a_checkpoint_has_fresh_itself_are_not_taken(tmp_path):
     checkpoints.save("best", 0, {"model": theirs}, METADATA | {"model": OPTIONS, "fresh": fresh})
     checkpoints.close()
     ours = random_variables(OPTIONS, seed=1)
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    result, origin = checkpoint.initialize(ours, tmp_path / "imagenet", MA52, sharding)
+    result, origin = checkpoint.initialize(ours, tmp_path / "imagenet", MA52)
     theirs, ours = checkpoint.flatten(theirs), checkpoint.flatten(ours)
     for path, value in checkpoint.flatten(result).items():
         np.testing.assert_array_equal(value, (ours if path in fresh else theirs)[path])
@@ -336,15 +334,14 @@ def test_the_classifier_of_other_classes_is_not_taken_even_if_their_number_is_th
     theirs = checkpoint.flatten(save_checkpoint(tmp_path / "source"))
     ours = random_variables(OPTIONS, seed=1)
     others = dataclasses.replace(MA52, names=MA52.names[::-1])
-    sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    result, origin = checkpoint.initialize(ours, tmp_path / "source", others, sharding)
+    result, origin = checkpoint.initialize(ours, tmp_path / "source", others)
     for path, value in checkpoint.flatten(result).items():
         mine = path.startswith("params.classifier.")
         np.testing.assert_array_equal(value, checkpoint.flatten(ours)[path] if mine else theirs[path])
     assert origin["fresh"] == origin["unused"] == ["classifier"]
     # Downloads of MA-52 spell a few names differently.
     spelt = dataclasses.replace(MA52, names=("Shaking  body", *MA52.names[1:]))
-    _, origin = checkpoint.initialize(ours, tmp_path / "source", spelt, sharding)
+    _, origin = checkpoint.initialize(ours, tmp_path / "source", spelt)
     assert origin["fresh"] == []
 
 
@@ -363,12 +360,7 @@ def test_variables_that_were_never_trained_are_said_to_be(tmp_path, caplog):
 def test_a_network_of_another_size_cannot_be_started_from(tmp_path, changed):
     save_checkpoint(tmp_path / "source")
     with pytest.raises(UserError, match=r"network of another size; set config.model to its {'depth': 14, 'width': 8}"):
-        checkpoint.initialize(
-            models.abstract_variables(OPTIONS | changed)[1],
-            tmp_path / "source",
-            MA52,
-            jax.sharding.SingleDeviceSharding(jax.devices()[0]),
-        )
+        checkpoint.initialize(models.abstract_variables(OPTIONS | changed)[1], tmp_path / "source", MA52)
 
 
 def test_wrong_places_to_start_from(tmp_path, small_config):

@@ -60,13 +60,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.short_side = 256  # pixels of the frames' shorter side before cropping
     config.data.crop_size = 224  # pixels of the network's input
     config.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # sides of training crops, as shares of the short side
+    config.data.crop_middle = False  # training crops lie in the middle crop_size pixels, and scales are shares of that
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
-    # Clips that tfds_ma52.synthetic makes in manual_dir if it is missing; 0 a class: none, the data are real.
+    # Clips that tfds_ma52.synthetic makes in manual_dir if it is missing.
     config.data.synthetic = ml_collections.ConfigDict()
-    config.data.synthetic.train_per_class = 0
-    config.data.synthetic.val_per_class = 0
-    config.data.synthetic.short_side = 128
+    config.data.synthetic.size = 0.0  # their number as a share of MA-52's; 0: none, the data are real
+    config.data.synthetic.subjects = "shared"  # between train and val, as in MA-52, or "disjoint"
+    config.data.synthetic.short_side = 256  # pixels
     config.data.synthetic.seed = 0
 
     # Evaluation: middle frames and centre crop; the best checkpoint is the one with the highest F1 mean.

@@ -8,6 +8,7 @@ import ml_collections
 import numpy as np
 
 from manet_jax import models, optimizers, parallel
+from tfds_ma52 import synthetic
 from tfds_ma52.errors import UserError
 from tfds_ma52.folder import report
 from tfds_ma52.labels import Labels
@@ -74,6 +75,11 @@ def check(config: ml_collections.ConfigDict) -> None:
     scales = config.data.crop_scales
     if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
         problems.append(f"data.crop_scales is {scales}; each must be a number in 0..1, above 0")
+    if config.data.synthetic.size:
+        try:
+            synthetic.check_settings(**config.data.synthetic.to_dict())
+        except UserError as error:
+            problems.append(f"data.synthetic.{str(error).removesuffix('.')}")
     if config.data.crop_size > config.data.short_side:
         problems.append(
             f"data.crop_size is {config.data.crop_size}, more than data.short_side {config.data.short_side}: lower it"

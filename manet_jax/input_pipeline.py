@@ -69,13 +69,13 @@ def open_dataset(
       video_folder: where a split's clips lie in `manual_dir`; "" looks for the usual places.
       list_file: where a split's list lies; "" looks for the usual places.
       allow_damaged: how many damaged clips a build may leave out.
-      synthetic_clips: arguments of `tfds_ma52.synthetic.write_synthetic`, which makes `manual_dir` if they ask for
-        training clips.
+      synthetic_clips: arguments of `tfds_ma52.synthetic.write_synthetic`, which makes `manual_dir` if their `size` is
+        not 0.
 
     Raises:
       UserError: data are missing, damaged, or of another set than the built one.
     """
-    if synthetic_clips["train_per_class"]:
+    if synthetic_clips["size"]:
         synthetic.write_synthetic(pathlib.Path(manual_dir).expanduser(), **synthetic_clips)
     builder = ma52_dataset_builder.build(
         manual_dir,
@@ -103,6 +103,7 @@ def train_batches(
     num_segments: int,
     short_side: int,
     crop_scales: Sequence[float],
+    crop_middle: bool,
     crop_size: int,
     seed: int,
     start_step: int = 0,
@@ -124,7 +125,8 @@ def train_batches(
       batch_size: clips a batch, over all processes.
       num_segments: frames a clip.
       short_side: pixels of the frames' shorter side before cropping.
-      crop_scales: see `preprocess.random_crop`.
+      crop_scales: see `preprocess.train_clip`.
+      crop_middle: see `preprocess.train_clip`.
       crop_size: pixels of the crop's sides.
       seed: draws order, frames, crops and flips.
       start_step: the first batch to return.
@@ -135,7 +137,8 @@ def train_batches(
     """
 
     def load(example: dict, rng: np.random.Generator) -> dict:
-        view = {"num_segments": num_segments, "short_side": short_side, "crop_scales": crop_scales, "size": crop_size}
+        crops = {"crop_scales": crop_scales, "crop_middle": crop_middle, "size": crop_size}
+        view = {"num_segments": num_segments, "short_side": short_side, **crops}
         return _example(example, _decode(preprocess.train_clip, example, rng=rng, **view))
 
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)

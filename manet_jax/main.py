@@ -70,7 +70,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
             f"--config {' '.join(files)} cannot be loaded ({text}); start in the project's folder"
         ) from error
     except (flags.Error, TypeError, ValueError) as error:
-        raise UserError(str(error)) from error
+        # An error of a config file itself comes with its stack trace, the message last.
+        raise UserError(str(error).strip().rpartition("\n")[2].removeprefix("ValueError: ")) from error
     return rest
 
 

@@ -128,6 +128,7 @@ def train_clip(
     num_segments: int,
     short_side: int,
     crop_scales: Sequence[float],
+    crop_middle: bool,
     size: int,
 ) -> UInt8[np.ndarray, "t size size 3"]:
     """Decodes one random training view of a video.
@@ -138,6 +139,7 @@ def train_clip(
       num_segments: frames to take.
       short_side: pixels of the frames' shorter side before cropping.
       crop_scales: see `random_crop`.
+      crop_middle: whether the crop is cut from the middle `size` pixels, what `middle_clip` shows, or the whole frame.
       size: pixels of the crop's sides.
 
     Raises:
@@ -145,7 +147,10 @@ def train_clip(
     """
     video = open_video(content)
     frames = decode_frames(video, sample_segments(rng, len(video), num_segments))
-    frames = random_crop(rng, resize_short_side(frames, short_side), crop_scales, size)
+    frames = resize_short_side(frames, short_side)
+    if crop_middle:
+        frames = center_crop(frames, size)
+    frames = random_crop(rng, frames, crop_scales, size)
     return np.ascontiguousarray(flip(frames) if rng.random() < 0.5 else frames)
 
 

@@ -264,6 +264,7 @@ def _train_batches(config: ml_collections.ConfigDict, run: _Run, start: int) -> 
         seed=config.seed,
         start_step=start,
         crop_scales=tuple(config.data.crop_scales),
+        crop_middle=config.data.crop_middle,
         **configuration.view_arguments(config),
         **configuration.reading_arguments(config),
     )

@@ -63,6 +63,7 @@ def test_options_follow_labels_and_vectors():
         ("data.crop_size", 300, "config.data.crop_size is 300, more than data.short_side 256: lower it"),
         ("model.width", 4, "config.model.shift_div is 8: with width 4 no channel moves"),
         ("data.crop_scales", (1.0, 1.2), "config.data.crop_scales is (1.0, 1.2); each must be a number in 0..1"),
+        ("data.synthetic.size", -1.0, "config.data.synthetic.size is -1.0; give a number above 0, up to 100"),
         ("data.crop_scales", (), "config.data.crop_scales is (); each must be a number in 0..1"),
     ],
 )

@@ -8,7 +8,7 @@ from tfds_ma52 import ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
 VIEW = {"num_segments": 4, "short_side": 40, "crop_size": 32}
-TRAIN = VIEW | {"crop_scales": (1.0, 0.75), "seed": 0}
+TRAIN = VIEW | {"crop_scales": (1.0, 0.75), "crop_middle": False, "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,7 @@ def test_open_dataset_makes_builds_and_reads(tmp_path):
         "video_folder": "",
         "list_file": "",
         "allow_damaged": 0,
-        "synthetic_clips": {"train_per_class": 1, "val_per_class": 1, "short_side": 32, "seed": 0},
+        "synthetic_clips": {"size": 1e-6, "subjects": "shared", "short_side": 32, "seed": 0},
     }
     dataset = input_pipeline.open_dataset(**arguments)
     assert dataset.labels.names[9] == "nodding"

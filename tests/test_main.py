@@ -141,6 +141,7 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
             "--config: there is no file configs/none.py; those of the project",
         ),
         (["--config=configs/no such.py"], "--config: there is no file configs/no such.py; those of the project"),
+        (["--config=configs/ablation.py:x"], "configs/ablation.py has no arm 'x'; name one of single_frame, tsn, tsm,"),
         (["--config.seed=-1"], "config.seed is -1; the least is 0"),
         (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
     ],
@@ -164,7 +165,7 @@ def test_a_config_that_cannot_be_loaded_is_named(tmp_path):
 
 
 def test_the_first_run_in_small(tmp_path):
-    fields = {"data.synthetic.train_per_class": 1, "data.synthetic.val_per_class": 1, "data.synthetic.short_side": 48}
+    fields = {"data.synthetic.size": 1e-6, "data.synthetic.short_side": 48}
     fields |= {"num_epochs": 1.0, "batch_size": 26, "eval.batch_size": 26, "data.builder_config": "original"}
     config = "configs/ma52_synthetic.py"
     result = run(command(tmp_path / "run", tmp_path / "data", config=config, **fields))

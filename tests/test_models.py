@@ -91,6 +91,19 @@ def test_squeeze_excite_by_hand():
     np.testing.assert_allclose(se(jnp.array(x)), x * gates[:, None, None, :], rtol=1e-6)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (6, 5), (1, 1)])
+def test_max_pool_has_xlas_gradient(size):
+    rng = np.random.default_rng(0)
+    # Few different values, so that most windows hold their largest one several times.
+    x = jnp.asarray(rng.integers(-2, 3, (3, *size, 4)), jnp.float32)
+    xlas = functools.partial(nnx.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    expected, expected_vjp = jax.vjp(xlas, x)
+    pooled, vjp = jax.vjp(models.max_pool, x)
+    np.testing.assert_array_equal(pooled, expected)
+    gradient = jnp.asarray(rng.integers(1, 100, pooled.shape), jnp.float32)
+    np.testing.assert_array_equal(vjp(gradient)[0], expected_vjp(gradient)[0])
+
+
 def test_batch_norm_has_pytorchs_statistics():
     bn = models.BatchNorm(3)
     bn.scale[...], bn.bias[...] = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0, 2.0])

@@ -7,6 +7,7 @@ import pytest
 from conftest import write_clip
 
 from manet_jax import preprocess
+from tfds_ma52.synthetic import writer
 
 
 def rng(seed=0):
@@ -118,11 +119,34 @@ def test_views_of_a_video(tmp_path):
     frames = preprocess.decode_frames(video, np.array([3, 11, 18, 26]))  # floor(7.5 i + 3.75)
     np.testing.assert_array_equal(view, preprocess.center_crop(preprocess.resize_short_side(frames, 40), 32))
 
-    views = [preprocess.train_clip(rng(seed), content, crop_scales=(1.0, 0.75), **options) for seed in (0, 0, 1)]
+    options |= {"crop_scales": (1.0, 0.75), "crop_middle": False}
+    views = [preprocess.train_clip(rng(seed), content, **options) for seed in (0, 0, 1)]
     assert views[0].shape == (4, 32, 32, 3)
     assert views[0].flags.c_contiguous
     np.testing.assert_array_equal(views[0], views[1])
     assert (views[0] != views[2]).any()
+
+
+def test_crops_of_the_middle_show_nothing_that_a_test_view_does_not(tmp_path):
+    # A ramp from left to right, so that a pixel's brightness says where it was.
+    ramp = np.broadcast_to(4 * np.arange(48, dtype=np.uint8)[:, None], (8, 64, 48, 3))
+    writer.encode(tmp_path / "ramp.mp4", ramp)
+    content = (tmp_path / "ramp.mp4").read_bytes()
+    options = {"num_segments": 4, "short_side": 48, "size": 32}
+    assert preprocess.middle_clip(content, **options).min() > 28  # from column 8
+
+    def views(**crops):
+        return np.stack([preprocess.train_clip(rng(seed), content, **crops, **options) for seed in range(40)])
+
+    middle = views(crop_scales=(1.0, 0.5), crop_middle=True)
+    assert 28 < middle.min() < 36
+    assert 152 < middle.max() < 164
+    spans = np.ptp(middle[:, 0, 0, :, 0].astype(int), axis=1)
+    assert spans.min() < 70
+    assert spans.max() > 115
+    frame = views(crop_scales=(1.0, 0.5), crop_middle=False)
+    assert frame.min() < 8
+    assert frame.max() > 180
 
 
 @pytest.mark.parametrize("width", [16, 24, 32, 48, 64, 96, 100, 144, 308])

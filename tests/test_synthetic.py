@@ -1,16 +1,20 @@
 import dataclasses
 import shutil
+import sys
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
+from manet_jax import ablation
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES, read_labels
 from tfds_ma52.synthetic import figure, motions, skeleton, write_synthetic, writer
 from tfds_ma52.synthetic.__main__ import main
 
-SETTINGS = {"train_per_class": 1, "val_per_class": 0, "test_per_class": 0, "short_side": 64, "seed": 3, "version": 1}
+TINY = 1e-6  # one clip of each class in every split
+SETTINGS = {"size": TINY, "subjects": "disjoint", "test": False, "short_side": 64, "seed": 3, "version": 1}
 HANDS = ("palm", "touch", "tip 1", "tip 2", "wrist")
 
 
@@ -44,7 +48,7 @@ def decode(path):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("synthetic") / "set"
-    arguments = ["--train_per_class=1", "--val_per_class=1", "--test_per_class=1", "--short_side=32", "--processes=2"]
+    arguments = [f"--size={TINY}", "--subjects=disjoint", "--test", "--short_side=40", "--processes=2"]
     assert main([str(root), *arguments]) == 0
     return root
 
@@ -72,10 +76,34 @@ def test_layout(folder):
     assert len(subjects["train"]) > 20
 
 
-def test_subjects_of_the_anonymous_split_are_disjoint_too():
-    clips = writer.plan_clips(SETTINGS | {"train_per_class": 9, "val_per_class": 9, "test_per_class": 9})
-    subjects = [{clip.subject for clip in clips if clip.split == split} for split in ("train", "val", "test")]
-    assert sum(map(len, subjects)) == len(set.union(*subjects)) > 150
+def subjects_of(clips):
+    return [{clip.subject for clip in clips if clip.split == split} for split in ("train", "val", "test")]
+
+
+def test_subjects_are_disjoint_or_shared_as_in_ma52():
+    settings = SETTINGS | {"size": 0.05, "test": True}
+    disjoint = subjects_of(writer.plan_clips(settings))
+    assert sum(map(len, disjoint)) == len(set.union(*disjoint)) > 150
+    train, val, test = subjects_of(writer.plan_clips(settings | {"size": 1.0, "subjects": "shared"}))
+    assert train == val
+    assert (len(train), len(test)) == (186, 205)
+
+
+def test_class_counts_are_ma52s_times_one_number():
+    clips = writer.plan_clips(SETTINGS | {"size": 1, "test": True})
+    counts = {split: np.bincount([c.class_id for c in clips if c.split == split]) for split in ("train", "val", "test")}
+    assert [sum(each) for each in counts.values()] == [11250, 5586, 5586]
+    # From the table of the annotation lists: nodding, covering face, turning around.
+    assert [counts[split][name_id("nodding")] for split in counts] == [1283, 641, 2565 - 1283 - 641]
+    assert [counts[split][name_id("covering face")] for split in counts] == [6, 2, 2]
+    assert [counts[split][name_id("turning around")] for split in counts] == [9, 3, 3]
+    bounds = np.searchsorted(np.cumsum([5, 6, 13, 8, 6, 10, 4]), np.arange(52), side="right")
+    assert np.bincount(bounds, counts["train"]).tolist() == [644, 4473, 2626, 1441, 317, 719, 1030]
+    assert np.bincount(bounds, counts["val"]).tolist() == [315, 2233, 1304, 717, 152, 353, 512]
+
+    small = np.bincount([c.class_id for c in writer.plan_clips(SETTINGS | {"size": 0.1}) if c.split == "train"])
+    assert small[name_id("nodding")] == 128
+    assert small[name_id("covering face")] == 1
 
 
 def test_label_name_file_has_crlf(folder):
@@ -91,7 +119,7 @@ def test_clips_decode(folder):
         codec, rate, frames = decode(path)
         assert (codec, rate) == ("h264", 30.0)
         assert 45 <= len(frames) <= 75
-        assert frames.shape[1:] == (32, 32, 3)
+        assert frames.shape[1:] == (48, 40, 3)
         assert frames.std(axis=(1, 2)).min() > 5
         lengths.add(len(frames))
     assert len(lengths) > 5
@@ -131,18 +159,16 @@ def test_whole_figure_is_in_the_frame():
     for seed in range(60):
         rng = np.random.default_rng(seed)
         points = pose(9, seed)
-        pixels, _ = figure._Camera(figure.draw_scene(rng), 128, 128).project(
+        pixels, _ = figure._Camera(figure.draw_scene(rng), 308, 256).project(
             stack(points, ["crown", "left toe", "right toe"])
         )
-        outside += bool(np.any(pixels < 0) or np.any(pixels > (128, 128)))
-        assert np.ptp(pixels[..., 1]) > 0.6 * 128
-    assert outside <= 1
+        # Inside the released test crop, the middle 224 x 224.
+        outside += bool(np.any(pixels < (16, 42)) or np.any(pixels > (240, 266)))
+        assert np.ptp(pixels[..., 1]) > 0.6 * 256
+    assert outside <= 6  # of 60; somewhat taller people lose some hair or a toe
 
 
-@pytest.mark.parametrize(
-    ("forwards", "backwards"),
-    [("spread legs", "closing legs"), ("stretching feet", "retracting feet"), ("tilting head", "head up")],
-)
+@pytest.mark.parametrize(("forwards", "backwards"), ablation.REVERSED_PAIRS)
 def test_pairs_differ_only_in_the_direction_of_time(forwards, backwards):
     for seed in range(5):
         first, second = pose(name_id(forwards), seed), pose(name_id(backwards), seed)
@@ -165,7 +191,7 @@ def test_pairs_go_the_way_their_names_say():
         assert max(change("stretching feet", seed, toe, "pelvis", 2) for toe in feet) > 0.1
         assert min(change("retracting feet", seed, toe, "pelvis", 2) for toe in feet) < -0.1
         assert change("head up", seed, "nose", "head", 1) > 0.02
-        assert change("tilting head", seed, "nose", "head", 1) < -0.02
+        assert change("bowing head", seed, "nose", "head", 1) < -0.02
 
 
 def relative(points, name, origin):
@@ -202,14 +228,14 @@ def test_effector_moves_by_more_than_idle_sway(class_id, monkeypatch):
 # Where the hand ends up, within so many metres, for places that a point of the figure marks.
 TARGETS = {
     "touching nose": ("nose", 0.03),
-    "pushing glasses": ("bridge", 0.06),
+    "pushing glasses": ("lens", 0.06),
     "rubbing eyes": ("eye", 0.06),
     "touching ears": ("ear", 0.04),
     "covering mouth": ("mouth", 0.06),
     "scratching or touching face": ("mouth", 0.08),
-    "scratching or touching forehead": ("brow inner", 0.08),
+    "scratching or touching forehead": ("brow", 0.08),
     "playing or tidying hair": ("crown", 0.10),
-    "scratching or touching hindbrain": ("nape", 0.12),
+    "scratching or touching hindbrain": ("head", 0.16),
     "scratching or touching neck": ("neck", 0.12),
     "scratching or touching shoulder": ("shoulder", 0.08),
     "touching legs": ("knee", 0.10),
@@ -221,12 +247,81 @@ TARGETS = {
 def test_hand_reaches_its_target(name):
     target, limit = TARGETS[name]
     for seed in range(4):
-        points = pose(name_id(name), seed)
+        points = pose(name_id(name), seed, hold="")
         marks = [points[mark] for mark in (target, f"left {target}", f"right {target}") if mark in points]
         hands = stack(points, [f"{side} {part}" for side in ("left", "right") for part in HANDS])
         distance = np.min([np.linalg.norm(hands - mark[:, None], axis=-1).min(axis=1) for mark in marks], axis=0)
         assert distance.min() < limit
         assert distance[0] > distance.min() + 0.05
+
+
+# What a class's name says: a point, against which other one, along which axis (x to the person's left, y up, z
+# forwards), and whether it goes there once, there and back, or to and fro.
+X, Y, Z = range(3)
+# The left limb acts, the others rest on the thighs and the floor.
+CALM = {"hold": "", "crossed": False, "side": 1, "both": False, "returns": False, "frames": 70}
+WAYS = {
+    "shaking body": ("chest", "pelvis", X, "to and fro"),
+    "sitting straightly": ("chest", "pelvis", Y, "up"),
+    "shrugging": ("left shoulder", "chest", Y, "up and down"),
+    "rising up": ("pelvis", "left toe", Y, "up"),
+    "bowing head": ("nose", "head", Y, "down"),
+    "head up": ("nose", "head", Y, "up"),
+    "tilting head": ("crown", "head", X, "aside"),
+    "turning head": ("nose", "head", X, "aside"),
+    "nodding": ("nose", "head", Y, "to and fro"),
+    "shaking head": ("nose", "head", X, "to and fro"),
+    "stretching arms": ("left wrist", "left shoulder", Z, "forwards"),
+    "retracting arms": ("left wrist", "left shoulder", Z, "forwards and back"),
+    "waving": ("left wrist", "left elbow", X, "to and fro"),
+    "rubbing hands": ("left wrist", "right wrist", Z, "to and fro"),
+    "patting legs": ("left touch", "left knee", Y, "to and fro"),
+    "scratching legs": ("left touch", "left knee", Z, "to and fro"),
+    "shaking legs": ("left heel", "left toe", Y, "to and fro"),
+    "tiptoe": ("left heel", "left toe", Y, "up"),
+}
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_the_part_moves_as_the_name_says(name):
+    point, origin, axis, way = WAYS[name]
+    for seed in range(3):
+        curve = relative(pose(name_id(name), seed, **CALM), point, origin)[:, axis]
+        assert np.ptp(curve) > 0.01
+        share = (curve - curve.min()) / np.ptp(curve)
+        changes = np.count_nonzero(np.diff(share[np.abs(share - 0.5) > 0.2] > 0.5))
+        if way == "to and fro":
+            assert changes >= 2
+            assert np.abs(np.diff(curve[10:])).sum() > 2.5 * np.ptp(curve)
+        else:
+            assert changes == (2 if "and" in way else 1)
+            farthest = curve[np.abs(curve - curve[0]).argmax()]
+            assert way == "aside" or (farthest > curve[0]) == (way != "down")
+
+
+def test_where_hands_end_without_a_mark():
+    for seed in range(3):
+        ends = {
+            name: {point: way[np.linalg.norm(way - way[0], axis=-1).argmax()] for point, way in reached.items()}
+            for name in MA52_NAMES
+            for points in [pose(name_id(name), seed, **CALM)]
+            for reached in [{point: relative(points, point, "chest") for point in ("left touch", "right touch")}]
+        }
+        chest, back = ends["scratching or touching chest"], ends["scratching or touching back"]
+        assert chest["left touch"][Z] > 0.03
+        assert back["left touch"][Z] < -0.05
+        akimbo = ends["arms akimbo"]
+        assert akimbo["left touch"][X] > 0.1 > -0.1 > akimbo["right touch"][X]
+        assert max(akimbo["left touch"][Y], akimbo["right touch"][Y]) < -0.2
+        crossed = ends["crossing arms"]
+        assert crossed["left touch"][X] < 0 < crossed["right touch"][X]
+        assert abs(ends["covering face"]["left touch"][X]) < 0.1
+        assert ends["covering face"]["right touch"][Y] > 0.1
+        assert ends["waving"]["left touch"][Y] > ends["illustrative gestures"]["left touch"][Y] + 0.1
+        meeting = pose(name_id("putting hands together"), seed, **CALM)
+        between = np.linalg.norm(relative(meeting, "left touch", "right touch"), axis=-1)
+        assert between.min() < 0.06
+        assert between[0] > 0.12
 
 
 def test_limbs_keep_their_lengths():
@@ -261,9 +356,13 @@ def test_classes_start_alike():
     special = {
         name_id(name) for name in ("head up", "closing legs", "retracting feet", "curling legs", "playing objects")
     }
-    starts = [stack(pose(class_id, 2))[0] for class_id in range(52) if class_id not in special]
+
+    def start(class_id):
+        return stack(pose(class_id, 2, hold="", crossed=False))[0]
+
+    starts = [start(class_id) for class_id in range(52) if class_id not in special]
     assert np.ptp(starts, axis=0).max() < 1e-9
-    assert all(np.abs(stack(pose(class_id, 2))[0] - starts[0]).max() > 0.05 for class_id in special)
+    assert all(np.abs(start(class_id) - starts[0]).max() > 0.05 for class_id in special)
 
 
 def test_draws_cover_both_sides_and_all_lengths():
@@ -274,7 +373,7 @@ def test_draws_cover_both_sides_and_all_lengths():
 
 def test_complete_folder_is_left_alone(folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    write_synthetic(folder, train_per_class=1, val_per_class=1, test_per_class=1, short_side=32)
+    write_synthetic(folder, size=TINY, subjects="disjoint", test=True, short_side=40)
     assert "already holds" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
@@ -287,7 +386,7 @@ def test_partial_folder_is_completed(folder, tmp_path):
     content = lost.read_bytes()
     kept.write_bytes(b"finished earlier")
     lost.rename(lost.with_name(lost.name + ".partial"))
-    write_synthetic(root, train_per_class=1, val_per_class=1, test_per_class=1, short_side=32)
+    write_synthetic(root, size=TINY, subjects="disjoint", test=True, short_side=40)
     assert kept.read_bytes() == b"finished earlier"
     assert lost.read_bytes() == content
     assert (root / "label_name.txt").exists()
@@ -296,28 +395,44 @@ def test_partial_folder_is_completed(folder, tmp_path):
 
 def test_other_settings_are_refused(folder, capsys):
     message = (
-        f"{folder} holds a synthetic set with other settings: short_side (32 there, 64 asked for), "
+        f"{folder} holds a synthetic set with other settings: short_side (40 there, 64 asked for), "
         "seed (0 there, 5 asked for); give another folder or the same settings."
     )
     with pytest.raises(UserError) as error:
-        write_synthetic(folder, train_per_class=1, val_per_class=1, test_per_class=1, short_side=64, seed=5)
+        write_synthetic(folder, size=TINY, subjects="disjoint", test=True, short_side=64, seed=5)
     assert str(error.value) == message
     assert main([str(folder), "--seed=5"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"version": 2, "train_per_class": 24}', "was drawn by another version of this program; remove it or give"),
+        ("[1]", "synthetic.json is damaged; remove the folder or give another one."),
+        ("{", "synthetic.json is damaged; remove the folder or give another one."),
+    ],
+)
+def test_a_folder_of_another_version_or_damaged_is_refused(content, message, tmp_path):
+    (tmp_path / "synthetic.json").write_text(content)
+    with pytest.raises(UserError) as error:
+        write_synthetic(tmp_path, size=TINY)
+    assert message in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["synthetic.json"]
+
+
 def test_foreign_folder_is_refused(tmp_path):
     (tmp_path / "train_list_videos.txt").write_text("the user's own")
     with pytest.raises(UserError, match=r"holds files but no synthetic\.json"):
-        write_synthetic(tmp_path, train_per_class=1, val_per_class=0)
+        write_synthetic(tmp_path, size=TINY)
     assert [path.name for path in tmp_path.iterdir()] == ["train_list_videos.txt"]
 
 
 @pytest.mark.parametrize(
     ("option", "word"),
     [
-        ("--train_per_class=0", "train_per_class"),
-        ("--val_per_class=-1", "val_per_class"),
+        ("--size=0", "size"),
+        ("--size=nan", "size"),
         ("--short_side=63", "short_side"),
         ("--short_side=8", "short_side"),
         ("--seed=-1", "seed"),
@@ -334,10 +449,96 @@ def test_bad_options(option, word, tmp_path, capsys):
 
 def test_unknown_options_and_files(tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        main([str(tmp_path), "--train_per_class=many"])
+        main([str(tmp_path), "--size=many"])
     assert stop.value.code == 2
     (tmp_path / "file").write_text("")
     assert main([str(tmp_path / "file")]) == 2
     assert "is a file" in capsys.readouterr().err
     assert main([str(tmp_path / "file" / "below")]) == 2
+    assert "cannot be read or written" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def drawn_person():
+    rng = np.random.default_rng(0)
+    body, looks, scene = skeleton.draw_body(rng), figure.draw_looks(rng, 0), figure.draw_scene(rng)
+    return body, looks, dataclasses.replace(scene, noise=0.0, yaw=0.0, light_from=0.0)
+
+
+def draw(person, points, **scene_changes):
+    body, looks, scene = person
+    scene = dataclasses.replace(scene, **scene_changes)
+    return figure.render(points, body, looks, scene, (308, 256), np.random.default_rng(0))
+
+
+def test_what_is_nearer_hides_what_is_farther(drawn_person):
+    # Seen from the front, a hand that covers the face hides eyes and mouth; one behind the head is hidden itself.
+    body, looks, scene = drawn_person
+    person = (body, dataclasses.replace(looks, long_hair=False, glasses=False), scene)
+
+    rest = dict.fromkeys(motions._REST, 0.0)
+
+    def face(place):
+        points = pose(name_id("nodding"), 1, frames=45, hold=place, crossed=False, rest=rest)
+        pixels, _ = figure._Camera(scene, 308, 256).project(points["nose"][:1])
+        x, y = pixels[0].astype(int)
+        return draw(person, points)[0, y - 8 : y + 14, x - 9 : x + 9].astype(float)
+
+    assert np.abs(face("mouth") - face("")).mean() > 8
+    assert np.abs(face("back of the head") - face("")).mean() < 1
+
+
+def test_light_comes_from_its_side(drawn_person):
+    points = pose(name_id("nodding"), 1, frames=45, hold="")
+    left, right = (draw(drawn_person, points, light_from=side)[0].astype(float) for side in (-1.0, 1.0))
+    difference = (right - left).mean(2)
+    assert difference[:, 160:].mean() > difference[:, :96].mean() + 5
+
+
+def test_a_hand_that_does_not_act_may_lie_anywhere_and_keeps_still():
+    for class_id in (name_id("nodding"), name_id("touching nose")):
+        points = pose(class_id, 1, hold="cheek", side=1, both=False)
+        still = points["right touch"] - points["head"]
+        assert np.linalg.norm(still[0]) < 0.2
+        assert span(still) < 0.05
+        assert np.linalg.norm((points["left touch"] - points["head"])[0]) > 0.3
+
+
+def test_legs_that_do_not_act_may_lie_crossed():
+    crossed = pose(name_id("nodding"), 1, crossed=True, side=1)
+    free = pose(name_id("nodding"), 1, crossed=False, side=1)
+    assert np.abs(crossed["left ankle"] - free["left ankle"]).max() > 0.2
+    acting = [pose(name_id("tiptoe"), 1, crossed=flag) for flag in (True, False)]
+    np.testing.assert_array_equal(acting[0]["left ankle"], acting[1]["left ankle"])
+
+
+def test_preview(tmp_path, capsys):
+    assert main([str(tmp_path / "preview"), "--preview", "--short_side=32"]) == 0
+    gifs = sorted((tmp_path / "preview" / "gifs").iterdir())
+    assert [gif.stem for gif in gifs] == [f"{i:02d}_{name.replace(' ', '_')}" for i, name in enumerate(MA52_NAMES)]
+    with Image.open(gifs[9]) as gif:
+        assert gif.n_frames > 20
+        assert gif.size == (32, 38)
+    with Image.open(tmp_path / "preview" / "contact_sheet.jpg") as sheet:
+        assert sheet.size[0] > 1000
+        assert np.asarray(sheet).std() > 20
+    (tmp_path / "file").write_text("")
+    assert main([str(tmp_path / "file"), "--preview"]) == 2
     assert "cannot write there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--short_side=0", "short_side is 0; give an even number from 32 to 2160."),
+        ("--seed=-1", "seed is -1; give 0 or more."),
+        ("--size=0.5", "--preview takes no --size: it draws one clip of each class"),
+        ("--test", "--preview takes no --test: it draws one clip of each class"),
+    ],
+)
+def test_bad_options_of_a_preview(option, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        sys.exit(main([str(tmp_path / "preview"), "--preview", option]))
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "preview").exists()

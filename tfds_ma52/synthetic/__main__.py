@@ -5,7 +5,8 @@ import pathlib
 import sys
 
 from tfds_ma52.errors import UserError
-from tfds_ma52.synthetic.writer import write_synthetic
+from tfds_ma52.synthetic.preview import write_preview
+from tfds_ma52.synthetic.writer import SUBJECTS, write_synthetic
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -24,17 +25,24 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("dir", type=pathlib.Path, help="the folder to write; made where it does not exist")
-    parser.add_argument("--train_per_class", type=int, default=14, help="train clips of each of the 52 classes")
-    parser.add_argument("--val_per_class", type=int, default=5, help="val clips of each class")
-    parser.add_argument(
-        "--test_per_class", type=int, default=0, help="test clips of each class; 0 leaves the split out"
-    )
-    parser.add_argument("--short_side", type=int, default=128, help="height and width of the frames in pixels, even")
+    parser.add_argument("--size", type=float, default=0.1, help="clips as a share of MA-52's 11,250 + 5,586")
+    parser.add_argument("--subjects", choices=SUBJECTS, default="shared", help="whether train and val share people")
+    parser.add_argument("--test", action="store_true", help="write a test split too, its labels hidden")
+    parser.add_argument("--short_side", type=int, default=256, help="width of the portrait frames in pixels, even")
     parser.add_argument("--seed", type=int, default=0, help="fixes everything: the same seed gives the same clips")
-    parser.add_argument("--processes", type=int, default=0, help="processes to encode with; 0 takes all cores")
+    parser.add_argument("--processes", type=int, default=0, help="processes to draw with; 0 takes all cores")
+    parser.add_argument(
+        "--preview", action="store_true", help="write a contact sheet and a GIF of each class instead of clips"
+    )
     options = vars(parser.parse_args(arguments))
+    for name in ("size", "subjects", "test", "processes"):
+        if options["preview"] and options[name] != parser.get_default(name):
+            parser.error(f"--preview takes no --{name}: it draws one clip of each class")
     try:
-        write_synthetic(options.pop("dir"), **options)
+        if options.pop("preview"):
+            write_preview(options["dir"], short_side=options["short_side"], seed=options["seed"])
+        else:
+            write_synthetic(options.pop("dir"), **options)
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

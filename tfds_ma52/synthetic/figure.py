@@ -1,20 +1,27 @@
-"""Draws the figure of `skeleton.py`: looks, camera, shaded limbs painted from back to front."""
+"""Draws the figure of `skeleton.py`: shaded polygons in perspective, painted from back to front."""
 
 import colorsys
 import dataclasses
-import functools
+import math
 
 import cv2
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
+from tfds_ma52.labels import MA52_NAMES
+from tfds_ma52.synthetic import mesh
+from tfds_ma52.synthetic.mesh import Mesh
 from tfds_ma52.synthetic.motions import Number
 from tfds_ma52.synthetic.skeleton import FINGERS, Body
 
-_OVERSAMPLING = 2  # drawn this much larger, then averaged down
+# Drawn larger by a whole number, at least twice as large and this many pixels wide, then averaged down: hands and
+# fingers are seen in the smallest frames too.
+_DRAWN_WIDTH = 192
 _SHIFT = 3  # fractional bits of OpenCV's coordinates
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 9)[:-1]), np.sin(np.linspace(0, 2 * np.pi, 9)[:-1])], axis=1)
+_DOT = 0.5  # square pixels, twice the area of the smallest face that is drawn
+_FRAMED = 1.62  # metres that a frame of zoom 1 is wide
 
+_PUSHING_GLASSES = MA52_NAMES.index("pushing glasses")
 Color = tuple[Number, Number, Number]  # red, green, blue, 0..255
 
 
@@ -34,7 +41,23 @@ class Looks:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Camera, light and room of one clip; lengths in metres, angles in degrees."""
+    """Camera, light and room of one clip; lengths in metres, angles in degrees.
+
+    Attributes:
+      yaw: from where the camera looks, 0 from the front.
+      height: of the camera.
+      distance: of the camera from the figure.
+      aim: what lies in the middle of the frame, metres to the person's left and above the floor.
+      zoom: size of the figure in the frame.
+      light: brightness.
+      light_from: where the light comes from, -1 the frame's left to 1 its right.
+      wall: colours of wall, floor, stool and of what hangs on the wall.
+      floor: see `wall`.
+      stool: see `wall`.
+      picture: see `wall`.
+      picture_at: left, bottom, width and height of what hangs on the wall.
+      noise: standard deviation of the sensor's noise, grey levels.
+    """
 
     yaw: float
     height: float
@@ -46,12 +69,13 @@ class Scene:
     wall: Color
     floor: Color
     stool: Color
-    wall_line: float
+    picture: Color
+    picture_at: tuple[float, float, float, float]
     noise: float
 
 
-def draw_looks(rng: np.random.Generator) -> Looks:
-    """Draws one person's looks."""
+def draw_looks(rng: np.random.Generator, class_id: int) -> Looks:
+    """Draws one person's looks; who pushes glasses wears some."""
     skins = ((242, 208, 180), (224, 180, 148), (196, 146, 110), (150, 104, 74), (104, 70, 50))
     hairs = ((24, 20, 18), (58, 40, 28), (104, 70, 40), (170, 130, 76), (130, 130, 132), (112, 44, 24))
     skin, other = rng.choice(len(skins), 2)
@@ -64,24 +88,25 @@ def draw_looks(rng: np.random.Generator) -> Looks:
         shoes=_color(rng, 170, 240, 0.3),
         long_sleeves=bool(rng.random() < 0.5),
         long_hair=bool(rng.random() < 0.45),
-        glasses=bool(rng.random() < 0.4),
+        glasses=bool(rng.random() < 0.4) or class_id == _PUSHING_GLASSES,
     )
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
     """Draws one clip's camera, light and room."""
     return Scene(
-        yaw=rng.uniform(-12, 12),
-        height=rng.uniform(1.0, 1.3),
-        distance=rng.uniform(2.6, 3.4),
-        aim=(rng.uniform(-0.03, 0.03), rng.uniform(0.60, 0.64)),
-        zoom=rng.uniform(0.82, 0.9),
-        light=rng.uniform(0.75, 1.15),
+        yaw=rng.uniform(-16, 16),
+        height=rng.uniform(1.0, 1.35),
+        distance=rng.uniform(2.6, 3.6),
+        aim=(rng.uniform(-0.03, 0.03), rng.uniform(0.60, 0.63)),
+        zoom=rng.uniform(0.83, 0.91),
+        light=rng.uniform(0.85, 1.2),
         light_from=rng.uniform(-1, 1),
         wall=_color(rng, 150, 210, 0.1),
         floor=_color(rng, 90, 140, 0.1),
         stool=_color(rng, 40, 90, 0.5),
-        wall_line=rng.uniform(0.3, 1.1),
+        picture=_color(rng, 60, 200, 0.5),
+        picture_at=(rng.uniform(-1.6, 1.0), rng.uniform(0.9, 1.6), rng.uniform(0.3, 0.9), rng.uniform(0.3, 0.9)),
         noise=rng.uniform(1.0, 3.0),
     )
 
@@ -119,20 +144,17 @@ def render(
       RGB frames.
     """
     height, width = size
-    camera = _Camera(scene, height * _OVERSAMPLING, width * _OVERSAMPLING)
-    room = _room(camera, scene, body)
-    names = list(points)
-    pixels, depth = camera.project(np.stack([points[name] for name in names], axis=1))
-    index = {name: i for i, name in enumerate(names)}
-    parts = _parts(index, body, looks)
-    order = np.argsort(-_part_depths(parts, depth, index), axis=1)
-    scale = camera.focal / depth
-    noise = rng.normal(0, scene.noise, (height + 64, width + 64, 3)).astype(np.int16)
-    frames = np.empty((len(pixels), height, width, 3), np.uint8)
-    for t in range(len(pixels)):
+    oversampling = max(2, math.ceil(_DRAWN_WIDTH / width))
+    camera = _Camera(scene, height * oversampling, width * oversampling)
+    room = _room(camera, scene)
+    clip = mesh.join([*_stool(body, scene), *_person(points, body, looks)])
+    polygons, colors, order = _project(clip, camera, scene)
+    noise = np.rint(rng.normal(0, scene.noise, (height + 64, width + 64, 3))).astype(np.int16)
+    frames = np.empty((len(polygons), height, width, 3), np.uint8)
+    for t in range(len(polygons)):
         canvas = room.copy()
-        for k in order[t]:
-            parts[k].paint(canvas, pixels[t], scale[t], scene)
+        for polygon, color in zip(polygons[t, order[t]], colors[t, order[t]].tolist(), strict=True):
+            cv2.fillConvexPoly(canvas, polygon, color, cv2.LINE_8, _SHIFT)
         small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
         y, x = rng.integers(0, 64, 2)
         frames[t] = cv2.add(small, noise[y : y + height, x : x + width], dtype=cv2.CV_8U)
@@ -147,7 +169,7 @@ class _Camera:
         target = np.array((scene.aim[0], scene.aim[1], 0.12))
         self.position = np.array((np.sin(yaw) * scene.distance, scene.height, np.cos(yaw) * scene.distance))
         back = self.position - target
-        self.focal = scene.zoom * height * np.linalg.norm(back) / 1.6
+        self.focal = scene.zoom * width * np.linalg.norm(back) / _FRAMED
         back = back / np.linalg.norm(back)
         right = np.cross((0, 1, 0), back)
         right = right / np.linalg.norm(right)
@@ -155,182 +177,199 @@ class _Camera:
         self.center = np.array((width / 2, height / 2))
         self.height, self.width = height, width
 
-    def project(
-        self, points: Float[np.ndarray, "... 3"]
-    ) -> tuple[Float[np.ndarray, "... 2"], Float[np.ndarray, "..."]]:
+    def project(self, points: Float[np.ndarray, "*n 3"]) -> tuple[Float[np.ndarray, "*n 2"], Float[np.ndarray, "*n"]]:
         """Returns pixels (right, down) and depth in metres."""
         seen = (points - self.position) @ self.axes.T
         depth = np.maximum(seen[..., 2], 0.3)
         return self.center + self.focal * seen[..., :2] / depth[..., None], depth
 
 
-def _room(camera: _Camera, scene: Scene, body: Body) -> UInt8[np.ndarray, "h w 3"]:
-    """The background: wall, floor, stool and its shadow."""
+def _project(
+    clip: Mesh, camera: _Camera, scene: Scene
+) -> tuple[Int[np.ndarray, "t f 4 2"], UInt8[np.ndarray, "t f 3"], list[Int[np.ndarray, " _"]]]:
+    """Returns a mesh's faces in OpenCV's pixels, their shaded colours, and each frame's visible ones, far first."""
+    pixels, depth = camera.project(clip.corners)
+    first, second = pixels[..., 2, :] - pixels[..., 0, :], pixels[..., 3, :] - pixels[..., 1, :]
+    # Twice the area, negative where the face's front is seen; what is smaller than a dot only costs time.
+    facing = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0] < -_DOT
+    normal = np.cross(
+        clip.corners[..., 2, :] - clip.corners[..., 0, :], clip.corners[..., 3, :] - clip.corners[..., 1, :]
+    )
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
+    # From above, from one side, and from the camera's.
+    light = 0.7 * scene.light_from * camera.axes[0] - 0.5 * camera.axes[1] - 0.6 * camera.axes[2]
+    lambert = np.maximum(normal @ (light / np.linalg.norm(light)), 0)
+    tone = scene.light * np.where(clip.flat, 0.95, 0.52 + 0.5 * lambert)
+    colors = np.clip(clip.colors * tone[..., None], 0, 255).astype(np.uint8)
+    distance = depth.mean(-1) - clip.nearer
+    order = [np.flatnonzero(seen)[np.argsort(-far[seen])] for far, seen in zip(distance, facing, strict=True)]
+    return np.rint(pixels * 2**_SHIFT).astype(np.int32), colors, order
+
+
+def _room(camera: _Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
+    """The background: wall, floor, what hangs on the wall, and the shadow on the floor."""
     h, w = camera.height, camera.width
-    behind = camera.project(np.array([[0, 0, -1.0]]))[0][0, 1]
     rows = np.arange(h)[:, None, None]
-    room = np.where(rows < behind, scene.wall, np.array(scene.floor) * (0.8 + 0.3 * rows / h))
+    floor = np.zeros((h, w, 1), np.uint8)
+    _fill(floor, camera, [(-3, 0, -1), (3, 0, -1), (3, 0, 1.8), (-3, 0, 1.8)], (1, 1, 1))
+    room = np.where(floor, np.array(scene.floor) * (0.8 + 0.3 * rows / h), scene.wall).astype(np.float32)
+    left, bottom, width, height = scene.picture_at
+    corners = [(left, bottom), (left + width, bottom), (left + width, bottom + height), (left, bottom + height)]
+    _fill(room, camera, [(x, y, -1.0) for x, y in corners], scene.picture)
+    _fill(room, camera, [(-3, 0, -1), (3, 0, -1), (3, 0.09, -1), (-3, 0.09, -1)], tuple(0.8 * np.array(scene.wall)))
+    around = np.linspace(0, 2 * np.pi, 24)
+    shadow = np.stack([0.34 * np.cos(around), 0 * around, 0.18 + 0.42 * np.sin(around)], axis=1)
+    _fill(room, camera, shadow, tuple(0.62 * np.array(scene.floor)))
+    room = cv2.GaussianBlur(room, (0, 0), w / 300)
     side = 1 + 0.18 * scene.light_from * np.linspace(-1, 1, w)[None, :, None]
-    room = room * side * (1.05 - 0.15 * rows / h) * scene.light
-    room = np.ascontiguousarray(np.clip(np.broadcast_to(room, (h, w, 3)), 0, 255).astype(np.uint8))
-    line = int(camera.project(np.array([[0, scene.wall_line, -1.0]]))[0][0, 1])
-    _line(room, (0, line), (w, line), _lit(scene.wall, 0.85 * scene.light), 2 * w / 128)
-    center, depth = camera.project(np.array([[0, 0, 0.05], [0, body.pelvis_height - 0.1, 0.02]]))
-    radius = 0.21 * camera.focal / depth
-    floor = tuple(float(c) for c in _lit(scene.floor, 0.6 * scene.light))
-    cv2.ellipse(room, _box(center[0], 1.5 * radius[0], 0.55 * radius[0]), floor, -1)
-    for x, z in ((-0.15, 0.12), (0.15, 0.12), (-0.15, -0.12), (0.15, -0.12)):
-        (top, foot), _ = camera.project(np.array([[x, body.pelvis_height - 0.1, z], [1.2 * x, 0, 1.2 * z]]))
-        _line(room, top, foot, _lit(scene.stool, 0.8 * scene.light), 0.035 * camera.focal / depth[1])
-    cv2.ellipse(room, _box(center[1], radius[1], 0.35 * radius[1]), _lit(scene.stool, scene.light), -1, cv2.LINE_AA)
-    return room
+    return np.clip(room * side * (1.05 - 0.15 * rows / h) * scene.light, 0, 255).astype(np.uint8)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Part:
-    """One thing to paint: its points decide how deep it lies, `bias` metres nearer than their mean."""
-
-    points: tuple[str, ...]
-    paint: object
-    bias: float = 0.0
+def _fill(room: np.ndarray, camera: _Camera, points, color: Color) -> None:
+    pixels, _ = camera.project(np.array(points, float))
+    cv2.fillConvexPoly(room, np.rint(pixels * 2**_SHIFT).astype(np.int32), color, cv2.LINE_8, _SHIFT)
 
 
-def _part_depths(parts, depth, index) -> Float[np.ndarray, "t part"]:
-    return np.stack([depth[:, [index[n] for n in p.points]].mean(axis=1) - p.bias for p in parts], axis=1)
-
-
-def _parts(index: dict[str, int], body: Body, looks: Looks) -> list[_Part]:
-    """Lists everything that a figure is painted of."""
-    g = body.girth
-    parts = []
-
-    def limb(start: str, end: str, thick: float, thin: float, color: Color, bias: float = 0.0) -> None:
-        paint = functools.partial(_paint_limb, index[start], index[end], thick, thin, color)
-        parts.append(_Part((start, end), paint, bias))
-
-    sleeve = looks.shirt if looks.long_sleeves else looks.skin
-    for side in ("left", "right"):
-        limb(f"{side} hip", f"{side} knee", 0.082 * g, 0.062 * g, looks.trousers, 0.02)
-        limb(f"{side} knee", f"{side} ankle", 0.060 * g, 0.042 * g, looks.trousers, 0.03)
-        foot = tuple(index[f"{side} {name}"] for name in ("heel", "ankle", "toe"))
-        paint = functools.partial(_paint_foot, *foot, looks.shoes)
-        parts.append(_Part((f"{side} heel", f"{side} toe"), paint, 0.05))
-        limb(f"{side} shoulder", f"{side} elbow", 0.056 * g, 0.045 * g, looks.shirt, 0.06)
-        limb(f"{side} elbow", f"{side} wrist", 0.043 * g, 0.032 * g, sleeve, 0.08)
-        hand = np.array([[index[f"{side} {k} {f}"] for k in ("knuckle", "joint", "tip")] for f in range(FINGERS)])
-        wrist, palm = index[f"{side} wrist"], index[f"{side} palm"]
-        paint = functools.partial(_paint_hand, wrist, palm, hand, body.hand, looks.skin)
-        parts.append(_Part((f"{side} wrist", f"{side} touch", f"{side} touch"), paint, 0.11))
-    trunk = tuple(index[n] for n in ("left shoulder", "right shoulder", "left hip", "right hip", "waist"))
-    parts.append(_Part(("chest", "waist"), functools.partial(_paint_trunk, trunk, g, looks.shirt)))
-    limb("chest", "skull", 0.052 * g, 0.048 * g, tuple(0.88 * np.array(looks.skin)), 0.0)
-    parts.append(_Part(("head",), functools.partial(_paint_head, index, body.head, looks), 0.03))
-    if looks.long_hair:
-        limb("nape", "hair end", 0.108 * body.head / 0.125, 0.07, looks.hair, -0.12)
-    start, end = index["object start"], index["object end"]
-    parts.append(_Part(("object start", "object end"), functools.partial(_paint_object, start, end), 0.13))
+def _stool(body: Body, scene: Scene) -> list[Mesh]:
+    """A round seat on four legs; one frame, for all."""
+    top = body.pelvis_height - 0.09
+    seat = [np.array([[0, y, 0.03]]) for y in (top - 0.04, top)]
+    parts = [mesh.tube(seat, (0.19, 0.19), scene.stool, sides=14, round_ends=False)]
+    for x, z in ((-0.13, -0.10), (0.13, -0.10), (-0.13, 0.15), (0.13, 0.15)):
+        leg = [np.array([[1.25 * x, 0.01, 0.03 + 1.25 * (z - 0.03)]]), np.array([[x, top - 0.03, z]])]
+        parts.append(mesh.tube(leg, (0.014, 0.016), scene.stool, sides=5, round_ends=False))
     return parts
 
 
-def _paint_limb(start, end, thick, thin, color, canvas, pixels, scale, scene) -> None:
-    a, b = pixels[start], pixels[end]
-    _capsule(canvas, a, b, thick * scale[start], thin * scale[end], _lit(color, 0.82 * scene.light))
-    lit = np.array((0.35 * scene.light_from, -0.25))
-    a, b = a + lit * thick * scale[start], b + lit * thin * scale[end]
-    _capsule(canvas, a, b, 0.55 * thick * scale[start], 0.55 * thin * scale[end], _lit(color, scene.light))
+def _person(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]:
+    """Everything that moves."""
+    parts = [_trunk(points, body, looks), *_head(points, body, looks)]
+    for side in ("left", "right"):
+        parts += _leg(points, side, body, looks) + _arm(points, side, body, looks)
+    # Something long between the hands; where a motion has none, its ends coincide and nothing is seen.
+    grip = [points["object start"], points["object end"]]
+    if np.ptp(np.stack(grip), axis=0).max() > 0.01:
+        parts.append(mesh.tube(grip, (0.016, 0.016), (40, 44, 52), sides=6))
+    return parts
 
 
-def _paint_trunk(trunk, girth, color, canvas, pixels, scale, scene) -> None:
-    left, right, left_hip, right_hip, waist = trunk
-    across = pixels[left] - pixels[right]
-    middle = pixels[waist]
-    centers = [pixels[left] - 0.05 * across, pixels[right] + 0.05 * across]
-    centers += [middle + 0.36 * across, middle - 0.36 * across, pixels[left_hip], pixels[right_hip]]
-    radii = np.array((0.062, 0.062, 0.07, 0.07, 0.085, 0.085)) * girth * scale[waist]
-    ring = (np.array(centers)[:, None] + radii[:, None, None] * _CIRCLE).reshape(-1, 2)
-    _polygon(canvas, cv2.convexHull(_fixed(ring)), _lit(color, 0.82 * scene.light))
-    lit = np.array((0.05 * scene.light_from, 0)) * scale[waist]
-    ring = (np.array(centers)[:, None] * 0.72 + 0.28 * middle + radii[:, None, None] * 0.55 * _CIRCLE + lit).reshape(
-        -1, 2
+def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
+    """Elliptic cross-sections from the seat to the neck."""
+    g = body.girth
+    hips = mesh.unit(points["left hip"] - points["right hip"])
+    shoulders = mesh.unit(points["left shoulder"] - points["right shoulder"])
+    lower, upper = points["waist"] - points["pelvis"], points["chest"] - points["waist"]
+    # Along the spine: where, how much of the shoulders' direction, half width, half depth, metres forwards.
+    sections = (
+        (points["pelvis"] - 0.35 * lower, 0.0, 0.10 * g, 0.09 * g, 0.02),
+        (points["pelvis"], 0.0, 0.155 * g, 0.115 * g, 0.02),
+        (points["pelvis"] + 0.55 * lower, 0.2, 0.145 * g, 0.11 * g, 0.015),
+        (points["waist"], 0.5, 0.135 * g, 0.10 * g, 0.01),
+        (points["waist"] + 0.5 * upper, 0.8, body.shoulder - 0.035, 0.11 * g, 0.01),
+        (points["waist"] + 0.8 * upper, 1.0, body.shoulder - 0.015, 0.10 * g, 0.0),
+        (points["chest"] - 0.06 * upper, 1.0, body.shoulder - 0.01, 0.075 * g, 0.0),
+        (points["chest"] + 0.05 * upper, 1.0, 0.10, 0.06, 0.0),
+        (points["chest"] + 0.12 * upper, 1.0, 0.045, 0.045, 0.0),
     )
-    _polygon(canvas, cv2.convexHull(_fixed(ring)), _lit(color, 0.95 * scene.light))
+    centers, rights, fronts = [], [], []
+    for center, share, width, depth, forwards in sections:
+        right = mesh.unit((1 - share) * hips + share * shoulders)
+        front = mesh.unit(np.cross(right, lower + upper))
+        centers.append(center + forwards * front)
+        rights.append(width * right)
+        fronts.append(depth * front)
+    # A shrug lifts the upper sections with the shoulders.
+    lift = 0.5 * (points["left shoulder"] + points["right shoulder"]) - points["chest"]
+    for i in (-3, -2):
+        centers[i] = centers[i] + (lift + 0.035 * mesh.unit(upper)) * 0.7
+    return mesh.loft(centers, rights, fronts, looks.shirt, sides=18)
 
 
-def _paint_foot(heel, ankle, toe, color, canvas, pixels, scale, scene) -> None:
-    _capsule(canvas, pixels[ankle], pixels[toe], 0.042 * scale[ankle], 0.036 * scale[toe], _lit(color, scene.light))
-    _capsule(canvas, pixels[heel], pixels[toe], 0.036 * scale[heel], 0.034 * scale[toe], _lit(color, 0.8 * scene.light))
+def _leg(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> list[Mesh]:
+    g = 0.5 + 0.5 * body.girth
+    hip, knee, ankle = (points[f"{side} {joint}"] for joint in ("hip", "knee", "ankle"))
+    heel, toe = points[f"{side} heel"], points[f"{side} toe"]
+    sole = toe - heel
+    across = mesh.unit(np.cross(sole, ankle - heel + 1e-6))
+    up = mesh.unit(np.cross(across, sole))
+    shares = ((-0.10, 0.020, 0.02), (0.0, 0.033, 0.035), (0.3, 0.038, 0.045), (0.7, 0.043, 0.033))
+    shares += ((0.95, 0.036, 0.02), (1.06, 0.015, 0.01))
+    centers = [heel + share * sole + (0.6 * height - 0.012) * up for share, _, height in shares]
+    rights, fronts = [width * across for _, width, _ in shares], [height * up for *_, height in shares]
+    return [
+        mesh.tube([hip, knee], (0.084 * g, 0.078 * g, 0.069 * g, 0.060 * g), looks.trousers, sides=12),
+        mesh.tube([knee, ankle], (0.058 * g, 0.060 * g, 0.050 * g, 0.040 * g), looks.trousers, sides=10),
+        mesh.loft(centers, rights, fronts, looks.shoes, sides=8),
+    ]
 
 
-def _paint_hand(wrist, palm, hand, size, skin, canvas, pixels, scale, scene) -> None:
-    k = size * scale[palm]
-    corners = pixels[[*hand[1:, 0], wrist]]
-    fingers = list(_fixed(pixels[hand]))
-    # The dark outline first: a hand must stand out against the face.
-    for width, color in ((0.17, _lit(skin, 0.6 * scene.light)), (0.10, _lit(skin, scene.light))):
-        ring = (corners[:, None] + width * k * _CIRCLE).reshape(-1, 2)
-        _polygon(canvas, cv2.convexHull(_fixed(ring)), color)
-        cv2.polylines(canvas, fingers, False, color, max(round(1.2 * width * k), 1), cv2.LINE_AA, _SHIFT)
+def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> list[Mesh]:
+    g, size = body.girth, body.hand
+    shoulder, elbow, wrist = (points[f"{side} {joint}"] for joint in ("shoulder", "elbow", "wrist"))
+    sleeve = looks.shirt if looks.long_sleeves else looks.skin
+    knuckles = [points[f"{side} knuckle {finger}"] for finger in range(FINGERS)]
+    across = mesh.unit(knuckles[1] - knuckles[4])
+    along = 0.5 * (knuckles[2] + knuckles[3]) - wrist
+    out = mesh.unit(np.cross(across, along))
+    shares = ((-0.05, 0.12, 0.10), (0.0, 0.135, 0.11), (0.5, 0.20, 0.095), (0.95, 0.215, 0.08), (1.05, 0.17, 0.04))
+    parts = [
+        mesh.tube([shoulder, elbow], (0.058 * g, 0.053 * g, 0.046 * g), looks.shirt, sides=9),
+        mesh.tube([elbow, wrist], (0.044 * g, 0.043 * g, 0.030 * g), sleeve, sides=8),
+        mesh.loft(
+            [wrist + share * along for share, *_ in shares],
+            [width * size * across for _, width, _ in shares],
+            [height * size * out for *_, height in shares],
+            looks.skin,
+            sides=8,
+        ),
+    ]
+    for finger in range(FINGERS):
+        joint, tip = points[f"{side} joint {finger}"], points[f"{side} tip {finger}"]
+        radius = (0.055 if finger == 0 else 0.048) * size
+        parts.append(mesh.tube([knuckles[finger], joint], (radius, 0.95 * radius), looks.skin, sides=5, nearer=0.002))
+        parts.append(mesh.tube([joint, tip], (0.95 * radius, 0.8 * radius), looks.skin, sides=5, nearer=0.002))
+    return parts
 
 
-def _paint_head(index, size, looks, canvas, pixels, scale, scene) -> None:
-    at = {name: pixels[i] for name, i in index.items()}
-    k = size / 0.125 * scale[index["head"]]
-    skin, hair = _lit(looks.skin, scene.light), _lit(looks.hair, scene.light)
-    dark = _lit(looks.skin, 0.55 * scene.light)
-    up = at["crown"] - at["head"]
-    angle = np.degrees(np.arctan2(up[0], -up[1]))
-    cv2.ellipse(canvas, _box(at["hair"], 0.108 * k, 0.128 * k, angle), hair, -1, cv2.LINE_AA)
-    for side in ("left", "right"):
-        cv2.ellipse(canvas, _box(at[f"{side} ear"], 0.018 * k, 0.03 * k, angle), dark, -1, cv2.LINE_AA)
-    cv2.ellipse(canvas, _box(at["face"], 0.088 * k, 0.108 * k, angle), skin, -1, cv2.LINE_AA)
-    _capsule(canvas, at["left hairline"], at["right hairline"], 0.030 * k, 0.030 * k, hair)
-    for side in ("left", "right"):
-        cv2.ellipse(canvas, _box(at[f"{side} eye"], 0.018 * k, 0.011 * k, angle), (235, 235, 235), -1, cv2.LINE_AA)
-        cv2.circle(canvas, _fixed(at[f"{side} eye"]), int(0.009 * k * 2**_SHIFT), (30, 24, 20), -1, cv2.LINE_AA, _SHIFT)
-        _line(canvas, at[f"{side} brow inner"], at[f"{side} brow outer"], hair, 0.012 * k)
-    _line(canvas, at["bridge"], at["nose"], dark, 0.014 * k)
-    _line(canvas, at["left mouth"], at["right mouth"], _lit((165, 70, 70), scene.light), 0.014 * k)
-    if looks.glasses:
-        for side in ("left", "right"):
-            box = _box(at[f"{side} lens"], 0.034 * k, 0.026 * k, angle)
-            cv2.ellipse(canvas, box, (25, 25, 30), max(int(0.010 * k), 1), cv2.LINE_AA)
-            _line(
-                canvas,
-                at[f"{side} lens"] + (at[f"{side} lens"] - at["bridge"]) * 0.75,
-                at[f"{side} ear"],
-                (25, 25, 30),
-                0.01 * k,
-            )
+def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]:
+    k = body.head_scale
+    center, left = points["head"], mesh.unit(points["left ear"] - points["right ear"])
+    up = mesh.unit(points["crown"] - center)
+    front = np.cross(left, up)
+    axes = np.stack([left, up, front], axis=-2)  # [t, 3, 3], rows
 
+    def place(x: Number, y: Number, z: Number) -> np.ndarray:
+        return center + k * (np.array((x, y, z)) @ axes)
 
-def _paint_object(start, end, canvas, pixels, scale, scene) -> None:
-    a, b = pixels[start], pixels[end]
-    if np.abs(a - b).sum() > 0.5:
-        _capsule(canvas, a, b, 0.026 * scale[start], 0.026 * scale[end], _lit((40, 44, 52), scene.light))
-
-
-def _lit(color: Color, light: Number) -> tuple[int, int, int]:
-    return tuple(min(int(c * light), 255) for c in color)
-
-
-def _fixed(pixels: np.ndarray) -> np.ndarray:
-    return np.rint(pixels * 2**_SHIFT).astype(np.int32)
-
-
-def _box(center, half_width: float, half_height: float, angle: float = 0.0):
-    return (float(center[0]), float(center[1])), (2 * float(half_width), 2 * float(half_height)), float(angle)
-
-
-def _polygon(canvas, points: np.ndarray, color) -> None:
-    cv2.fillConvexPoly(canvas, points, color, cv2.LINE_AA, _SHIFT)
-
-
-def _line(canvas, a, b, color, thickness: Number) -> None:
-    a, b = _fixed(np.asarray(a)), _fixed(np.asarray(b))
-    cv2.line(canvas, a, b, color, max(round(thickness), 1), cv2.LINE_AA, _SHIFT)
-
-
-def _capsule(canvas, a, b, first: float, second: float, color) -> None:
-    """A limb with round ends of two radii."""
-    ring = np.concatenate([a + first * _CIRCLE, b + second * _CIRCLE])
-    _polygon(canvas, cv2.convexHull(_fixed(ring)), color)
+    skin, hair = looks.skin, looks.hair
+    parts = [
+        mesh.tube(
+            [points["chest"], place(0, -0.05, -0.01)], (0.050, 0.046, 0.046), tuple(0.9 * np.array(skin)), sides=8
+        ),
+        mesh.ellipsoid(place(0, 0.0, 0.005), k * np.array((0.078, 0.115, 0.098)), axes, skin),
+        mesh.ellipsoid(place(0, -0.055, 0.035), k * np.array((0.055, 0.055, 0.058)), axes, skin, rows=6, sides=10),
+        # Hair: where it lies outside the first ellipsoid.
+        mesh.ellipsoid(place(0, 0.03, -0.022), k * np.array((0.086, 0.104, 0.098)), axes, hair),
+    ]
+    if looks.long_hair:
+        back = [place(0, -0.21, -0.06), place(0, -0.20, -0.06), place(0, -0.08, -0.065), place(0, 0.05, -0.06)]
+        widths = [k * width * left for width in (0.02, 0.075, 0.09, 0.08)]
+        parts.append(mesh.loft(back, widths, [k * depth * front for depth in (0.01, 0.04, 0.04, 0.04)], hair, sides=10))
+    for name, sign in (("left", 1), ("right", -1)):
+        ear = np.array((0.012, 0.03, 0.02))
+        parts.append(mesh.ellipsoid(points[f"{name} ear"], k * ear, axes, skin, rows=4, sides=6))
+        eye = points[f"{name} eye"]
+        parts += [
+            mesh.disc(eye, 0.015 * k * left, 0.0075 * k * up, (228, 224, 220)),
+            mesh.disc(eye + 0.002 * k * front, 0.0075 * k * left, 0.0075 * k * up, (35, 26, 20), nearer=0.016),
+            mesh.disc(points[f"{name} brow"], 0.021 * k * left, 0.0045 * k * up, hair),
+        ]
+        if looks.glasses:
+            # A frame at the lens: outlines alone, so that the eye stays in sight.
+            lens = points[f"{name} lens"]
+            parts.append(mesh.ring(lens, 0.029 * k * left, 0.023 * k * up, 0.2, (25, 25, 30), nearer=0.02))
+            ear = place(0.083 * sign, 0.02, 0.0) + (lens - place(0.042 * sign, 0.026, 0.112))
+            parts.append(mesh.tube([lens + 0.029 * k * sign * left, ear], (0.004, 0.004), (25, 25, 30), sides=4))
+    parts.append(mesh.tube([place(0, 0.035, 0.094), points["nose"]], (0.008, 0.016), skin, sides=6, nearer=0.014))
+    parts.append(mesh.disc(points["mouth"], 0.026 * k * left, 0.006 * k * up, (165, 75, 75), nearer=0.016))
+    return parts

@@ -18,7 +18,7 @@ class Motion:
     side of the acting limb.
 
     Attributes:
-      effector: the part that moves, for readers and tests.
+      effector: the part that moves. Hands and legs that are none may rest elsewhere (`Variation.hold`, `crossed`).
       once: (channel, amount): goes from 0 to the amount, once.
       pulse: (channel, amount, hertz): goes from 0 to the amount and back, repeatedly.
       swing: (channel, amount, hertz): goes to both sides of 0, repeatedly.
@@ -44,7 +44,7 @@ class Motion:
 
 
 # The three pairs that only the direction of time tells apart.
-_LOWER_HEAD = Motion("head", once=(("head_pitch", 27),), end="step")
+_BOW_HEAD = Motion("head", once=(("head_pitch", 27),), end="step")
 _SPREAD_LEGS = Motion("legs", once=(("knees_apart", 0.14),), seconds=0.55, end="step")
 _STRETCH_FOOT = Motion("foot", once=(("foot_forward", 0.22), ("foot_out", 0.03)), seconds=0.55, end="step")
 
@@ -69,9 +69,10 @@ MOTIONS: dict[int, Motion] = {
     3: Motion("body", once=(("body_yaw", 42), ("head_yaw", 8)), seconds=0.8),
     4: Motion("body", once=(("rise", 0.14), ("torso_pitch", 30), ("head_pitch", -15)), seconds=0.7),
     # Head
-    5: Motion("head", once=(("head_roll", 26),)),
-    6: _reversed(_LOWER_HEAD),
-    7: _LOWER_HEAD,
+    # The manual's texts of bowing and tilting have each other's name, it seems; these follow the names.
+    5: _BOW_HEAD,
+    6: _reversed(_BOW_HEAD),
+    7: Motion("head", once=(("head_roll", 26),)),
     8: Motion("head", once=(("head_yaw", 42),)),
     9: Motion("head", pulse=(("head_pitch", 19, 1.9),)),
     10: Motion("head", swing=(("head_yaw", 20, 1.8),)),
@@ -153,6 +154,9 @@ class Variation:
       speed: factor on its speed.
       start: when it starts, 0..1 of what is possible.
       dwell: how long it lasts, 0..1 of what is possible.
+      hold: where the hand of the other side lies all the time unless it acts, a key of `skeleton.PLACES`; "" is the
+        thigh. So a hand at the nose tells nothing until it moves.
+      crossed: the acting side's leg lies over the other one all the time, unless legs or feet act.
       idle: (channel, sine) phases of the small movements that never stop.
       rest: draws in -1..1 of the neutral pose, by the names of `_REST`.
     """
@@ -165,6 +169,8 @@ class Variation:
     speed: float
     start: float
     dwell: float
+    hold: str
+    crossed: bool
     idle: Float[np.ndarray, "channel sine"]
     rest: dict[str, float]
 
@@ -180,10 +186,19 @@ def draw_variation(rng: np.random.Generator) -> Variation:
         speed=rng.uniform(0.8, 1.25),
         start=rng.random(),
         dwell=rng.random(),
+        hold=str(rng.choice(_HOLDS)) if rng.random() < 0.2 else "",
+        crossed=bool(rng.random() < 0.1),
         idle=rng.uniform(0, 2 * np.pi, (len(_IDLE), 2)),
         rest={name: rng.uniform(-1, 1) for name in _REST},
     )
 
+
+# Where a hand may lie all the time: places that actions go to.
+_HOLDS = (
+    *("nose", "eye", "glasses", "forehead", "cheek", "ear", "mouth", "hair", "back of the head", "neck", "chest"),
+    *("breastbone", "other shoulder", "back", "hip", "beside the head", "before the chest", "palms up", "far out"),
+    *("fist in front", "lap", "knee"),
+)
 
 # What differs between two people who sit and do nothing.
 _REST = (

@@ -8,10 +8,14 @@ import dataclasses
 import numpy as np
 from jaxtyping import Float
 
+from tfds_ma52.synthetic import mesh
 from tfds_ma52.synthetic.motions import MOTIONS, Number, Variation, channel_curves
 
 SIDES = (("left", 1), ("right", -1))
 FINGERS = 5  # the thumb first
+# Effectors of the motions that take a hand, or a leg, from where it rests.
+HAND_EFFECTORS = ("arm", "hand", "hands", "fingers")
+LEG_EFFECTORS = ("legs", "foot", "heel", "body")  # nobody rises with crossed legs
 Vector = tuple[Number, Number, Number]
 
 
@@ -33,6 +37,11 @@ class Body:
     shin: float = 0.42
     foot: float = 0.17
     girth: float = 1.0  # factor on all thicknesses
+
+    @property
+    def head_scale(self) -> float:
+        """Size of the head against that of the mean person, for whom positions on the head are given."""
+        return self.head / Body.head
 
 
 def draw_body(rng: np.random.Generator) -> Body:
@@ -120,8 +129,8 @@ PLACES = {
     "other forearm": Place(
         "other forearm", (0, 0.035, 0.02), (-0.9, 0, 0.3), (0, -1, -0.3), (1, -0.6, 0), "fingertips"
     ),
-    "thigh": Place("thigh", (0.0, 0.085, 0.0), (-0.2, 0, 0.95), (0, -1, 0), shape="flat", detour=(0.0, 0.08, 0.0)),
-    "knee": Place("knee", (0.02, 0.065, 0.03), (-0.1, -0.35, 0.9), (0, -1, -0.3), shape="flat", detour=(0, 0.04, 0)),
+    "thigh": Place("thigh", (0.0, 0.092, 0.0), (-0.2, 0, 0.95), (0, -1, 0), shape="flat", detour=(0.0, 0.08, 0.0)),
+    "knee": Place("knee", (0.02, 0.075, 0.03), (-0.1, -0.35, 0.9), (0, -1, -0.3), shape="flat", detour=(0, 0.04, 0)),
     "foot": Place("foot", (0.02, 0.06, 0.06), (-0.3, -0.8, 0.3), (-0.4, -0.5, -0.7), shape="fingertips"),
 }
 
@@ -140,13 +149,19 @@ def pose_trajectory(class_id: int, body: Body, variation: Variation) -> dict[str
     motion = MOTIONS[class_id]
     curves = {name: curve[:, None] for name, curve in channel_curves(motion, variation).items()}
     zeros = np.zeros((variation.frames, 1))
+    if variation.crossed and motion.effector not in LEG_EFFECTORS:
+        curves["cross"] = zeros + 1
     both = motion.limbs == "both" or (motion.limbs == "any" and variation.both)
     state = _State(curves, zeros, body, variation.side, both, variation.rest)
     points = _torso_and_head(state)
     _legs(state, points)
     # The hand that goes to the other forearm needs that forearm.
     for name, sign in sorted(SIDES, key=lambda item: item[1] == variation.side):
-        _arm(state, points, name, sign, PLACES.get(motion.place) if state.acts(sign) else None)
+        if state.acts(sign) and motion.effector in HAND_EFFECTORS:
+            _arm(state, points, name, sign, PLACES.get(motion.place), state("reach"))
+        else:
+            place = PLACES.get(variation.hold) if sign != variation.side else None
+            _arm(state, points, name, sign, place, zeros + 1)
     _held_object(state, points)
     turn = _rotation(zeros, state("body_yaw") * variation.side, zeros)
     points = {name: _apply(turn, point) for name, point in points.items()}
@@ -182,9 +197,9 @@ def _torso_and_head(state: _State) -> dict[str, np.ndarray]:
     lower = _rotation(pitch - 14 * slump, 0.4 * yaw, 0.7 * roll)
     upper = _rotation(pitch + 20 * slump, yaw, roll)
     state.frames["chest"] = upper
-    head_pitch = 0.35 * pitch + 8 * rest["head_pitch"] + state("head_pitch")
-    head_yaw = 0.8 * yaw + 10 * rest["head_yaw"] + side * state("head_yaw")
-    head = _rotation(head_pitch, head_yaw, 0.5 * roll + 3 * rest["head_roll"] + side * state("head_roll"))
+    head_pitch = 0.35 * pitch + 10 * rest["head_pitch"] + state("head_pitch")
+    head_yaw = 0.8 * yaw + 18 * rest["head_yaw"] + side * state("head_yaw")
+    head = _rotation(head_pitch, head_yaw, 0.5 * roll + 7 * rest["head_roll"] + side * state("head_roll"))
     state.frames["head"] = head
 
     pelvis = np.concatenate([state.zeros, body.pelvis_height + state("rise"), 0.7 * state("rise")], axis=1)
@@ -194,16 +209,12 @@ def _torso_and_head(state: _State) -> dict[str, np.ndarray]:
     points["neck"] = points["chest"] + _apply(upper, (0, 0.3 * body.neck, 0.01))
     points["skull"] = points["neck"] + _apply(head, (0, 0.7 * body.neck, 0.01))
     points["head"] = points["skull"] + _apply(head, (0, 0.85 * body.head, 0.01))
-    k = body.head / 0.125
-    marks = {"crown": (0, 0.125, 0), "face": (0, -0.02, 0.032), "nose": (0, -0.015, 0.122), "bridge": (0, 0.03, 0.108)}
-    marks |= {"hair": (0, 0.012, -0.012), "nape": (0, 0.01, -0.03), "hair end": (0, -0.19, -0.05)}
+    k = body.head_scale
+    marks = {"crown": (0, 0.125, 0), "nose": (0, -0.012, 0.115), "mouth": (0, -0.062, 0.098)}
     for name, sign in SIDES:
-        marks[f"{name} eye"] = (0.040 * sign, 0.028, 0.098)
-        marks[f"{name} brow inner"] = (0.022 * sign, 0.055, 0.098)
-        marks[f"{name} brow outer"] = (0.062 * sign, 0.052, 0.088)
-        marks[f"{name} hairline"] = (0.045 * sign, 0.088, 0.062)
-        marks[f"{name} ear"] = (0.100 * sign, -0.005, 0)
-        marks[f"{name} mouth"] = (0.028 * sign, -0.068, 0.094)
+        marks[f"{name} eye"] = (0.034 * sign, 0.022, 0.101)
+        marks[f"{name} brow"] = (0.036 * sign, 0.047, 0.1)
+        marks[f"{name} ear"] = (0.080 * sign, -0.005, 0)
     for name, mark in marks.items():
         points[name] = points["head"] + k * _apply(head, mark)
     for name, sign in SIDES:
@@ -216,7 +227,6 @@ def _torso_and_head(state: _State) -> dict[str, np.ndarray]:
 
 def _legs(state: _State, points: dict[str, np.ndarray]) -> None:
     body, rest = state.body, state.rest
-    # A raised heel turns the foot about its ball.
     ankle_height = 0.075
     apart = 0.035 + 0.035 * rest["knees_apart"] + state("knees_apart")
     # The standing leg first: the crossing leg lies over its knee.
@@ -226,6 +236,7 @@ def _legs(state: _State, points: dict[str, np.ndarray]) -> None:
         side = sign * (body.hip + 0.9 * apart + acts * state("foot_out"))
         ankle = np.concatenate([side, state.zeros + ankle_height, forward], axis=1)
         toe = ankle + np.array((0.04 * sign, 0.02 - ankle_height, body.foot))
+        # A raised heel turns the foot about its ball.
         ankle = ankle + acts * state("heel_up") * np.array((0, 1, 0.45))
         cross = acts * state("cross") * float(sign == state.side)
         if np.any(cross):
@@ -245,27 +256,30 @@ def _legs(state: _State, points: dict[str, np.ndarray]) -> None:
         points[f"{name} heel"] = end - 0.22 * sole + (0, -0.035, 0)
 
 
-def _arm(state: _State, points: dict[str, np.ndarray], name: str, sign: int, place: Place | None) -> None:
-    """Adds an arm whose hand goes from the thigh to a place as far as `reach` says."""
+def _arm(
+    state: _State, points: dict[str, np.ndarray], name: str, sign: int, place: Place | None, reach: np.ndarray
+) -> None:
+    """Adds an arm whose hand goes from the thigh to a place as far as `reach` says, 0..1."""
     rest, mirror = state.rest, np.array((sign, 1, 1))
     acts = state.acts(sign)
     offset = np.concatenate([state("hand_out"), state("hand_up"), state("hand_forward") + sign * state("rub")], axis=1)
+    offset = acts * offset
     hip, knee = points[f"{name} hip"], points[f"{name} knee"]
     home = hip + (0.5 + 0.12 * rest[f"{name} hand_forward"]) * (knee - hip)
-    home = home + np.array((-0.015 + 0.02 * rest[f"{name} hand_out"], 0.085, 0)) * mirror
-    target, grasp = home + acts * offset * mirror, _RESTING
+    home = home + np.array((-0.015 + 0.02 * rest[f"{name} hand_out"], 0.095, 0)) * mirror
+    target, grasp = home + offset * mirror, _RESTING
     if place:
-        reach = state("reach")
         origin, turn = _part(state, points, place.part, name)
-        spot = origin + _apply(turn, (place.position + offset) * mirror)
+        size = state.body.head_scale if place.part == "head" else 1
+        spot = origin + _apply(turn, (size * np.array(place.position) + offset) * mirror)
         target = home + reach * (spot - home) + 4 * reach * (1 - reach) * np.array(place.detour) * mirror
         goal = [_apply(turn, np.array(direction) * mirror) * mirror for direction in (place.fingers, place.palm)]
         goal += [np.array(place.elbow), *(np.array(value) for value in _SHAPES[place.shape])]
         grasp = [resting + reach * (there - resting) for resting, there in zip(_RESTING, goal, strict=True)]
     fingers, palm, elbow, curl, touch = grasp
-    along = np.broadcast_to(_unit(fingers * mirror), target.shape)
+    along = np.broadcast_to(mesh.unit(fingers * mirror), target.shape)
     elbow = np.broadcast_to(elbow * mirror, target.shape)
-    thumbwards = -sign * _unit(np.cross(along, palm * mirror))
+    thumbwards = -sign * mesh.unit(np.cross(along, palm * mirror))
     wrist = target - state.body.hand * (touch[..., :1] * along + touch[..., 1:] * thumbwards)
     arm = state.body.upper_arm, state.body.forearm
     points[f"{name} elbow"], points[f"{name} wrist"] = _two_bones(points[f"{name} shoulder"], wrist, *arm, elbow)
@@ -287,11 +301,15 @@ def _hand(points, name: str, size: float, along, facing, thumbwards, curl) -> No
         bend = curl[:, finger, None]
         if finger == 0:
             root = wrist + size * (0.22 * along + 0.18 * thumbwards)
-            straight, inwards, length = _unit(0.75 * along + 0.65 * thumbwards), _unit(facing - 0.6 * thumbwards), 0.2
+            straight, inwards, length = (
+                mesh.unit(0.75 * along + 0.65 * thumbwards),
+                mesh.unit(facing - 0.6 * thumbwards),
+                0.2,
+            )
         else:
             spread = 0.25 * (2.5 - finger)
             root = wrist + size * (0.52 * along + 0.105 * (2.5 - finger) * thumbwards)
-            straight, inwards, length = _unit(along + spread * 0.6 * (1 - bend) * thumbwards), facing, 0.26
+            straight, inwards, length = mesh.unit(along + spread * 0.6 * (1 - bend) * thumbwards), facing, 0.26
         angles = np.radians(85) * bend, np.radians(185) * bend
         middle = root + length * size * (np.cos(angles[0]) * straight + np.sin(angles[0]) * inwards)
         tip = middle + 0.9 * length * size * (np.cos(angles[1]) * straight + np.sin(angles[1]) * inwards)
@@ -316,8 +334,10 @@ def _part(state: _State, points: dict[str, np.ndarray], part: str, name: str) ->
 
 
 def _held_object(state: _State, points: dict[str, np.ndarray]) -> None:
-    """Something long between the hands; its ends coincide where the motion has none."""
-    middle = 0.5 * (points["left touch"] + points["right touch"]) + (0, 0.02, 0.03)
+    """Something long that one hand brings between the hands; its ends coincide where the motion has none."""
+    own = points["left touch" if state.side > 0 else "right touch"]
+    between = 0.5 * (points["left touch"] + points["right touch"]) + (0, 0.02, 0.03)
+    middle = own + state("reach") * (between - own)
     spin = state("spin") * 1.1
     axis = np.concatenate([np.cos(spin), np.sin(spin), state.zeros], axis=1) * state("object")
     points["object start"], points["object end"] = middle - 0.085 * axis, middle + 0.085 * axis
@@ -340,10 +360,6 @@ def _apply(rotation: Float[np.ndarray, "t 3 3"], vector) -> Float[np.ndarray, "t
     return np.einsum("tij,tj->ti", rotation, np.broadcast_to(vector, (len(rotation), 3)))
 
 
-def _unit(vector: np.ndarray) -> np.ndarray:
-    return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-9)
-
-
 def _two_bones(root, target, first: float, second: float, pole) -> tuple[np.ndarray, np.ndarray]:
     """Inverse kinematics of a limb of two bones.
 
@@ -356,5 +372,5 @@ def _two_bones(root, target, first: float, second: float, pole) -> tuple[np.ndar
     axis = way / np.maximum(length, 1e-9)
     along = (first**2 - second**2 + reach**2) / (2 * reach)
     height = np.sqrt(np.maximum(first**2 - along**2, 0))
-    outwards = _unit(pole - np.sum(pole * axis, axis=-1, keepdims=True) * axis)
+    outwards = mesh.unit(pole - np.sum(pole * axis, axis=-1, keepdims=True) * axis)
     return root + along * axis + height * outwards, root + reach * axis

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from tfds_ma52.synthetic import mesh
+
+ORIGIN = np.zeros((2, 3))
+X, Y, Z = (np.broadcast_to(axis, (2, 3)).astype(float) for axis in np.eye(3))
+
+
+def normals(surface):
+    first, second = (surface.corners[:, :, i + 2] - surface.corners[:, :, i] for i in (0, 1))
+    return mesh.unit(np.cross(first, second))
+
+
+def outwards(surface, center):
+    return np.einsum("tfi,tfi->tf", normals(surface), mesh.unit(surface.corners.mean(2) - center))
+
+
+def area(surface):
+    first, second = (surface.corners[:, :, i + 2] - surface.corners[:, :, i] for i in (0, 1))
+    return 0.5 * np.linalg.norm(np.cross(first, second), axis=-1).sum(1)
+
+
+def test_an_ellipsoid_faces_outwards_and_has_its_area():
+    axes = np.stack([X, Y, Z], axis=1)
+    ball = mesh.ellipsoid(ORIGIN, np.array((1.0, 1.0, 1.0)), axes, (1, 2, 3), rows=40, sides=60)
+    assert outwards(ball, 0).min() > 0.9
+    np.testing.assert_allclose(area(ball), 4 * np.pi, rtol=0.01)
+    egg = mesh.ellipsoid(ORIGIN, np.array((1.0, 2.0, 3.0)), axes, (1, 2, 3), rows=40, sides=60)
+    np.testing.assert_allclose(np.abs(egg.corners).max((0, 1, 2)), (1, 2, 3), rtol=0.01)
+
+
+@pytest.mark.parametrize("direction", [X, Y, Z, -Z, mesh.unit(X + Y - 2 * Z)])
+def test_a_tube_is_as_thick_as_it_should_be_and_faces_outwards(direction):
+    tube = mesh.tube([ORIGIN, 10 * direction], (1.0, 1.5, 2.0), (1, 2, 3), sides=32)
+    along = np.einsum("tfki,ti->tfk", tube.corners, direction)
+    radius = np.linalg.norm(tube.corners - along[..., None] * direction[:, None, None], axis=-1)
+    for place, expected in ((0, 1.0), (5, 1.5), (10, 2.0)):
+        there = np.abs(along - place) < 1e-6
+        assert there.any()
+        np.testing.assert_allclose(radius[there], expected, rtol=1e-6)
+    assert along.min() < -0.9  # round ends
+    assert along.max() > 11.8
+    middle = tube.corners.mean(2)
+    axis = np.einsum("tfi,ti->tf", middle, direction)[..., None] * direction[:, None]
+    sides = (along.min(-1) > -0.01) & (along.max(-1) < 10.01)
+    assert np.einsum("tfi,tfi->tf", normals(tube), mesh.unit(middle - axis))[sides].min() > 0.9
+
+
+def test_discs_and_rings_face_their_front():
+    disc = mesh.disc(ORIGIN, X, Y, (1, 2, 3))
+    np.testing.assert_allclose(normals(disc), np.broadcast_to(Z[:, None], normals(disc).shape), atol=1e-9)
+    np.testing.assert_allclose(area(disc), 2 * np.sqrt(2), rtol=1e-6)  # a regular octagon in the unit circle
+    ring = mesh.ring(ORIGIN, X, Y, 0.5, (1, 2, 3), nearer=0.1)
+    np.testing.assert_allclose(normals(ring), np.broadcast_to(Z[:, None], normals(ring).shape), atol=1e-9)
+    np.testing.assert_allclose(area(ring), 0.75 * 2 * np.sqrt(2), rtol=1e-6)
+
+
+def test_joined_meshes_keep_their_faces_and_still_ones_are_repeated():
+    moving, still = mesh.disc(ORIGIN, X, Y, (1, 2, 3)), mesh.disc(ORIGIN[:1], X[:1], Y[:1], (4, 5, 6), nearer=0.5)
+    both = mesh.join([moving, still])
+    assert both.corners.shape == (2, 6, 4, 3)
+    assert both.colors[:, 0].tolist() == [1, 1, 1, 4, 4, 4]
+    assert both.nearer.tolist() == [0.012] * 3 + [0.5] * 3
+    np.testing.assert_array_equal(both.corners[0, 3:], both.corners[1, 3:])

@@ -32,6 +32,25 @@ def get_config() -> ml_collections.ConfigDict:
     config.label_vectors = ""  # an .npy table or a GloVe text file; "": GloVe 6B.50d, shipped
     config.embedding_weight = 50.0  # of the joint-embedding loss beside the cross-entropy
 
+    # Clips with several labels (configs/ma52_pro.py, configs/mma52.py): how the imbalance of classes is met.
+    config.multilabel = ml_collections.ConfigDict()
+    config.multilabel.loss = "plain"  # binary cross-entropy; "weighted" or "asymmetric"
+
+    # Emotions, where the data have them (configs/ma52_pro.py).
+    config.emotion = ml_collections.ConfigDict()
+    config.emotion.form = ""  # "appearance", "micro_action" or "fused"; "": no emotions are recognised
+    config.emotion.training = "joint"  # with the micro-actions, or "after": the network of init_from stays as it is
+    config.emotion.weight = 1.0  # of the emotions' cross-entropy beside the losses of micro-actions
+    config.emotion.appearance_from = ""  # for "fused": a workdir with weights of the network of appearance
+    config.emotion.num_frames = 2  # of the clip's frames; the network of appearance sees each by itself
+    config.emotion.box = (0.0, 0.0, 1.0, 1.0)  # top, left, bottom, right of the part it sees, shares of the frame
+    config.emotion.short_side = 256  # pixels of that part's shorter side before cropping
+    config.emotion.crop_size = 224  # pixels of the network's input
+    config.emotion.crop_scales = (1.0, 0.875)  # sides of training crops, as shares of the short side
+    config.emotion.depth = 50  # layers of the network of appearance: 50, 101, or 14
+    config.emotion.width = 64  # its channels after the first convolution
+    config.emotion.dropout = 0.5  # share of its pooled features that is dropped
+
     # The release trains with 10 clips on each GPU; scale the learning rate with the batch size.
     config.batch_size = 10  # clips a step, over all devices
     config.num_epochs = 80.0
@@ -53,7 +72,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.manual_dir = "data/ma52"  # the folder with the clips and the lists
     config.data.data_dir = ""  # where the built set is kept; "": <manual_dir>/tfds
-    config.data.builder_config = "h264_256"  # "original" keeps the files as they are, 40 times slower to read
+    # How clips are stored: "original" keeps the files as they are, 40 times slower to read. For other layouts of the
+    # folder "pro_h264_256", "pro_original" (annotation files) and "mma52_h264_256" (MMA-52).
+    config.data.builder_config = "h264_256"
     config.data.video_folder = ""  # a split's clips in manual_dir, such as "clips_{split}"; "": the usual places
     config.data.list_file = ""  # a split's list in manual_dir, such as "lists/{split}.txt"; "": the usual places
     config.data.allow_damaged = 0  # how many damaged clips a build may leave out
@@ -63,14 +84,21 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.crop_middle = False  # training crops lie in the middle crop_size pixels, and scales are shares of that
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
+    # How MMA-52's untrimmed videos become clips.
+    config.data.windows = ml_collections.ConfigDict()
+    config.data.windows.window = 2.0  # seconds of a clip
+    config.data.windows.stride = 1.0  # seconds from one clip's start to the next
+    config.data.windows.min_overlap = 0.5  # of clip and action, over the shorter of them, from which a label counts
     # Clips that tfds_ma52.synthetic makes in manual_dir if it is missing.
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.size = 0.0  # their number as a share of MA-52's; 0: none, the data are real
+    config.data.synthetic.pro = False  # several micro-actions and an emotion in every clip
     config.data.synthetic.subjects = "shared"  # between train and val, as in MA-52, or "disjoint"
     config.data.synthetic.short_side = 256  # pixels
     config.data.synthetic.seed = 0
 
-    # Evaluation: middle frames and centre crop; the best checkpoint is the one with the highest F1 mean.
+    # Evaluation: middle frames and centre crop; the best checkpoint is the one with the highest F1 mean (mAP for
+    # several labels, macro F1 of the emotions where they are recognised).
     config.eval = ml_collections.ConfigDict()
     config.eval.split = "val"
     config.eval.batch_size = 16  # clips, over all devices

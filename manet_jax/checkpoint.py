@@ -17,7 +17,9 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from manet_jax.models import MANet, abstract_variables
+from manet_jax.emotion import EmotionNet, Outputs
+from manet_jax.models import MANet
+from manet_jax.nets import abstract_variables
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import Labels, same_classes
 
@@ -129,7 +131,7 @@ def read_model(
       sharding: where to place the variables; None is this process's first device.
 
     Returns:
-      The model's structure, its variables (`models.split_variables`), and what the checkpoint says of itself, with its
+      The model's structure, its variables (`nets.split_variables`), and what the checkpoint says of itself, with its
       `step`.
 
     Raises:
@@ -150,21 +152,21 @@ def labels_of(metadata: dict[str, Any]) -> Labels:
     return Labels(*(tuple(metadata["labels"][field.name]) for field in dataclasses.fields(Labels)))
 
 
-def check_source(workdir: str | pathlib.Path) -> None:
-    """Checks that `initialize` can read a workdir.
+def check_source(field: str, workdir: str | pathlib.Path) -> None:
+    """Checks that `initialize` can read a workdir, which a `field` of the config names.
 
     Raises:
       UserError: it has no checkpoint.
     """
     if pathlib.Path(workdir).expanduser().is_file():
         raise UserError(
-            f"config.init_from: {workdir} is a file; convert it with python -m manet_jax.pretrained {workdir} DIR and "
+            f"config.{field}: {workdir} is a file; convert it with python -m manet_jax.pretrained {workdir} DIR and "
             "name DIR"
         )
     try:
         _open_to_read(workdir, "best").close()
     except UserError as error:
-        raise UserError(f"config.init_from: {error}") from error
+        raise UserError(f"config.{field}: {error}") from error
 
 
 def initialize(
@@ -172,16 +174,19 @@ def initialize(
     workdir: str | pathlib.Path,
     labels: Labels,
     sharding: jax.sharding.Sharding | None = None,
+    part: str = "",
 ) -> tuple[dict[str, PyTree], dict[str, Any]]:
     """Replaces the fresh variables of a model by those of the same name and shape in the best checkpoint of a workdir.
 
     Layers of another size, the classifier of other classes, and what the checkpoint itself has fresh stay as they are.
 
     Args:
-      variables: as `models.split_variables` has them.
+      variables: as `nets.split_variables` has them.
       workdir: of a run, or of weights that `manet_jax.pretrained` converted.
       labels: the classes that the model is for.
       sharding: see `read_model`.
+      part: of the model that gets the weights, from the same part of the checkpoint's, or the whole of it where it has
+        no parts; "" stands for the whole model.
 
     Returns:
       The variables, and which checkpoint they come from, with the modules that stayed `fresh` in whole or part and
@@ -191,8 +196,13 @@ def initialize(
       UserError: there is no such checkpoint, or its network has another depth or width.
     """
     _, theirs, metadata = read_model(workdir, "best", sharding)
-    ours, theirs = flatten(variables), flatten(theirs)
+    ours, theirs = flatten(_part(variables, part)), flatten(_part(theirs, part))
     stem = "params.stem.conv.kernel"
+    if stem not in ours or stem not in theirs:
+        raise UserError(
+            f"config.init_from: the checkpoint in {workdir} has other parts ({', '.join(_modules(theirs))}) than the "
+            "model that is to be trained"
+        )
     depths = [max(int(path.split(".")[2]) for path in each if ".blocks." in path) for each in (ours, theirs)]
     if ours[stem].shape != theirs[stem].shape or depths[0] != depths[1]:
         network = {name: metadata["model"][name] for name in ("depth", "width")}
@@ -206,6 +216,7 @@ def initialize(
         usable -= {path for path in theirs if path.startswith("params.classifier.")}
     taken = {path: theirs[path] for path in usable & ours.keys() if theirs[path].shape == ours[path].shape}
     origin = {
+        "part": part,
         "workdir": str(workdir),
         "step": metadata["step"],
         "source": metadata.get("source"),
@@ -214,7 +225,13 @@ def initialize(
     }
     for what in ("fresh", "unused"):
         _log.info("weights of %s, %s: %s", workdir, what, ", ".join(origin[what]) or "none")
+    if part:
+        taken = {path.replace(".", f".{part}.", 1): value for path, value in taken.items()}
     return replace(variables, taken), origin
+
+
+def _part(variables: dict[str, PyTree], part: str) -> dict[str, PyTree]:
+    return {kind: tree.get(part, tree) for kind, tree in variables.items()}
 
 
 def _modules(paths: Iterable[str]) -> list[str]:
@@ -241,25 +258,38 @@ class LoadedModel:
     Attributes:
       model: the network, in evaluation mode.
       labels: its classes and groups.
+      emotions: names of its emotions; empty where it recognises none.
       config: the config of the run it comes from, as nested dicts.
       metadata: all that the checkpoint says of itself: step, metrics, versions, data-set fingerprint.
     """
 
-    model: MANet
+    model: MANet | EmotionNet
     labels: Labels
+    emotions: tuple[str, ...]
     config: dict[str, Any]
     metadata: dict[str, Any]
 
     def __call__(
-        self, video: UInt8[Array | np.ndarray, "b t h w 3"]
-    ) -> tuple[Float[Array, "b n"], Float[Array, "b e"] | None]:
-        """Returns logits and, if the model has that branch, embeddings of clips of RGB frames, 0..255."""
-        return self._forward(video)
+        self,
+        video: UInt8[Array | np.ndarray, "b t h w 3"] | None,
+        appearance: UInt8[Array | np.ndarray, "b t2 h2 w2 3"] | None = None,
+    ) -> tuple[Float[Array, "b n"], Float[Array, "b e"] | None] | Outputs:
+        """Returns logits and, if the model has that branch, embeddings of clips of RGB frames, 0..255.
+
+        A model of emotions returns `emotion.Outputs`; those of the forms "appearance" and "fused" want `appearance`
+        frames, the former no `video`.
+        """
+        return self._forward(video, appearance)
 
     @functools.cached_property
     def _forward(self):
         graphdef, variables = nnx.split(self.model)
-        return functools.partial(jax.jit(lambda v, video: nnx.merge(graphdef, v)(video)), variables)
+
+        def forward(variables, video, appearance):
+            model = nnx.merge(graphdef, variables)
+            return model(video, appearance) if isinstance(model, EmotionNet) else model(video)
+
+        return functools.partial(jax.jit(forward), variables)
 
 
 def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedModel:
@@ -267,11 +297,12 @@ def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedM
 
     Args:
       workdir: of the run.
-      checkpoint: "best" (by F1 mean on the evaluation split) or "latest".
+      checkpoint: "best" (by its main figure on the evaluation split) or "latest".
 
     Raises:
       UserError: there is no such checkpoint.
     """
     graphdef, variables, metadata = read_model(workdir, checkpoint)
     model = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
-    return LoadedModel(model, labels_of(metadata), metadata["config"], metadata)
+    emotions = tuple(metadata.get("emotions", ())) if isinstance(model, EmotionNet) else ()
+    return LoadedModel(model, labels_of(metadata), emotions, metadata["config"], metadata)

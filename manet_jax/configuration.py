@@ -1,14 +1,14 @@
 """Checks configs, compares them, and hands their fields on as the plain arguments of the modules below."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import ml_collections
 import numpy as np
 
-from manet_jax import models, optimizers, parallel
-from tfds_ma52 import synthetic
+from manet_jax import emotion, losses, models, optimizers, parallel, preprocess
+from tfds_ma52 import mma52, synthetic
 from tfds_ma52.errors import UserError
 from tfds_ma52.folder import report
 from tfds_ma52.labels import Labels
@@ -17,6 +17,10 @@ _CHOICES = {
     "model.depth": tuple(models.STAGES),
     "model.dtype": ("float32", "bfloat16"),
     "optimizer.boosted_layer": optimizers.BOOSTED_LAYERS,
+    "multilabel.loss": losses.MULTILABEL,
+    "emotion.form": ("", *emotion.FORMS),
+    "emotion.training": ("joint", "after"),
+    "emotion.depth": tuple(models.STAGES),
     "schedule.name": optimizers.SCHEDULES,
     "parallel": parallel.MAPPINGS,
 }
@@ -38,6 +42,10 @@ _LEAST = {
     "optimizer.weight_decay": 0,
     "optimizer.clip_norm": 0,
     "embedding_weight": 0,
+    "emotion.weight": 0,
+    "emotion.width": 4,
+    "emotion.num_frames": 1,
+    "emotion.crop_size": 32,
 }
 # Fields that change neither the numbers of a training nor what it is.
 _FREE = tuple(
@@ -70,26 +78,71 @@ def check(config: ml_collections.ConfigDict) -> None:
         for field in ("num_epochs", "eval.every_epochs")
         if not values[field] > 0  # not a number neither
     ]
-    if not 0 <= config.model.dropout < 1:
-        problems.append(f"model.dropout is {config.model.dropout}; it must lie in 0..1, below 1")
-    scales = config.data.crop_scales
-    if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
-        problems.append(f"data.crop_scales is {scales}; each must be a number in 0..1, above 0")
+    problems += [
+        f"{field} is {values[field]}; it must lie in 0..1, below 1"
+        for field in ("model.dropout", "emotion.dropout")
+        if not 0 <= values[field] < 1
+    ]
+    for field, scales in (
+        ("data.crop_scales", config.data.crop_scales),
+        ("emotion.crop_scales", config.emotion.crop_scales),
+    ):
+        if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
+            problems.append(f"{field} is {scales}; each must be a number in 0..1, above 0")
+    try:
+        mma52.check_windows(**config.data.windows.to_dict())
+    except UserError as error:
+        problems.append(f"data.windows.{error}")
+    problems += _emotion_problems(config.emotion, config.init_from, config.model.num_segments)
     if config.data.synthetic.size:
         try:
-            synthetic.check_settings(**config.data.synthetic.to_dict())
+            settings = config.data.synthetic.to_dict()
+            synthetic.check_settings(**{name: value for name, value in settings.items() if name != "pro"})
         except UserError as error:
             problems.append(f"data.synthetic.{str(error).removesuffix('.')}")
-    if config.data.crop_size > config.data.short_side:
-        problems.append(
-            f"data.crop_size is {config.data.crop_size}, more than data.short_side {config.data.short_side}: lower it"
-        )
+    problems += [
+        f"{part}.crop_size is {values[f'{part}.crop_size']}, more than {part}.short_side "
+        f"{values[f'{part}.short_side']}: lower it"
+        for part in ("data", "emotion")
+        if values[f"{part}.crop_size"] > values[f"{part}.short_side"]
+    ]
     if config.model.shift and config.model.width < config.model.shift_div:
         problems.append(
             f"model.shift_div is {config.model.shift_div}: with width {config.model.width} no channel moves"
         )
     if problems:
         raise UserError(report("the config cannot be run", [f"config.{problem}" for problem in problems]))
+
+
+def _emotion_problems(options: ml_collections.ConfigDict, init_from: str, num_segments: int) -> list[str]:
+    problems = []
+    box = options.box
+    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+        problems.append(f"emotion.box is {box}; give the top, left, bottom and right edge as shares of the frame, 0..1")
+    if options.form in ("appearance", "fused") and options.num_frames > num_segments:
+        problems.append(
+            f"emotion.num_frames is {options.num_frames}, more than model.num_segments {num_segments}: lower it"
+        )
+    if options.training == "after" and options.form not in ("micro_action", "fused"):
+        problems.append("emotion.training is 'after'; that is for emotion.form 'micro_action' and 'fused'")
+    elif options.training == "after" and not init_from:
+        problems.append("emotion.training is 'after'; name the workdir of the micro-action training in init_from")
+    if options.appearance_from and options.form != "fused":
+        problems.append("emotion.appearance_from is for emotion.form 'fused'; use init_from")
+    return problems
+
+
+def check_emotions(config: ml_collections.ConfigDict, emotions: Sequence[str], place: str) -> None:
+    """Checks that there are the emotions that a config's form asks for.
+
+    Raises:
+      UserError: there are fewer than two in the data set at `place`.
+    """
+    if config.emotion.form and len(emotions) < 2:
+        raise UserError(
+            f"config.emotion.form is {config.emotion.form!r}, but {place} has {len(emotions)} emotions: set it to '', "
+            "or add a column 'emotion' to the annotation files (README, several labels a clip)"
+        )
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
@@ -116,22 +169,51 @@ def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 def data_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """Arguments of `input_pipeline.open_dataset`."""
     names = ("manual_dir", "data_dir", "builder_config", "video_folder", "list_file", "allow_damaged")
-    return {name: config.data[name] for name in names} | {"synthetic_clips": config.data.synthetic.to_dict()}
+    made = {"windows": config.data.windows.to_dict(), "synthetic_clips": config.data.synthetic.to_dict()}
+    return {name: config.data[name] for name in names} | made
 
 
 def model_options(
-    config: ml_collections.ConfigDict, labels: Labels, label_vectors: np.ndarray | None
+    config: ml_collections.ConfigDict, labels: Labels, label_vectors: np.ndarray | None, num_emotions: int = 0
 ) -> dict[str, Any]:
-    """Arguments of `models.MANet`."""
+    """Arguments of `models.MANet` or, with an `emotion.form`, of `emotion.EmotionNet`."""
     options = {name: value for name, value in config.model.items() if name != "embedding"}
     embedding_dim = 0 if label_vectors is None else label_vectors.shape[1]
-    return options | {"num_classes": len(labels.names), "embedding_dim": embedding_dim}
+    options |= {"num_classes": len(labels.names), "embedding_dim": embedding_dim}
+    form = config.emotion.form
+    if not form:
+        return options
+    appearance = {name: config.emotion[name] for name in ("depth", "width", "dropout")}
+    appearance |= {"num_segments": config.emotion.num_frames, "shift": False, "se": False}
+    appearance |= {"num_classes": num_emotions, "dtype": config.model.dtype}
+    return {
+        "form": form,
+        "num_emotions": num_emotions,
+        "micro_actions": None if form == "appearance" else options,
+        "appearance": None if form == "micro_action" else appearance,
+        "frozen": bool(frozen_part(config)),
+    }
+
+
+def frozen_part(config: ml_collections.ConfigDict) -> str:
+    """The part of a model that training leaves as it is; "" where there is none."""
+    return "micro_actions" if config.emotion.training == "after" else ""
 
 
 def view_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
     """How clips are cut: arguments of the batches of `input_pipeline`."""
-    names = ("short_side", "crop_size")
-    return {"num_segments": config.model.num_segments} | {name: config.data[name] for name in names}
+    views = {"num_segments": config.model.num_segments}
+    views |= {name: config.data[name] for name in ("short_side", "crop_size")}
+    form = config.emotion.form if "emotion" in config else ""  # converted weights know of none
+    if form in ("appearance", "fused"):
+        views["appearance"] = preprocess.Appearance(
+            num_frames=config.emotion.num_frames,
+            box=tuple(config.emotion.box),
+            short_side=config.emotion.short_side,
+            crop_scales=tuple(config.emotion.crop_scales),
+            size=config.emotion.crop_size,
+        )
+    return views | {"video": form != "appearance"}
 
 
 def reading_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """Data pipelines: a built data set -> shuffled, decoded, cropped batches, sliced per process.
 
-A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b], "mask": float32 [b], "video_id": str [b]}.
+A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b], "mask": float32 [b], "video_id": str [b]}. With several
+labels a clip it has "labels" (float32 [b, n], 1 for each class shown) and "emotion" (int32 [b], -1 where unknown) in
+place of "label"; and "appearance" (uint8 [b, t2, h2, w2, 3]) beside or in place of "video" where that is asked for.
 """
 
 import dataclasses
@@ -12,6 +14,7 @@ from collections.abc import Sequence
 import grain
 import numpy as np
 import tensorflow_datasets as tfds
+from jaxtyping import Float
 
 from manet_jax import preprocess
 from tfds_ma52 import labels as labels_lib
@@ -29,14 +32,27 @@ class Dataset:
     Attributes:
       builder: the TFDS builder that reads it.
       labels: its classes and groups.
+      emotions: names of the emotions; empty where the set has none.
       fingerprint: the same for the same lists and label names.
       hidden: the splits whose labels are not public.
     """
 
     builder: tfds.core.DatasetBuilder
     labels: labels_lib.Labels
+    emotions: tuple[str, ...]
     fingerprint: str
     hidden: tuple[str, ...]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether clips have several labels."""
+        return "labels" in self.builder.info.features
+
+    def positive_weights(self) -> Float[np.ndarray, " n"]:
+        """Of each class, training clips without it over those with it; 1 for a class that none has."""
+        counts = np.array(self.builder.info.metadata["label_counts"]["train"])
+        absent = self.builder.info.splits["train"].num_examples - counts
+        return np.where((counts > 0) & (absent > 0), absent / np.maximum(counts, 1), 1).astype(np.float32)
 
     def source(self, split: str):
         """Random access to the examples of a split.
@@ -58,17 +74,19 @@ def open_dataset(
     video_folder: str,
     list_file: str,
     allow_damaged: int,
+    windows: dict,
     synthetic_clips: dict,
 ) -> Dataset:
     """Opens a data set; makes and builds it first where it is missing.
 
     Args:
-      manual_dir: a folder in MA-52's layout.
+      manual_dir: a folder with clips and lists.
       data_dir: where built sets are kept; "" stands for `<manual_dir>/tfds`.
-      builder_config: how clips are stored: "h264_256" or "original".
+      builder_config: the folder's layout and how clips are stored, a config of `ma52_dataset_builder`.
       video_folder: where a split's clips lie in `manual_dir`; "" looks for the usual places.
       list_file: where a split's list lies; "" looks for the usual places.
       allow_damaged: how many damaged clips a build may leave out.
+      windows: of untrimmed videos, arguments of `ma52_dataset_builder.build`.
       synthetic_clips: arguments of `tfds_ma52.synthetic.write_synthetic`, which makes `manual_dir` if their `size` is
         not 0.
 
@@ -84,16 +102,14 @@ def open_dataset(
         video_folder=video_folder,
         list_file=list_file,
         allow_damaged=allow_damaged,
+        **windows,
     )
     info = builder.info
     if info.metadata["left_out"]:
         _log.warning("%d damaged clips were left out of %s", len(info.metadata["left_out"]), builder.data_dir)
-    labels = labels_lib.Labels(
-        names=tuple(info.features["label"].names),
-        group_names=tuple(info.features["body_label"].names),
-        groups=tuple(info.metadata["groups"]),
-    )
-    return Dataset(builder, labels, info.metadata["fingerprint"], tuple(info.metadata["hidden"]))
+    labels = labels_lib.Labels(**{name: tuple(values) for name, values in info.metadata["labels"].items()})
+    emotions, hidden = tuple(info.metadata["emotions"]), tuple(info.metadata["hidden"])
+    return Dataset(builder, labels, emotions, info.metadata["fingerprint"], hidden)
 
 
 def train_batches(
@@ -105,6 +121,8 @@ def train_batches(
     crop_scales: Sequence[float],
     crop_middle: bool,
     crop_size: int,
+    video: bool = True,
+    appearance: preprocess.Appearance | None = None,
     seed: int,
     start_step: int = 0,
     num_threads: int = 2,
@@ -124,10 +142,12 @@ def train_batches(
       source: random access to examples.
       batch_size: clips a batch, over all processes.
       num_segments: frames a clip.
-      short_side: pixels of the frames' shorter side before cropping.
-      crop_scales: see `preprocess.train_clip`.
-      crop_middle: see `preprocess.train_clip`.
+      short_side: see `preprocess.train_views`.
+      crop_scales: see `preprocess.train_views`.
+      crop_middle: see `preprocess.train_views`.
       crop_size: pixels of the crop's sides.
+      video: see `preprocess.train_views`.
+      appearance: see `preprocess.train_views`.
       seed: draws order, frames, crops and flips.
       start_step: the first batch to return.
       num_threads: how many batches are read at once.
@@ -138,8 +158,8 @@ def train_batches(
 
     def load(example: dict, rng: np.random.Generator) -> dict:
         crops = {"crop_scales": crop_scales, "crop_middle": crop_middle, "size": crop_size}
-        view = {"num_segments": num_segments, "short_side": short_side, **crops}
-        return _example(example, _decode(preprocess.train_clip, example, rng=rng, **view))
+        view = {"num_segments": num_segments, "short_side": short_side, "video": video, "appearance": appearance}
+        return _decode(preprocess.train_views, example, rng=rng, **crops, **view) | _labels(example)
 
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
     dataset = dataset[process_index::process_count].batch(_local_batch_size(batch_size, process_count))
@@ -153,6 +173,8 @@ def eval_batches(
     num_segments: int,
     short_side: int,
     crop_size: int,
+    video: bool = True,
+    appearance: preprocess.Appearance | None = None,
     num_threads: int = 2,
     num_prefetch: int = 2,
     process_index: int = 0,
@@ -163,19 +185,19 @@ def eval_batches(
     The last batch is filled up with black clips whose mask is 0, so that every clip counts once and every process
     gets the same number of batches. Args: see `train_batches`.
     """
-    blank = {
-        "video": np.zeros((num_segments, crop_size, crop_size, 3), np.uint8),
-        "label": np.int32(0),
-        "mask": np.float32(0),
-        "video_id": np.str_(""),
-    }
 
     def load(index: int) -> dict:
-        if index >= len(source):
-            return blank
-        example = source[index]
+        example = source[min(index, len(source) - 1)]
         view = {"num_segments": num_segments, "short_side": short_side, "size": crop_size}
-        return _example(example, _decode(preprocess.middle_clip, example, **view))
+        if index < len(source):
+            views = _decode(preprocess.middle_views, example, video=video, appearance=appearance, **view)
+            return views | _labels(example)
+        blank = _labels(example) | {"mask": np.float32(0), "video_id": np.str_("")}
+        if video:
+            blank["video"] = np.zeros((num_segments, crop_size, crop_size, 3), np.uint8)
+        if appearance:
+            blank["appearance"] = np.zeros((appearance.num_frames, appearance.size, appearance.size, 3), np.uint8)
+        return blank
 
     length = math.ceil(len(source) / batch_size) * batch_size
     dataset = grain.MapDataset.range(length).map(load)
@@ -183,17 +205,17 @@ def eval_batches(
     return _read(dataset, num_threads, num_prefetch)
 
 
-def _example(example: dict, video: np.ndarray) -> dict:
+def _labels(example: dict) -> dict:
+    """What is known of a clip, without its pictures."""
+    known = {"video_id": np.str_(example["video_id"].decode()), "mask": np.float32(1)}
+    if "labels" in example:
+        labels, emotion = example["labels"].astype(np.float32), np.int32(example["emotion"])
+        return known | {"labels": labels, "emotion": emotion}
     label = example["label"]
-    return {
-        "video": video,
-        "label": np.int32(max(label, 0)),
-        "mask": np.float32(label != HIDDEN_LABEL),
-        "video_id": np.str_(example["video_id"].decode()),
-    }
+    return known | {"label": np.int32(max(label, 0)), "mask": np.float32(label != HIDDEN_LABEL)}
 
 
-def _decode(view, example: dict, **options) -> np.ndarray:
+def _decode(view, example: dict, **options) -> dict[str, np.ndarray]:
     try:
         return view(content=example["video"], **options)
     except preprocess.UnreadableVideoError as error:

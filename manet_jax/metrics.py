@@ -1,9 +1,10 @@
-"""Recognition metrics of the MA-52 benchmark, computed from a confusion matrix."""
+"""Metrics of the MA-52 benchmark, of multi-label recognition and of emotions."""
 
+from collections.abc import Sequence
 from typing import SupportsFloat
 
 import numpy as np
-from jaxtyping import Float, Int, Num
+from jaxtyping import Bool, Float, Int, Num
 
 # The eight published figures, in the order of the paper's table.
 NAMES = (
@@ -16,6 +17,19 @@ NAMES = (
     "action_f1_micro",
     "f1_mean",
 )
+# Of multi-label recognition.
+MULTILABEL_NAMES = (
+    "map",
+    "f1_macro",
+    "f1_micro",
+    "group_f1_macro",
+    "group_f1_micro",
+    "exact_match",
+    "hamming_loss",
+    "threshold",
+)
+EMOTION_NAMES = ("emotion_accuracy", "emotion_f1_macro")
+_THRESHOLDS = np.arange(1, 100) / 100
 
 
 def recognition_metrics(
@@ -69,4 +83,108 @@ def f1_scores(confusion: Num[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
 
 def macro_f1(confusion: Num[np.ndarray, "n n"]) -> float:
     """Mean F1 over the classes that occur as truth or prediction (scikit-learn's rule)."""
-    return float(np.nanmean(f1_scores(confusion)))
+    return nan_mean(f1_scores(confusion))
+
+
+def multilabel_metrics(
+    probabilities: Float[np.ndarray, "b n"],
+    labels: Num[np.ndarray, "b n"],
+    groups: Int[np.ndarray, " n"],
+    group_names: Sequence[str],
+    threshold: float | None = None,
+) -> dict[str, float]:
+    """Returns the figures of multi-label recognition, as shares of 1.
+
+    `map` is the mean average precision over the classes that occur. `f1_*` and what follows are of the classes whose
+    probability is at least the `threshold`. A group is shown, or predicted, where one of its classes is. `map_<group>`
+    and `f1_<group>` are means over the classes of a group. Macro F1 is averaged over what occurs in truth or
+    prediction.
+
+    Args:
+      probabilities: of each class for each clip, 0..1.
+      labels: multi-hot.
+      groups: the group of each class.
+      group_names: their names.
+      threshold: None chooses `best_threshold` of these very clips.
+    """
+    truth, groups = np.asarray(labels) > 0, np.asarray(groups)
+    threshold = best_threshold(probabilities, truth) if threshold is None else threshold
+    predicted = probabilities >= threshold
+    precision, f1 = average_precision(probabilities, truth), label_f1(predicted, truth)
+    membership = np.eye(len(group_names), dtype=bool)[groups]
+    group_predicted, group_truth = predicted @ membership, truth @ membership
+    values = (
+        nan_mean(precision),
+        nan_mean(f1),
+        micro_f1(predicted, truth),
+        nan_mean(label_f1(group_predicted, group_truth)),
+        micro_f1(group_predicted, group_truth),
+        (predicted == truth).all(1).mean(),
+        (predicted != truth).mean(),
+        threshold,
+    )
+    figures = dict(zip(MULTILABEL_NAMES, map(float, values), strict=True))
+    for group, name in enumerate(group_names):
+        figures[f"map_{name}"] = nan_mean(precision[groups == group])
+        figures[f"f1_{name}"] = nan_mean(f1[groups == group])
+    return figures
+
+
+def best_threshold(probabilities: Float[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]) -> float:
+    """The threshold, in hundredths, with the highest macro F1; of several the one in their middle."""
+    scores = np.array([nan_mean(label_f1(probabilities >= threshold, truth)) for threshold in _THRESHOLDS])
+    best = np.flatnonzero(scores >= np.nanmax(scores) - 1e-12) if np.isfinite(scores).any() else [49]
+    return float(_THRESHOLDS[best[len(best) // 2]])
+
+
+def average_precision(
+    probabilities: Float[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]
+) -> Float[np.ndarray, " n"]:
+    """Average precision of each class; NaN for a class that no clip shows.
+
+    The mean over a class's clips of the precision among all clips that are at least as probable, so that equal
+    probabilities count together whatever their order (scikit-learn's rule).
+    """
+    result = np.full(truth.shape[1], np.nan)
+    for i in np.flatnonzero(truth.any(0)):
+        scores, order = -probabilities[:, i], np.argsort(-probabilities[:, i], kind="stable")
+        # For each clip, how many are at least as probable, and how many of those show the class.
+        rank = np.searchsorted(scores[order], scores[truth[:, i]], side="right")
+        hits = np.cumsum(truth[order, i])[rank - 1]
+        result[i] = np.mean(hits / rank)
+    return result
+
+
+def label_f1(predicted: Bool[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]) -> Float[np.ndarray, " n"]:
+    """F1 of each class; NaN for a class that occurs neither as truth nor as prediction."""
+    both, either = (predicted & truth).sum(0), predicted.sum(0) + truth.sum(0)
+    return np.divide(2 * both, either, out=np.full(truth.shape[1], np.nan), where=either > 0)
+
+
+def micro_f1(predicted: Bool[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]) -> float:
+    """F1 over all classes and clips together; NaN where nothing is shown nor predicted."""
+    either = predicted.sum() + truth.sum()
+    return float(2 * (predicted & truth).sum() / either) if either else float("nan")
+
+
+def emotion_metrics(confusion: Num[np.ndarray, "k k"]) -> dict[str, float]:
+    """Accuracy and macro F1 from the number of clips by true (row) and most probable (column) emotion."""
+    return {
+        "emotion_accuracy": float(np.trace(confusion) / np.sum(confusion)),
+        "emotion_f1_macro": macro_f1(confusion),
+    }
+
+
+def confusion_matrix(
+    truth: Int[np.ndarray, " b"], predicted: Int[np.ndarray, " b"], num_classes: int
+) -> Int[np.ndarray, "n n"]:
+    """Counts clips by true (row) and predicted (column) class."""
+    confusion = np.zeros((num_classes, num_classes), np.int64)
+    np.add.at(confusion, (truth, predicted), 1)
+    return confusion
+
+
+def nan_mean(values: Float[np.ndarray, " n"]) -> float:
+    """The mean of what is a number; NaN where nothing is."""
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,12 +1,11 @@
 """MANet: a ResNet with squeeze-and-excitation, temporal shift and a joint-embedding head; TSM and TSN by switches."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, PyTree, UInt8
+from jaxtyping import Array, Float, Key, UInt8
 
 STAGES = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks in each stage; 14 is for tests
 EXPANSION = 4  # a bottleneck's output channels over its inner ones
@@ -286,6 +285,7 @@ class MANet(nnx.Module):
                 )
                 in_features = features * EXPANSION
         self.blocks = nnx.List(blocks)
+        self.num_features = in_features
         self.classifier = nnx.Linear(in_features, num_classes, kernel_init=_head_init, dtype=dtype, rngs=rngs)
         self.has_embedding = embedding_dim > 0
         if self.has_embedding:
@@ -307,7 +307,12 @@ class MANet(nnx.Module):
           context: how BatchNorm behaves.
           dropout_keys: one random key for each clip; None drops nothing.
         """
-        pooled = self.features(video, context).mean((2, 3))
+        return self.heads(self.pooled_features(video, context), dropout_keys)
+
+    def heads(
+        self, pooled: Float[Array, "b t c"], dropout_keys: Key[Array, " b"] | None = None
+    ) -> tuple[Float[Array, "b n"], Float[Array, "b e"] | None]:
+        """Returns logits and embedding as the whole model does, from `pooled_features`."""
         if dropout_keys is not None:
             pooled = _dropout(pooled, dropout_keys, self.dropout)
         logits = self.classifier(pooled).mean(1).astype(jnp.float32)
@@ -315,6 +320,12 @@ class MANet(nnx.Module):
             return logits, None
         embedding = self.embedding_out(nnx.tanh(self.embedding_in(pooled)))
         return logits, embedding.mean(1).astype(jnp.float32)
+
+    def pooled_features(
+        self, video: UInt8[Array, "b t h w 3"], context: BatchNormContext = BatchNormContext()
+    ) -> Float[Array, "b t c"]:
+        """Returns the means of the last feature maps of each frame: 32 * width channels."""
+        return self.features(video, context).mean((2, 3))
 
     def features(
         self, video: UInt8[Array, "b t h w 3"], context: BatchNormContext = BatchNormContext()
@@ -341,32 +352,3 @@ def _dropout(x: Float[Array, "b t c"], keys: Key[Array, " b"], rate: float) -> F
     # Differs from the release: a key for each clip, so that masks do not depend on how clips are spread over devices.
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
-
-
-def split_variables(model: MANet) -> tuple[nnx.GraphDef, dict[str, PyTree]]:
-    """Splits a model into its structure and its variables: nested dicts of arrays, `params` and `batch_stats`.
-
-    `nnx.merge(graphdef, variables["params"], variables["batch_stats"])` puts it together again.
-    """
-    graphdef, params, batch_stats = nnx.split(model, nnx.Param, nnx.BatchStat)
-    return graphdef, {"params": nnx.to_pure_dict(params), "batch_stats": nnx.to_pure_dict(batch_stats)}
-
-
-def create_variables(options: dict[str, Any], seed: int) -> dict[str, PyTree]:
-    """Returns `split_variables` of `MANet(**options)` with fresh weights, without its structure."""
-
-    @jax.jit  # as one program: a compilation for every layer's initialiser takes several times as long
-    def create() -> dict[str, PyTree]:
-        return split_variables(MANet(**options, rngs=nnx.Rngs(seed)))[1]
-
-    return create()
-
-
-def abstract_variables(options: dict[str, Any]) -> tuple[nnx.GraphDef, dict[str, PyTree]]:
-    """Returns `split_variables` of `MANet(**options)` with shapes in place of arrays, without making the arrays."""
-    return split_variables(nnx.eval_shape(lambda: MANet(**options, rngs=nnx.Rngs(0))))
-
-
-def count_parameters(params: PyTree) -> int:
-    """Number of values in a tree of parameters."""
-    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -49,6 +49,7 @@ def create_optimizer(
     weight_decay: float,
     clip_norm: float,
     boosted_layer: str,
+    frozen: str = "",
 ) -> optax.GradientTransformation:
     """Returns SGD with momentum, global-norm clipping and the released parameter groups.
 
@@ -60,17 +61,18 @@ def create_optimizer(
       weight_decay: of weights; biases and BatchNorm have none.
       clip_norm: largest global norm of a gradient; 0 leaves gradients as they are.
       boosted_layer: see `group`.
+      frozen: a part of the model whose parameters stay as they are; "" is none.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.add_decayed_weights(weight_decay, mask=lambda params: _map_groups(params, boosted_layer, 1)),
+        optax.add_decayed_weights(weight_decay, mask=lambda params: _map_groups(params, boosted_layer, frozen, 1)),
         optax.trace(momentum),
-        _scale_groups(boosted_layer),
+        _scale_groups(boosted_layer, frozen),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def group(path: Sequence[str], boosted_layer: str, has_embedding: bool) -> tuple[float, bool]:
+def group(path: Sequence[str], boosted_layer: str, has_embedding: bool, frozen: str = "") -> tuple[float, bool]:
     """Returns the learning-rate factor of a parameter and whether it decays (released parameter groups).
 
     BatchNorm: 1, no decay. Biases: 2, no decay. The boosted layer's weight: 5, its bias: 10 without decay. Any other
@@ -82,27 +84,31 @@ def group(path: Sequence[str], boosted_layer: str, has_embedding: bool) -> tuple
         joint-embedding branch its second layer, otherwise the classifier. "classifier" is always the classifier,
         "none" boosts no layer.
       has_embedding: whether the model has the joint-embedding branch.
+      frozen: the part of the model, its first name, that neither learns nor decays.
     """
+    if path[0] == frozen:
+        return 0.0, False
     if "bn" in path:
         return 1.0, False
     boosted = {"last": "embedding_out" if has_embedding else "classifier", "classifier": "classifier", "none": ""}
-    factor = _BOOST if path[0] == boosted[boosted_layer] else 1.0
+    factor = _BOOST if path[-2] == boosted[boosted_layer] else 1.0
     is_bias = path[-1] == "bias"
     return (factor * _BIAS_FACTOR, False) if is_bias else (factor, True)
 
 
-def _map_groups(params: optax.Params, boosted_layer: str, index: int) -> optax.Params:
-    has_embedding = "embedding_out" in params
+def _map_groups(params: optax.Params, boosted_layer: str, frozen: str, index: int) -> optax.Params:
+    has_embedding = "embedding_out" in params.get("micro_actions", params)
 
     def of(path, _):
-        return group([str(key.key) for key in path if hasattr(key, "key")], boosted_layer, has_embedding)[index]
+        names = [str(key.key) for key in path if hasattr(key, "key")]
+        return group(names, boosted_layer, has_embedding, frozen)[index]
 
     return jax.tree_util.tree_map_with_path(of, params)
 
 
-def _scale_groups(boosted_layer: str) -> optax.GradientTransformation:
+def _scale_groups(boosted_layer: str, frozen: str) -> optax.GradientTransformation:
     def update(updates, state, params):
-        factors = _map_groups(params, boosted_layer, 0)
+        factors = _map_groups(params, boosted_layer, frozen, 0)
         return jax.tree.map(lambda update, factor: update * factor, updates, factors), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -1,5 +1,6 @@
 """Clips from video bytes: which frames, decoding, crops, flip. NumPy and OpenCV only."""
 
+import dataclasses
 import io
 from collections.abc import Sequence
 
@@ -121,7 +122,26 @@ def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames])
 
 
-def train_clip(
+@dataclasses.dataclass(frozen=True)
+class Appearance:
+    """What a network sees that knows nothing of motion: some of a clip's frames, or a part of them.
+
+    Attributes:
+      num_frames: how many of the clip's sampled frames.
+      box: top, left, bottom and right edge of the part, as shares of the frame's height and width.
+      short_side: pixels of the part's shorter side before cropping.
+      crop_scales: of training crops, see `random_crop`.
+      size: pixels of the crop's sides.
+    """
+
+    num_frames: int
+    box: tuple[float, float, float, float]
+    short_side: int
+    crop_scales: tuple[float, ...]
+    size: int
+
+
+def train_views(
     rng: np.random.Generator,
     content: bytes,
     *,
@@ -130,23 +150,79 @@ def train_clip(
     crop_scales: Sequence[float],
     crop_middle: bool,
     size: int,
-) -> UInt8[np.ndarray, "t size size 3"]:
-    """Decodes one random training view of a video.
+    video: bool = True,
+    appearance: Appearance | None = None,
+) -> dict[str, UInt8[np.ndarray, "..."]]:
+    """Decodes random training views of a video.
 
     Args:
-      rng: draws frames, crop and flip.
+      rng: draws frames, crops and flips.
       content: the encoded video.
       num_segments: frames to take.
       short_side: pixels of the frames' shorter side before cropping.
       crop_scales: see `random_crop`.
-      crop_middle: whether the crop is cut from the middle `size` pixels, what `middle_clip` shows, or the whole frame.
+      crop_middle: whether the crop is cut from the middle `size` pixels, what `middle_views` shows, or the whole frame.
       size: pixels of the crop's sides.
+      video: whether the first view is wanted.
+      appearance: the second view, of random ones of the frames; None leaves it out.
+
+    Returns:
+      `video` [num_segments, size, size, 3] and `appearance`, likewise in its own sizes.
 
     Raises:
       UnreadableVideoError: the video cannot be decoded.
     """
-    video = open_video(content)
-    frames = decode_frames(video, sample_segments(rng, len(video), num_segments))
+    reader = open_video(content)
+    frames = sample_segments(rng, len(reader), num_segments)
+    chosen = sample_segments(rng, num_segments, appearance.num_frames) if appearance else None
+    images, chosen = _decode_wanted(reader, frames, chosen, video)
+    views = {}
+    if video:
+        views["video"] = _random_view(rng, images, short_side, crop_scales, crop_middle, size)
+    if appearance:
+        part = cut_box(images[chosen], appearance.box)
+        views["appearance"] = _random_view(
+            rng, part, appearance.short_side, appearance.crop_scales, False, appearance.size
+        )
+    return views
+
+
+def middle_views(
+    content: bytes,
+    *,
+    num_segments: int,
+    short_side: int,
+    size: int,
+    video: bool = True,
+    appearance: Appearance | None = None,
+) -> dict[str, UInt8[np.ndarray, "..."]]:
+    """Decodes the views of a video that evaluation uses: middle frames, centre crops.
+
+    Args, returns and errors: see `train_views`.
+    """
+    reader = open_video(content)
+    frames = sample_center_frames(len(reader), num_segments)
+    chosen = sample_center_frames(num_segments, appearance.num_frames) if appearance else None
+    images, chosen = _decode_wanted(reader, frames, chosen, video)
+    views = {}
+    if video:
+        views["video"] = _middle_view(images, short_side, size)
+    if appearance:
+        part = cut_box(images[chosen], appearance.box)
+        views["appearance"] = _middle_view(part, appearance.short_side, appearance.size)
+    return views
+
+
+def _decode_wanted(
+    reader: decord.VideoReader, frames: np.ndarray, chosen: np.ndarray | None, video: bool
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Decodes a clip's frames, or only the chosen ones; returns them, and where among them the chosen ones are."""
+    if video or chosen is None:
+        return decode_frames(reader, frames), chosen
+    return decode_frames(reader, frames[chosen]), np.arange(len(chosen))
+
+
+def _random_view(rng, frames, short_side, crop_scales, crop_middle, size) -> UInt8[np.ndarray, "t size size 3"]:
     frames = resize_short_side(frames, short_side)
     if crop_middle:
         frames = center_crop(frames, size)
@@ -154,11 +230,15 @@ def train_clip(
     return np.ascontiguousarray(flip(frames) if rng.random() < 0.5 else frames)
 
 
-def middle_clip(content: bytes, *, num_segments: int, short_side: int, size: int) -> UInt8[np.ndarray, "t size size 3"]:
-    """Decodes the one view of a video that evaluation uses: middle frames, centre crop.
-
-    Args and errors: see `train_clip`.
-    """
-    video = open_video(content)
-    frames = decode_frames(video, sample_center_frames(len(video), num_segments))
+def _middle_view(frames, short_side, size) -> UInt8[np.ndarray, "t size size 3"]:
     return np.ascontiguousarray(center_crop(resize_short_side(frames, short_side), size))
+
+
+def cut_box(
+    frames: UInt8[np.ndarray, "t h w 3"], box: tuple[float, float, float, float]
+) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    """Cuts the part between the edges top, left, bottom and right, shares of height and width, out of all frames."""
+    height, width = frames.shape[1:3]
+    top, bottom = round(box[0] * height), round(box[2] * height)
+    left, right = round(box[1] * width), round(box[3] * width)
+    return frames[:, top : max(bottom, top + 1), left : max(right, left + 1)]

@@ -24,7 +24,7 @@ import safetensors.numpy
 from jaxtyping import Float, PyTree
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import models
+from manet_jax import models, nets
 from tfds_ma52.errors import UserError
 from tfds_ma52.folder import report
 from tfds_ma52.labels import MA52, Labels, read_labels
@@ -122,7 +122,7 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
     _check(state, tensors, unused, f"{source} is not quite {title}")
     named = {tensor.path: tensor for tensor in tensors if tensor.name is not None}
     fresh = sorted(tensor.path for tensor in tensors if tensor.name is None)
-    variables = models.create_variables(options, seed=0) if fresh else models.abstract_variables(options)[1]
+    variables = nets.create_variables(options, seed=0) if fresh else nets.abstract_variables(options)[1]
     taken = {path: _TO_OURS[tensor.layout](state[tensor.name]) for path, tensor in named.items()}
     metadata = {
         "config": notes["config"] if notes else _known_config(options, short_side=256, crop_size=224),
@@ -159,6 +159,8 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, kind: str =
     if out.suffix != ".safetensors":
         raise UserError(f"{out}: only .safetensors files are written; give it that ending")
     _, variables, metadata = checkpoint_lib.read_model(workdir, kind)
+    if "form" in metadata["model"]:
+        raise UserError(f"{workdir} recognises emotions, which PyTorch's MANet does not: name a run of micro-actions")
     state = to_state_dict(variables, metadata["model"])
     # Of the config only what the model needs: the rest holds paths of this machine.
     view = {name: metadata["config"]["data"][name] for name in ("short_side", "crop_size")}
@@ -322,7 +324,7 @@ def _depth(state: Mapping[str, np.ndarray], source: pathlib.Path) -> int:
 def _tensors(options: dict[str, Any], family: int) -> list[_Tensor]:
     """The variables of a model, each with its tensor in a file of a family."""
     try:
-        _, variables = models.abstract_variables(options)
+        _, variables = nets.abstract_variables(options)
         stages = models.STAGES[options["depth"]]
     except (TypeError, KeyError, ValueError, ArithmeticError) as error:
         raise UserError(f"the file's notes describe a model that this version cannot make ({error})") from error

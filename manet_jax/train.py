@@ -20,10 +20,10 @@ import numpy as np
 import optax
 import tqdm
 from flax import nnx, struct
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, PyTree
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, evaluate, input_pipeline, losses, models, optimizers, parallel
+from manet_jax import configuration, emotion, evaluate, input_pipeline, losses, models, nets, optimizers, parallel
 from manet_jax.label_embeddings import load_label_vectors
 from manet_jax.metric_writer import MetricWriter
 from tfds_ma52.errors import UserError
@@ -59,10 +59,10 @@ def create_train_state(
 
     @jax.jit
     def create() -> TrainState:
-        variables = models.create_variables(model_options, seed)
+        variables = nets.create_variables(model_options, seed)
         return TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
 
-    graphdef, _ = models.abstract_variables(model_options)
+    graphdef, _ = nets.abstract_variables(model_options)
     return graphdef, create()
 
 
@@ -72,24 +72,24 @@ def train_step(
     *,
     graphdef: nnx.GraphDef,
     optimizer: optax.GradientTransformation,
-    label_vectors: Float[np.ndarray, "n e"] | None,
-    embedding_weight: float,
+    objective: Callable[[emotion.Outputs, dict[str, Array]], tuple[Array, dict[str, Array]]],
     seed: int,
     sync_batch_norm: bool,
+    frozen: str = "",
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on one device's part of a batch; gradients, running statistics and metrics are averaged over devices.
 
     Args:
       state: replicated over the devices; may be donated.
-      batch: `video` and `label` of this device.
+      batch: this device's part, see `input_pipeline`.
       graphdef: the model's structure.
       optimizer: from `optimizers.create_optimizer`.
-      label_vectors: targets of the joint embedding, one for each class.
-      embedding_weight: of the joint-embedding loss (50 in the release).
+      objective: `losses.objective` with its options.
       seed: of the dropout masks.
       sync_batch_norm: normalise with the statistics of the whole batch rather than of each device's part.
+      frozen: a part of the model that stays as it is, as in `optimizers.create_optimizer`.
     """
-    local_size = batch["label"].shape[0]
+    local_size = jax.tree.leaves(batch)[0].shape[0]
     clip = state.step * local_size * jax.lax.axis_size(parallel.AXIS)
     clip += jax.lax.axis_index(parallel.AXIS) * local_size + jnp.arange(local_size)
     dropout_keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clip)
@@ -97,19 +97,13 @@ def train_step(
 
     def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
         model = nnx.merge(graphdef, params, state.batch_stats)
-        logits, embedding = model(batch["video"], context, dropout_keys)
-        parts = {"cross_entropy": losses.cross_entropy(logits, batch["label"]).mean()}
-        loss = parts["cross_entropy"]
-        if embedding is not None:
-            targets = jnp.asarray(label_vectors)[batch["label"]]
-            parts["joint_embedding"] = losses.joint_embedding(embedding, targets).mean()
-            loss += embedding_weight * parts["joint_embedding"]
-        accuracy = (logits.argmax(-1) == batch["label"]).mean()
-        batch_stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-        return loss, ({"loss": loss, **parts, "action_top1": accuracy}, batch_stats)
+        loss, parts = objective(emotion.forward(model, batch, context, dropout_keys), batch)
+        return loss, (parts, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
     grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
     grads, metrics, batch_stats = jax.lax.pmean((grads, metrics, batch_stats), parallel.AXIS)
+    if frozen:  # an average over devices may round
+        batch_stats = batch_stats | {frozen: state.batch_stats[frozen]}
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
@@ -166,14 +160,14 @@ def train_and_evaluate(
         raise UserError(f"--workdir: {workdir} cannot be made ({error.strerror}); name another folder") from error
     with contextlib.ExitStack() as stack:
         checkpoints = stack.enter_context(contextlib.closing(checkpoint_lib.Checkpoints(workdir)))
-        _check_start(checkpoints, config.init_from, workdir)
+        _check_start(checkpoints, config, workdir)
         run, state = _prepare(config)
         if checkpoints.step("latest") is not None:
             state = _restore(checkpoints, state, run.metadata, workdir)
-        elif config.init_from:
-            state = _initialize(state, run, config.init_from)
+        else:
+            state = _initialize(state, run, config)
         start, total = int(state.step), run.lengths.total
-        size = models.count_parameters(state.params)
+        size = nets.count_parameters(state.params)
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
         batches = stack.enter_context(contextlib.closing(iter(_train_batches(config, run, start))))
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
@@ -215,23 +209,35 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
     dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
     source = dataset.source("train")
     lengths = durations(config, len(source))
-    vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if config.model.embedding else None
-    model_options = configuration.model_options(config, dataset.labels, vectors)
+    configuration.check_emotions(config, dataset.emotions, str(dataset.builder.data_dir))
+    needs_vectors = config.model.embedding and config.emotion.form != "appearance"
+    vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if needs_vectors else None
+    model_options = configuration.model_options(config, dataset.labels, vectors, len(dataset.emotions))
     optimizer, schedule = _create_optimizer(config, lengths)
     graphdef, state = create_train_state(model_options, optimizer, config.seed)
+    objective = functools.partial(
+        losses.objective,
+        label_vectors=vectors,
+        embedding_weight=config.embedding_weight,
+        multilabel_loss=config.multilabel.loss,
+        positive_weights=dataset.positive_weights() if dataset.multilabel else None,
+        emotion_weight=config.emotion.weight,
+    )
     step = functools.partial(
         train_step,
         graphdef=graphdef,
         optimizer=optimizer,
-        label_vectors=vectors,
-        embedding_weight=config.embedding_weight,
+        objective=objective,
         seed=config.seed,
         sync_batch_norm=config.sync_batch_norm,
+        frozen=configuration.frozen_part(config),
     )
     metadata = {
         "config": config.to_dict(),
         "model": model_options,
         "labels": dataclasses.asdict(dataset.labels),
+        "multilabel": dataset.multilabel,
+        "emotions": list(dataset.emotions),
         # What the numbers of a run hang on beside its config.
         "data": {
             "lists": dataset.fingerprint,
@@ -293,7 +299,8 @@ def _train(
             writer.write(step, {"learning_rate": float(run.schedule(step - 1)), **values})
             bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
         if evaluating:
-            scores, _ = run.evaluate({"params": state.params, "batch_stats": state.batch_stats})
+            predictions = run.evaluate({"params": state.params, "batch_stats": state.batch_stats})
+            scores = evaluate.score(predictions, checkpoint_lib.labels_of(run.metadata))
             _record(scores, step, run.metadata, writer, bar)
             if run.metadata["best"]["step"] == step:
                 checkpoints.save("best", step, _trees(state, "model"), run.metadata)
@@ -314,7 +321,7 @@ def _create_optimizer(
         decay_factor=config.schedule.decay_factor,
     )
     options = {name: value for name, value in config.optimizer.items() if name != "learning_rate"}
-    return optimizers.create_optimizer(schedule, **options), schedule
+    return optimizers.create_optimizer(schedule, **options, frozen=configuration.frozen_part(config)), schedule
 
 
 def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
@@ -322,7 +329,7 @@ def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
     return {name: trees[name] for name in names}
 
 
-def _check_start(checkpoints: checkpoint_lib.Checkpoints, init_from: str, workdir: pathlib.Path) -> None:
+def _check_start(checkpoints: checkpoint_lib.Checkpoints, config: ml_collections.ConfigDict, workdir: pathlib.Path):
     """Checks what a run starts from, before the data take their time."""
     if checkpoints.step("latest") is not None:
         return
@@ -331,16 +338,23 @@ def _check_start(checkpoints: checkpoint_lib.Checkpoints, init_from: str, workdi
             f"--workdir: {workdir} holds weights that manet_jax.pretrained converted; train in another folder, from "
             f"them with --config.init_from={workdir}"
         )
-    if init_from:
-        checkpoint_lib.check_source(init_from)
+    for field, source in (("init_from", config.init_from), ("emotion.appearance_from", config.emotion.appearance_from)):
+        if source:
+            checkpoint_lib.check_source(field, source)
 
 
-def _initialize(state: TrainState, run: _Run, init_from: str) -> TrainState:
-    """Returns a fresh state with another checkpoint's weights; the run notes where they come from."""
+def _initialize(state: TrainState, run: _Run, config: ml_collections.ConfigDict) -> TrainState:
+    """Returns a fresh state with other checkpoints' weights; the run notes where they come from."""
+    form, sources = config.emotion.form, {}
+    if config.init_from:
+        sources[{"": "", "appearance": "appearance"}.get(form, "micro_actions")] = config.init_from
+    if config.emotion.appearance_from:
+        sources["appearance"] = config.emotion.appearance_from
     variables = {"params": state.params, "batch_stats": state.batch_stats}
-    labels = checkpoint_lib.labels_of(run.metadata)
-    variables, origin = checkpoint_lib.initialize(variables, init_from, labels, parallel.replicated(run.mesh))
-    run.metadata["initialized_from"] = origin
+    labels, sharding = checkpoint_lib.labels_of(run.metadata), parallel.replicated(run.mesh)
+    for part, source in sources.items():
+        variables, origin = checkpoint_lib.initialize(variables, source, labels, sharding, part=part)
+        run.metadata["initialized_from"] = (run.metadata["initialized_from"] or []) + [origin]
     return dataclasses.replace(state, **variables)
 
 
@@ -369,10 +383,11 @@ def _record(
     """Logs an evaluation and keeps it if it is the best so far."""
     writer.write(step, {f"eval_{name}": value for name, value in scores.items()})
     metadata["last"] = {"step": step, **scores}
-    if metadata["best"] is None or scores["f1_mean"] > metadata["best"]["f1_mean"]:
+    name = evaluate.main_figure(scores)
+    # A figure that is not a number, for want of clips, is no reason to keep a checkpoint.
+    if metadata["best"] is None or not scores[name] <= metadata["best"][name]:
         metadata["best"] = metadata["last"]
-    summary = ", ".join(f"{name} {100 * scores[name]:.2f}" for name in ("action_top1", "action_top5", "f1_mean"))
-    bar.write(f"step {step}: {summary}, cross-entropy {scores['cross_entropy']:.3f}", file=sys.stderr)
+    bar.write(f"step {step}: {evaluate.format_summary(scores)}", file=sys.stderr)
 
 
 class _Meter:

@@ -17,7 +17,7 @@ import safetensors.numpy
 from flax import nnx
 from golden import inputs
 
-from manet_jax import checkpoint, models, optimizers, parallel, preprocess, pretrained, train
+from manet_jax import checkpoint, losses, nets, optimizers, parallel, preprocess, pretrained, train
 from tfds_ma52.transcode import transcode
 
 GOLDEN = inputs.GOLDEN
@@ -94,13 +94,12 @@ def run_recorded_steps():
     optimizer = optimizers.create_optimizer(
         lambda step: 0.00125, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
     )
-    trained, _ = models.abstract_variables(metadata["model"] | {"dropout": 0.0})
+    trained, _ = nets.abstract_variables(metadata["model"] | {"dropout": 0.0})
     step = functools.partial(
         train.train_step,
         graphdef=trained,
         optimizer=optimizer,
-        label_vectors=inputs.label_vectors(0),
-        embedding_weight=50.0,
+        objective=functools.partial(losses.objective, label_vectors=inputs.label_vectors(0), embedding_weight=50.0),
         seed=0,
         sync_batch_norm=False,
     )
@@ -144,7 +143,9 @@ def largest_relative(ours, theirs):
 def frames(name):
     """How a video's test frames differ from the recorded ones: their numbers, and their pixels in grey levels."""
     content = (GOLDEN / "video" / f"{name}.mp4").read_bytes()
-    difference = np.abs(preprocess.middle_clip(content, **VIEW).astype(int) - recorded_frames()[f"{name}_images"])
+    difference = np.abs(
+        preprocess.middle_views(content, **VIEW)["video"].astype(int) - recorded_frames()[f"{name}_images"]
+    )
     ours = preprocess.sample_center_frames(len(preprocess.open_video(content)), 8)
     wrong = int((ours != recorded_frames()[f"{name}_frames"]).sum())
     return [
@@ -163,7 +164,7 @@ def transcoded(name):
     """
     path = GOLDEN / "video" / f"{name}.mp4"
     content, _ = transcode(path, 256)
-    old, new = (preprocess.middle_clip(each, **VIEW) for each in (path.read_bytes(), content))
+    old, new = (preprocess.middle_views(each, **VIEW)["video"] for each in (path.read_bytes(), content))
     psnr = 10 * np.log10(255**2 / np.mean((old.astype(float) - new) ** 2))
     graphdef, variables, _ = released_model()
     old_logits, new_logits = np.asarray(apply(graphdef, variables, np.stack([old, new]))[0])

@@ -8,7 +8,7 @@ from conftest import ROOT
 from PIL import Image
 
 from configs import ablation as config_file
-from manet_jax import ablation, configuration
+from manet_jax import ablation, configuration, study
 from tfds_ma52.labels import MA52_NAMES
 
 COMMAND = (sys.executable, "-m", "manet_jax.ablation")
@@ -68,7 +68,7 @@ def test_a_model_blind_to_order_has_direction_one_half_whatever_it_prefers():
 
 def test_table_has_mean_and_sample_deviation():
     runs = {"tsn": [{"f1_mean": 0.25}, {"f1_mean": 0.35}], "manet": [{"f1_mean": 0.5}]}
-    assert ablation.format_table(runs).splitlines() == [
+    assert study.format_table(runs).splitlines() == [
         "| % | tsn | manet |",
         "|---|---|---|",
         "| f1 mean | 30.0 ± 7.1 | 50.0 |",
@@ -78,7 +78,7 @@ def test_table_has_mean_and_sample_deviation():
 def test_seeds_without_a_figure_are_left_out():
     nan = float("nan")
     runs = {"tsn": [{"direction": nan}, {"direction": 0.5}], "tsm": [{"direction": nan}, {"direction": nan}]}
-    assert ablation.format_table(runs).splitlines()[-1] == "| direction | 50.0 | - |"
+    assert study.format_table(runs).splitlines()[-1] == "| direction | 50.0 | - |"
 
 
 def test_arms_add_one_part_each():

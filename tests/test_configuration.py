@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from configs import ma52
-from manet_jax import configuration, models
+from configs import ma52, ma52_pro
+from manet_jax import configuration, nets
 from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 
@@ -26,7 +26,7 @@ def test_the_papers_recipe():
     config = ma52.get_config()
     vectors = np.zeros((52, 300), np.float32)
     options = configuration.model_options(config, labels.MA52, vectors)
-    _, variables = models.abstract_variables(options)
+    _, variables = nets.abstract_variables(options)
     assert sum(np.prod(leaf.shape) for leaf in _leaves(variables["params"])) == 32_284_252
     assert (config.batch_size, config.optimizer.learning_rate, config.num_epochs) == (10, 0.00125, 80)
     assert (config.data.short_side, config.data.crop_size, config.embedding_weight) == (256, 224, 50)
@@ -58,6 +58,16 @@ def test_options_follow_labels_and_vectors():
         ("eval.every_epochs", -1.0, "config.eval.every_epochs is -1.0; it must be positive"),
         ("num_epochs", float("nan"), "config.num_epochs is nan; it must be positive"),
         ("seed", -1, "config.seed is -1; the least is 0"),
+        ("multilabel.loss", "focal", "config.multilabel.loss is 'focal'; choose one of plain, weighted, asymmetric"),
+        ("emotion.form", "face", "config.emotion.form is 'face'; choose one of , appearance, micro_action, fused"),
+        ("emotion.training", "before", "config.emotion.training is 'before'; choose one of joint, after"),
+        ("emotion.training", "after", "config.emotion.training is 'after'; that is for emotion.form 'micro_action'"),
+        ("emotion.weight", -1.0, "config.emotion.weight is -1.0; the least is 0"),
+        ("emotion.dropout", 1.0, "config.emotion.dropout is 1.0; it must lie in 0..1, below 1"),
+        ("emotion.crop_size", 300, "config.emotion.crop_size is 300, more than emotion.short_side 256: lower it"),
+        ("emotion.box", (0.5, 0.0, 0.5, 1.0), "config.emotion.box is (0.5, 0.0, 0.5, 1.0); give the top, left"),
+        ("emotion.appearance_from", "runs/a", "config.emotion.appearance_from is for emotion.form 'fused'; use init_"),
+        ("data.windows.stride", 0.0, "config.data.windows.stride is 0.0; give seconds above 0"),
         ("data.crop_scales", ("a",), "config.data.crop_scales is ('a',); each must be a number in 0..1"),
         ("model.dropout", 1.0, "config.model.dropout is 1.0; it must lie in 0..1, below 1"),
         ("data.crop_size", 300, "config.data.crop_size is 300, more than data.short_side 256: lower it"),
@@ -73,6 +83,15 @@ def test_bad_values_are_named(field, value, message):
     with pytest.raises(UserError) as error:
         configuration.check(config)
     assert message in str(error.value)
+
+
+def test_the_appearance_has_no_more_frames_than_the_clip():
+    config = ma52.get_config()
+    config.emotion.num_frames = 9
+    configuration.check(config)  # without an emotion nobody looks at them
+    config.emotion.form = "appearance"
+    with pytest.raises(UserError, match=r"config.emotion.num_frames is 9, more than model.num_segments 8: lower it"):
+        configuration.check(config)
 
 
 def test_all_bad_values_are_in_one_report():
@@ -98,3 +117,22 @@ def test_changes_name_fields_that_a_run_cannot_change():
 def test_readme_names_every_config_and_no_other():
     mentioned = re.findall(r"configs/(\w+)\.py", (ROOT / "README.md").read_text())
     assert set(mentioned) == set(CONFIGS)
+
+
+def test_training_after_the_micro_actions_needs_them():
+    config = ma52_pro.get_config("fused")
+    config.emotion.training = "after"
+    with pytest.raises(UserError, match=r"config\.emotion\.training is 'after'; name the workdir of the micro-action"):
+        configuration.check(config)
+    config.init_from = "runs/pro"
+    configuration.check(config)
+
+
+def test_each_form_has_the_networks_it_needs():
+    for form, present in (("appearance", (False, True)), ("micro_action", (True, False)), ("fused", (True, True))):
+        config = ma52_pro.get_config(form)
+        options = configuration.model_options(config, labels.MA52, np.zeros((52, 50), np.float32), 7)
+        assert tuple(options[name] is not None for name in ("micro_actions", "appearance")) == present
+        views = configuration.view_arguments(config)
+        assert (views["video"], "appearance" in views) == present
+        assert options["num_emotions"] == 7

@@ -5,7 +5,6 @@ import functools
 import json
 
 import fidelity
-import jax
 import numpy as np
 import pytest
 import scipy.stats
@@ -101,7 +100,7 @@ def test_the_training_sampler_has_the_releases_distribution():
 class Echo(nnx.Module):
     """A model that returns its input as logits."""
 
-    def __call__(self, video):
+    def __call__(self, video, context, dropout_keys):
         return video, None
 
 
@@ -114,7 +113,7 @@ def test_a_table_of_predictions_gives_the_figures_of_scikit_learn(num_devices):
         logits[np.arange(len(labels)), guess] = 5 - place
     mesh = parallel.make_mesh(num_devices)
     step = functools.partial(evaluate.eval_step, graphdef=nnx.split(Echo())[0])
-    step, total = parallel.map_step(step, mesh, "shard_map"), None
+    step, parts = parallel.map_step(step, mesh, "shard_map"), []
     for start in range(0, len(labels), 64):  # the last batch is padded
         rows = slice(start, start + 64)
         mask = np.pad(np.ones(len(labels[rows]), np.float32), (0, 64 - len(labels[rows])))
@@ -123,11 +122,12 @@ def test_a_table_of_predictions_gives_the_figures_of_scikit_learn(num_devices):
             "label": np.pad(labels[rows], (0, 64 - len(labels[rows]))).astype(np.int32),
             "mask": mask,
         }
-        sums = step({"params": {}, "batch_stats": {}}, parallel.shard_batch(batch, mesh))
-        total = sums if total is None else jax.tree.map(np.add, total, sums)
-    figures = metrics.recognition_metrics(np.asarray(total["confusion"]), total["top5"], np.array(MA52.groups))
+        parts.append(step({"params": {}, "batch_stats": {}}, parallel.shard_batch(batch, mesh)))
+    predictions = evaluate.collect(parts)
+    values = evaluate.score(predictions, MA52)
+    figures = {name: values[name] for name in metrics.NAMES}
     expected = json.loads((GOLDEN / "predictions.json").read_text())
     assert list(figures) == list(expected)
     assert figures == pytest.approx(expected, rel=1e-12)
-    counts = np.asarray(total["confusion"])
+    counts = evaluate.confusions(predictions)["confusion"]
     assert ((counts.sum(0) + counts.sum(1)) == 0).any()  # some classes occur nowhere: scikit-learn leaves them out

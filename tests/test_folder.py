@@ -17,11 +17,11 @@ def make_folder(root, train="0001_01_0001.mp4 0\n", val="0002_01_0001.mp4 1\n", 
 def test_reads_both_layouts_with_crlf(tmp_path, layout):
     read = folder.read_folder(write_folder(tmp_path, per_split=(("train", 3), ("val", 1)), layout=layout))
     assert read.labels.names == ("nodding", "waving", "tiptoe")
-    assert [(clip.split, clip.video_id, clip.label, clip.subject) for clip in read.clips] == [
-        ("train", "0000_01_0000.mp4", 0, "0000"),
-        ("train", "0001_01_0001.mp4", 1, "0001"),
-        ("train", "0002_01_0002.mp4", 2, "0002"),
-        ("val", "0100_01_0000.mp4", 0, "0100"),
+    assert [(clip.split, clip.video_id, clip.labels, clip.subject) for clip in read.clips] == [
+        ("train", "0000_01_0000.mp4", (0,), "0000"),
+        ("train", "0001_01_0001.mp4", (1,), "0001"),
+        ("train", "0002_01_0002.mp4", (2,), "0002"),
+        ("val", "0100_01_0000.mp4", (0,), "0100"),
     ]
     assert all(clip.path.is_file() for clip in read.clips)
     assert read.clips[1].place.endswith("train_list_videos.txt:2")
@@ -33,13 +33,13 @@ def test_without_label_names_the_classes_are_ma52s(tmp_path):
 
 def test_labels_of_a_test_list_with_only_zeros_are_hidden(tmp_path):
     read = folder.read_folder(make_folder(tmp_path, test="test0000.mp4 0\r\ntest0001.mp4 0\r\n"))
-    assert [clip.label for clip in read.clips if clip.split == "test"] == [folder.HIDDEN_LABEL] * 2
+    assert [clip.labels for clip in read.clips if clip.split == "test"] == [None, None]
     assert [clip.subject for clip in read.clips if clip.split == "test"] == ["", ""]
 
 
 def test_labels_of_an_open_test_list_are_kept(tmp_path):
     read = folder.read_folder(make_folder(tmp_path, test="a.mp4 0\nb.mp4 3\n"))
-    assert [clip.label for clip in read.clips if clip.split == "test"] == [0, 3]
+    assert [clip.labels for clip in read.clips if clip.split == "test"] == [(0,), (3,)]
 
 
 def test_other_places_can_be_named(tmp_path):
@@ -48,9 +48,9 @@ def test_other_places_can_be_named(tmp_path):
         (tmp_path / f"clips_{split}").mkdir()
         (tmp_path / "lists" / f"{split}.txt").write_text("my clip.mp4 4\n")
     read = folder.read_folder(tmp_path, video_folder="clips_{split}", list_file="lists/{split}.txt")
-    assert [(clip.path, clip.label) for clip in read.clips] == [
-        (tmp_path / "clips_train" / "my clip.mp4", 4),
-        (tmp_path / "clips_val" / "my clip.mp4", 4),
+    assert [(clip.path, clip.labels) for clip in read.clips] == [
+        (tmp_path / "clips_train" / "my clip.mp4", (4,)),
+        (tmp_path / "clips_val" / "my clip.mp4", (4,)),
     ]
 
 

@@ -137,7 +137,8 @@ def test_open_dataset_makes_builds_and_reads(tmp_path):
         "video_folder": "",
         "list_file": "",
         "allow_damaged": 0,
-        "synthetic_clips": {"size": 1e-6, "subjects": "shared", "short_side": 32, "seed": 0},
+        "windows": {"window": 2.0, "stride": 1.0, "min_overlap": 0.5},
+        "synthetic_clips": {"size": 1e-6, "pro": False, "subjects": "shared", "short_side": 32, "seed": 0},
     }
     dataset = input_pipeline.open_dataset(**arguments)
     assert dataset.labels.names[9] == "nodding"

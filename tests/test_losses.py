@@ -1,15 +1,24 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from sklearn.metrics import log_loss
 
 from manet_jax import losses
+from manet_jax.emotion import Outputs
+
+LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+LABELS = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0]], np.float32)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x.astype(np.float64)))
 
 
 def test_cross_entropy_is_scikit_learns_log_loss():
-    logits = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
     label = np.array([0, 1, 2, 3, 0, 1])
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    each = losses.cross_entropy(jnp.array(logits), jnp.array(label))
+    probabilities = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
+    each = losses.cross_entropy(jnp.array(LOGITS), jnp.array(label))
     np.testing.assert_allclose(each, -np.log(probabilities[np.arange(6), label]), rtol=1e-5)
     np.testing.assert_allclose(each.mean(), log_loss(label, probabilities), rtol=1e-5)
 
@@ -17,3 +26,81 @@ def test_cross_entropy_is_scikit_learns_log_loss():
 def test_joint_embedding_by_hand():
     embedding, target = jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[0.0, 4.0], [0.0, 3.0]])
     np.testing.assert_allclose(losses.joint_embedding(embedding, target), [(1 + 4) / 2, 9 / 2])
+
+
+def test_binary_cross_entropy_is_scikit_learns_log_loss_of_each_class():
+    p = sigmoid(LOGITS)
+    of_classes = [log_loss(LABELS[:, i], p[:, i], labels=[0, 1]) for i in range(4)]
+    each = losses.binary_cross_entropy(jnp.array(LOGITS), jnp.array(LABELS))
+    np.testing.assert_allclose(each.mean(), np.sum(of_classes), rtol=1e-5)
+
+
+def test_positive_weights_multiply_what_is_shown():
+    weights = np.array([1, 2, 5, 0.5], np.float32)
+    p = sigmoid(LOGITS)
+    expected = -(weights * LABELS * np.log(p) + (1 - LABELS) * np.log(1 - p)).sum(1)
+    each = losses.multilabel("weighted", jnp.array(LOGITS), jnp.array(LABELS), weights)
+    np.testing.assert_allclose(each, expected, rtol=1e-5)
+    plain = losses.multilabel("plain", jnp.array(LOGITS), jnp.array(LABELS), weights)
+    np.testing.assert_allclose(plain, losses.binary_cross_entropy(jnp.array(LOGITS), jnp.array(LABELS)))
+
+
+def test_the_asymmetric_loss_is_the_papers_formula():
+    p = sigmoid(LOGITS)
+    shifted = np.maximum(p - 0.05, 0)
+    expected = -(LABELS * np.log(p) + (1 - LABELS) * shifted**4 * np.log(1 - shifted)).sum(1)
+    each = losses.multilabel("asymmetric", jnp.array(LOGITS), jnp.array(LABELS))
+    np.testing.assert_allclose(each, expected, rtol=1e-4)
+    # What is ruled out with less than the margin costs nothing.
+    assert losses.asymmetric(jnp.array([[-4.0]]), jnp.array([[0.0]])) == 0
+
+
+@pytest.mark.parametrize("kind", losses.MULTILABEL)
+@pytest.mark.parametrize("size", [80.0, -80.0])
+def test_extreme_logits_give_finite_losses_and_gradients(kind, size):
+    def loss(logits):
+        return losses.multilabel(kind, logits, jnp.array([[1.0, 0.0]]), np.ones(2, np.float32)).sum()
+
+    value, gradient = jax.value_and_grad(loss)(jnp.full((1, 2), size))
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_a_clips_label_vectors_are_averaged():
+    vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
+    means = losses.mean_label_vectors(jnp.array(LABELS), jnp.array(vectors))
+    np.testing.assert_allclose(means[0], (vectors[0] + vectors[3]) / 2)
+    np.testing.assert_allclose(means[1], [0, 0])
+    np.testing.assert_allclose(means[2], vectors.mean(0))
+
+
+def test_the_objective_adds_its_terms():
+    rng = np.random.default_rng(1)
+    embedding, said, vectors = (rng.normal(size=size).astype(np.float32) for size in ((6, 2), (6, 3), (4, 2)))
+    emotion = np.array([0, -1, 2, 1, -1, 0])
+    batch = {"labels": jnp.array(LABELS), "emotion": jnp.array(emotion)}
+    outputs = Outputs(jnp.array(LOGITS), jnp.array(embedding), jnp.array(said))
+    total, parts = losses.objective(
+        outputs,
+        batch,
+        label_vectors=vectors,
+        embedding_weight=3.0,
+        positive_weights=np.ones(4, np.float32),
+        emotion_weight=0.5,
+    )
+    p = sigmoid(LOGITS)
+    binary = -(LABELS * np.log(p) + (1 - LABELS) * np.log(1 - p)).sum(1).mean()
+    labeled = [0, 2, 3, 4, 5]  # clip 1 shows nothing
+    targets = [vectors[LABELS[i] > 0].mean(0) for i in labeled]
+    joint = np.square(embedding[labeled] - targets).mean(1).sum() / 6
+    known = emotion >= 0
+    softmax = np.exp(said) / np.exp(said).sum(1, keepdims=True)
+    of_emotion = -np.log(softmax[known, emotion[known]]).sum() / 6
+    assert parts["multilabel"] == pytest.approx(binary, rel=1e-5)
+    assert parts["joint_embedding"] == pytest.approx(joint, rel=1e-5)
+    assert parts["emotion_cross_entropy"] == pytest.approx(of_emotion, rel=1e-5)
+    assert total == pytest.approx(binary + 3 * joint + 0.5 * of_emotion, rel=1e-5)
+    assert parts["loss"] == total
+    only, parts = losses.objective(Outputs(None, None, outputs.emotion), batch, emotion_weight=1.0)
+    assert only == pytest.approx(of_emotion, rel=1e-5)
+    assert set(parts) == {"loss", "emotion_cross_entropy", "emotion_accuracy"}

@@ -22,7 +22,7 @@ def names(builder, split):
 def test_is_registered_with_tfds_as_ma52(tmp_path):
     builder = tfds.builder("ma52", data_dir=tmp_path)
     assert builder.info.features["label"].names == list(labels.MA52_NAMES)
-    assert set(builder.builder_configs) == {"h264_256", "original"}
+    assert set(builder.builder_configs) == {*("h264_256", "original", "pro_h264_256", "pro_original", "mma52_h264_256")}
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
@@ -101,7 +101,7 @@ def test_a_built_set_is_opened_again_without_its_source(tmp_path, removed):
 
 def test_a_killed_build_goes_on_and_never_looks_whole(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 12), ("val", 4)))
-    work, built = root / "tfds" / ".ma52_h264_256_in_progress", root / "tfds" / "ma52" / "h264_256" / "1.0.0"
+    work, built = root / "tfds" / ".ma52_h264_256_in_progress", root / "tfds" / "ma52" / "h264_256" / "1.1.0"
     command = [sys.executable, "-m", "tfds_ma52", "--manual_dir", str(root), "--num_processes=1"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while len(list(work.glob("*/*.json"))) < 3:
@@ -111,7 +111,7 @@ def test_a_killed_build_goes_on_and_never_looks_whole(tmp_path):
     process.wait()
     assert not built.exists()
     (work / "train" / "left.mp4.partial").write_bytes(b"")
-    assert list(built.parent.glob("incomplete.*_1.0.0"))  # what TFDS leaves
+    assert list(built.parent.glob("incomplete.*_1.1.0"))  # what TFDS leaves
     times = {path: path.stat().st_mtime_ns for path in work.glob("*/*.json")}
     seen = {}
     original = transcode.prepare_videos
@@ -125,14 +125,14 @@ def test_a_killed_build_goes_on_and_never_looks_whole(tmp_path):
         patch.setattr(transcode, "prepare_videos", remember)
         assert len(names(ma52_dataset_builder.build(root), "train")) == 12
     assert seen == times  # finished clips were not made again
-    assert sorted(path.name for path in built.parent.iterdir()) == [".lock", "1.0.0"]
+    assert sorted(path.name for path in built.parent.iterdir()) == [".lock", "1.1.0"]
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_an_overwrite_killed_before_or_after_the_new_set_was_whole(tmp_path, moment):
     root = write_folder(tmp_path, per_split=(("train", 2), ("val", 1)))
     target = pathlib.Path(ma52_dataset_builder.build(root).data_dir)
-    replaced = target.with_name("1.0.0.replaced")
+    replaced = target.with_name("1.1.0.replaced")
     if moment == "before":
         target.rename(replaced)
     else:
@@ -146,7 +146,7 @@ def test_other_lists_are_refused_until_overwritten(tmp_path):
     ma52_dataset_builder.build(root)
     path = root / "train_list_videos.txt"
     path.write_text("\n".join(path.read_text().splitlines()[:2]))
-    with pytest.raises(UserError, match=r"was built from other lists than those now in .*--overwrite"):
+    with pytest.raises(UserError, match=r"was built from other lists \(or windows\) than those now in .*--overwrite"):
         ma52_dataset_builder.build(root)
     assert len(names(ma52_dataset_builder.build(root, overwrite=True), "train")) == 2
 
@@ -181,7 +181,7 @@ def test_damaged_clips_are_reported_together_or_left_out(tmp_path, capsys):
     assert summary[-3:] == ["  left out 2 damaged clips:", *report[-2:]]
     builder = ma52_dataset_builder.build(root)
     assert names(builder, "train") == ["0000_01_0000.mp4", "0002_01_0002.mp4", "0003_01_0003.mp4"]
-    assert len(json.loads((root / "tfds/ma52/h264_256/1.0.0/metadata.json").read_text())["left_out"]) == 2
+    assert len(json.loads((root / "tfds/ma52/h264_256/1.1.0/metadata.json").read_text())["left_out"]) == 2
 
 
 def test_plain_tfds_builds_ma52_and_points_other_sets_to_the_command(tmp_path):

@@ -10,12 +10,12 @@ import time
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, write_folder
+from conftest import ROOT, write_clip, write_folder
 
 import manet_jax
 from configs import ma52
 from manet_jax import metrics
-from manet_jax.models import split_variables
+from manet_jax.nets import split_variables
 
 SMALL = {
     "data.short_side": 40,
@@ -107,6 +107,31 @@ def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
     for left, right in zip(variables(killed), variables(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(left, right)
     assert resumed.stdout.splitlines()[-9:] == whole.stdout.splitlines()[-9:]
+
+
+def test_a_hand_written_annotation_file_trains(tmp_path):
+    words = ("nodding;touching nose", "waving", "9", "shaking legs; nodding", "tiptoe")
+    rows = ["video,labels,emotion,split"]
+    for i in range(9):
+        write_clip(tmp_path / "data" / f"my clip {i}.mp4", seed=i, height=50 + 2 * i, width=80 - 2 * i)
+        rows.append(f"my clip {i}.mp4,{words[i % 5]},{('joy', 'fear')[i % 2]},{'val' if i > 6 else 'train'}")
+    (tmp_path / "data" / "annotations.csv").write_text("\n".join(rows))
+    fields = {"num_epochs": 2.0, "batch_size": 7, "emotion.short_side": 40, "emotion.crop_size": 32}
+    fields |= {"emotion.depth": 14, "emotion.width": 8}
+    result = run(command(tmp_path / "run", tmp_path / "data", config="configs/ma52_pro.py:fused", **fields))
+    assert result.returncode == 0, result.stderr
+    assert {"map", "threshold", "emotion_accuracy", "f1_head"} <= {
+        row.split()[0] for row in result.stdout.splitlines()[1:]
+    }
+    assert manet_jax.load_model(tmp_path / "run").emotions == ("fear", "joy")
+
+    (tmp_path / "data" / "annotations.csv").write_text("\n".join([*rows, "gone.mp4,noding,,train", rows[1]]))
+    again = [*command(tmp_path / "other", tmp_path / "data", config="configs/ma52_pro.py", **fields)]
+    result = run([*again, f"--config.data.data_dir={tmp_path / 'other'}"])
+    assert result.returncode == 2
+    assert "unknown label 'noding'; did you mean 'nodding'?" in result.stderr
+    assert "my clip 0.mp4 is listed more than once" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):

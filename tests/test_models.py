@@ -9,13 +9,13 @@ import pytest
 from conftest import ROOT
 from flax import nnx
 
-from manet_jax import models
+from manet_jax import models, nets
 from manet_jax.models import BatchNormContext
 
 
 def count(**options):
-    _, variables = models.abstract_variables({"num_classes": 52, **options})
-    return models.count_parameters(variables["params"])
+    _, variables = nets.abstract_variables({"num_classes": 52, **options})
+    return nets.count_parameters(variables["params"])
 
 
 OPTIONS = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4}
@@ -25,8 +25,8 @@ OPTIONS = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_s
 def tiny(**options):
     """The structure and the fresh variables of a small model."""
     options = OPTIONS | options
-    graphdef, _ = models.abstract_variables(options)
-    return graphdef, models.create_variables(options, seed=0)
+    graphdef, _ = nets.abstract_variables(options)
+    return graphdef, nets.create_variables(options, seed=0)
 
 
 def visible(graphdef, variables):
@@ -213,4 +213,4 @@ def test_fresh_heads_are_small_and_backbone_is_he_initialised():
 
 def test_variables_have_the_abstract_ones_shapes():
     shapes = jax.tree.map(lambda x: (x.shape, x.dtype), tiny()[1])
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), models.abstract_variables(OPTIONS)[1]) == shapes
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), nets.abstract_variables(OPTIONS)[1]) == shapes

@@ -46,6 +46,19 @@ def test_released_parameter_groups(path, has_embedding, boosted_layer, expected)
     assert optimizers.group(path, boosted_layer, has_embedding) == expected
 
 
+def test_parameter_groups_inside_a_model_of_emotions():
+    assert optimizers.group(("micro_actions", "embedding_out", "kernel"), "last", True) == (5, True)
+    assert optimizers.group(("micro_actions", "embedding_out", "kernel"), "last", True, frozen="appearance") == (
+        5,
+        True,
+    )
+    assert optimizers.group(("micro_actions", "stem", "bn", "scale"), "last", True, frozen="micro_actions") == (
+        0,
+        False,
+    )
+    assert optimizers.group(("emotion", "bias"), "last", True, frozen="micro_actions") == (2, False)
+
+
 def test_updates_are_pytorchs_sgd():
     # Some of the model's parameters, under its names.
     layer = {"kernel": jnp.linspace(-1, 1, 6).reshape(2, 3), "bias": jnp.linspace(0.5, 1, 3)}

@@ -114,17 +114,55 @@ def test_views_of_a_video(tmp_path):
     write_clip(tmp_path / "a.mp4", num_frames=30, height=64, width=48)
     content = (tmp_path / "a.mp4").read_bytes()
     options = {"num_segments": 4, "short_side": 40, "size": 32}
-    view = preprocess.middle_clip(content, **options)
+    view = preprocess.middle_views(content, **options)["video"]
     video = preprocess.open_video(content)
     frames = preprocess.decode_frames(video, np.array([3, 11, 18, 26]))  # floor(7.5 i + 3.75)
     np.testing.assert_array_equal(view, preprocess.center_crop(preprocess.resize_short_side(frames, 40), 32))
 
     options |= {"crop_scales": (1.0, 0.75), "crop_middle": False}
-    views = [preprocess.train_clip(rng(seed), content, **options) for seed in (0, 0, 1)]
+    views = [preprocess.train_views(rng(seed), content, **options)["video"] for seed in (0, 0, 1)]
     assert views[0].shape == (4, 32, 32, 3)
     assert views[0].flags.c_contiguous
     np.testing.assert_array_equal(views[0], views[1])
     assert (views[0] != views[2]).any()
+
+
+def test_the_appearance_shows_a_part_of_some_of_the_frames(tmp_path):
+    # The brightness of the lower half says which frame it is; with the upper half at rest no frame is a new scene.
+    frames = np.empty((32, 64, 48, 3), np.uint8)
+    frames[:, :32] = rng(0).integers(0, 255, (32, 48, 3))
+    frames[:, 32:] = 120 + 4 * np.arange(32)[:, None, None, None]
+    writer.encode(tmp_path / "a.mp4", frames)
+    content = (tmp_path / "a.mp4").read_bytes()
+    view = {"num_segments": 8, "short_side": 40, "size": 32}
+    below = preprocess.Appearance(num_frames=2, box=(0.5, 0.25, 1.0, 0.75), short_side=20, crop_scales=(1.0,), size=16)
+    both = preprocess.middle_views(content, **view, appearance=below)
+    assert both["video"].shape == (8, 32, 32, 3)
+    assert both["appearance"].shape == (2, 16, 16, 3)
+    # Frames 2, 6 ... 30 of the clip; of these eight, numbers 2 and 6, so frames 10 and 26.
+    np.testing.assert_allclose(both["appearance"].mean((1, 2, 3)), [160, 224], atol=2)
+    only = preprocess.middle_views(content, **view, video=False, appearance=below)
+    assert set(only) == {"appearance"}
+    np.testing.assert_array_equal(only["appearance"], both["appearance"])
+
+    view |= {"crop_scales": (1.0,), "crop_middle": False}
+    seen = [
+        preprocess.train_views(rng(seed), content, **view, video=video, appearance=below)
+        for seed in range(30)
+        for video in (True, False)
+    ]
+    assert [set(views) for views in seen[:2]] == [{"video", "appearance"}, {"appearance"}]
+    numbers = (np.stack([views["appearance"].mean((1, 2, 3)) for views in seen]) - 120) / 4
+    assert (numbers[:, 0] < 16.5).all()  # one of the first half's, one of the second's
+    assert (numbers[:, 1] > 15.5).all()
+    assert len(np.unique(np.round(numbers))) > 20
+
+
+def test_a_box_is_cut_by_shares_and_never_empty():
+    frames = np.arange(2 * 10 * 20 * 3).reshape(2, 10, 20, 3).astype(np.uint8)
+    np.testing.assert_array_equal(preprocess.cut_box(frames, (0.1, 0.25, 0.5, 0.75)), frames[:, 1:5, 5:15])
+    np.testing.assert_array_equal(preprocess.cut_box(frames, (0.0, 0.0, 1.0, 1.0)), frames)
+    assert preprocess.cut_box(frames, (0.5, 0.5, 0.501, 0.501)).shape == (2, 1, 1, 3)
 
 
 def test_crops_of_the_middle_show_nothing_that_a_test_view_does_not(tmp_path):
@@ -133,10 +171,10 @@ def test_crops_of_the_middle_show_nothing_that_a_test_view_does_not(tmp_path):
     writer.encode(tmp_path / "ramp.mp4", ramp)
     content = (tmp_path / "ramp.mp4").read_bytes()
     options = {"num_segments": 4, "short_side": 48, "size": 32}
-    assert preprocess.middle_clip(content, **options).min() > 28  # from column 8
+    assert preprocess.middle_views(content, **options)["video"].min() > 28  # from column 8
 
     def views(**crops):
-        return np.stack([preprocess.train_clip(rng(seed), content, **crops, **options) for seed in range(40)])
+        return np.stack([preprocess.train_views(rng(seed), content, **crops, **options)["video"] for seed in range(40)])
 
     middle = views(crop_scales=(1.0, 0.5), crop_middle=True)
     assert 28 < middle.min() < 36
@@ -171,4 +209,4 @@ def test_a_broken_frame_is_an_error_not_a_repetition(tmp_path):
     start = content.index(b"mdat") + 600
     broken = content[:start] + bytes(700) + content[start + 700 :]
     with pytest.raises(preprocess.UnreadableVideoError):
-        preprocess.middle_clip(broken, num_segments=8, short_side=40, size=32)
+        preprocess.middle_views(broken, num_segments=8, short_side=40, size=32)

@@ -14,7 +14,7 @@ from golden import inputs
 
 import manet_jax
 from configs import ma52
-from manet_jax import checkpoint, evaluate, models, pretrained, train
+from manet_jax import checkpoint, evaluate, nets, pretrained, train
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
 
@@ -27,7 +27,7 @@ METADATA = {
 
 
 def random_variables(options, seed=0):
-    _, variables = models.abstract_variables(options)
+    _, variables = nets.abstract_variables(options)
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: jnp.array(rng.uniform(0.1, 1, x.shape), x.dtype), variables)
 
@@ -187,7 +187,7 @@ def convert_names(monkeypatch, tmp_path):
         monkeypatch.setattr(pretrained, "read_state_dict", lambda path: (state, {}))
         monkeypatch.setattr(pretrained, "_sha256", lambda path: "0")
         monkeypatch.setattr(pretrained, "_save", lambda out, variables, metadata: saved.update(variables))
-        monkeypatch.setattr(models, "create_variables", lambda options, seed: models.abstract_variables(options)[1])
+        monkeypatch.setattr(nets, "create_variables", lambda options, seed: nets.abstract_variables(options)[1])
         metadata = pretrained.convert("resnet.pth", tmp_path / "out", label_names)
         return checkpoint.flatten(saved), metadata
 
@@ -299,7 +299,9 @@ def test_a_run_starts_from_a_checkpoint_except_for_a_head_of_another_size(tmp_pa
         if path.startswith("params."):
             taken = not path.startswith("params.classifier.")
             assert (value.shape == theirs[path].shape and bool((value == theirs[path]).all())) == taken, path
-    assert metadata["initialized_from"] == {
+    (origin,) = metadata["initialized_from"]
+    assert origin == {
+        "part": "",
         "workdir": str(tmp_path / "source"),
         "step": 7,
         "source": None,
@@ -360,7 +362,7 @@ def test_variables_that_were_never_trained_are_said_to_be(tmp_path, caplog):
 def test_a_network_of_another_size_cannot_be_started_from(tmp_path, changed):
     save_checkpoint(tmp_path / "source")
     with pytest.raises(UserError, match=r"network of another size; set config.model to its {'depth': 14, 'width': 8}"):
-        checkpoint.initialize(models.abstract_variables(OPTIONS | changed)[1], tmp_path / "source", MA52)
+        checkpoint.initialize(nets.abstract_variables(OPTIONS | changed)[1], tmp_path / "source", MA52)
 
 
 def test_wrong_places_to_start_from(tmp_path, small_config):

@@ -14,7 +14,15 @@ from tfds_ma52.synthetic import figure, motions, skeleton, write_synthetic, writ
 from tfds_ma52.synthetic.__main__ import main
 
 TINY = 1e-6  # one clip of each class in every split
-SETTINGS = {"size": TINY, "subjects": "disjoint", "test": False, "short_side": 64, "seed": 3, "version": 1}
+SETTINGS = {
+    "size": TINY,
+    "pro": False,
+    "subjects": "disjoint",
+    "test": False,
+    "short_side": 64,
+    "seed": 3,
+    "version": 1,
+}
 HANDS = ("palm", "touch", "tip 1", "tip 2", "wrist")
 
 
@@ -91,7 +99,7 @@ def test_subjects_are_disjoint_or_shared_as_in_ma52():
 
 def test_class_counts_are_ma52s_times_one_number():
     clips = writer.plan_clips(SETTINGS | {"size": 1, "test": True})
-    counts = {split: np.bincount([c.class_id for c in clips if c.split == split]) for split in ("train", "val", "test")}
+    counts = {split: np.bincount([c.acts[0] for c in clips if c.split == split]) for split in ("train", "val", "test")}
     assert [sum(each) for each in counts.values()] == [11250, 5586, 5586]
     # From the table of the annotation lists: nodding, covering face, turning around.
     assert [counts[split][name_id("nodding")] for split in counts] == [1283, 641, 2565 - 1283 - 641]
@@ -101,7 +109,7 @@ def test_class_counts_are_ma52s_times_one_number():
     assert np.bincount(bounds, counts["train"]).tolist() == [644, 4473, 2626, 1441, 317, 719, 1030]
     assert np.bincount(bounds, counts["val"]).tolist() == [315, 2233, 1304, 717, 152, 353, 512]
 
-    small = np.bincount([c.class_id for c in writer.plan_clips(SETTINGS | {"size": 0.1}) if c.split == "train"])
+    small = np.bincount([c.acts[0] for c in writer.plan_clips(SETTINGS | {"size": 0.1}) if c.split == "train"])
     assert small[name_id("nodding")] == 128
     assert small[name_id("covering face")] == 1
 
@@ -126,7 +134,7 @@ def test_clips_decode(folder):
 
 
 def test_encoded_frames_look_like_the_drawn_ones(tmp_path):
-    frames = writer.render_clip(writer.Clip("train", 0, 0, 1), SETTINGS | {"short_side": 128})
+    frames = writer.render_clip(writer.Clip("train", 0, (0,), 1), SETTINGS | {"short_side": 128})
     writer.encode(tmp_path / "clip.mp4", frames)
     _, _, decoded = decode(tmp_path / "clip.mp4")
     assert decoded.shape == frames.shape
@@ -146,7 +154,7 @@ def test_process_count_and_order_change_nothing(tmp_path):
 def test_seed_changes_person_and_scene(monkeypatch):
     drawn, render = [], figure.render
     monkeypatch.setattr(figure, "render", lambda *args: drawn.append(args) or render(*args))
-    clip = writer.Clip("train", 0, 0, 1)
+    clip = writer.Clip("train", 0, (0,), 1)
     frames = [writer.render_clip(clip, SETTINGS | {"seed": seed}) for seed in (0, 0, 1)]
     assert np.array_equal(frames[0], frames[1])
     (_, *same, _, _), (_, *again, _, _), (_, *other, _, _) = drawn

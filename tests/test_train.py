@@ -12,8 +12,8 @@ from conftest import shrink, write_folder
 
 import manet_jax
 from configs import ma52
-from manet_jax import checkpoint, evaluate, input_pipeline, metrics, optimizers, parallel, train
-from tfds_ma52 import ma52_dataset_builder
+from manet_jax import checkpoint, evaluate, input_pipeline, losses, metrics, optimizers, parallel, train
+from tfds_ma52 import labels, ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
 OPTIONS = {"num_classes": 3, "embedding_dim": 5, "depth": 14, "width": 8, "num_segments": 2, "dropout": 0.5}
@@ -39,8 +39,11 @@ def run_steps(num_devices, mapping, sync, num_steps=3, **options):
         train.train_step,
         graphdef=graphdef,
         optimizer=optimizer,
-        label_vectors=np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32),
-        embedding_weight=50.0,
+        objective=functools.partial(
+            losses.objective,
+            label_vectors=np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32),
+            embedding_weight=50.0,
+        ),
         seed=0,
         sync_batch_norm=sync,
     )
@@ -158,7 +161,7 @@ def test_other_data_are_refused_in_the_same_workdir(config, tmp_path):
         train.train_and_evaluate(config, tmp_path / "run")
     fewer = write_folder(tmp_path / "fewer", per_split=(("train", 4), ("val", 4)), names=("nodding", "waving"))
     config.data.manual_dir = str(fewer)
-    with pytest.raises(UserError, match="has other classes than the model"):
+    with pytest.raises(UserError, match="has other classes or emotions than the model"):
         evaluate.evaluate_checkpoint(config, tmp_path / "run", "latest")
 
 
@@ -218,10 +221,10 @@ def test_padding_does_not_count():
     padded = {key: np.concatenate([value[:8], value[:8] * 0 + 1]) for key, value in batch.items()}
     padded["mask"][8:] = 0
     first = {key: value[:8] for key, value in batch.items()}
-    sums = [jax.device_get(step(variables, parallel.shard_batch(b, mesh))) for b in (first, padded)]
-    np.testing.assert_allclose(sums[0]["confusion"], sums[1]["confusion"])
-    np.testing.assert_allclose(sums[0]["cross_entropy"], sums[1]["cross_entropy"], rtol=1e-5)
-    assert sums[1]["confusion"].sum() == 8
+    first, padded = (evaluate.collect([step(variables, parallel.shard_batch(b, mesh))]) for b in (first, padded))
+    np.testing.assert_allclose(first.outputs["logits"], padded.outputs["logits"], rtol=1e-5, atol=1e-7)
+    np.testing.assert_array_equal(first.truth["label"], batch["label"][:8])
+    np.testing.assert_array_equal(padded.truth["label"], batch["label"][:8])
 
 
 def test_original_files_train_too(config, tmp_path):
@@ -255,11 +258,13 @@ def test_top5_counts_the_true_class_among_five():
     mesh = parallel.make_mesh(1)
     step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")
     batch = make_batch(0, size=4) | {"label": np.array([0, 1, 2, 6], np.int32), "mask": np.ones(4, np.float32)}
-    sums = jax.device_get(step({"params": params, "batch_stats": state.batch_stats}, batch))
-    assert sums["top5"] == 2  # the logits rise with the class: 2..6 are among the first five
-    assert sums["confusion"][:, 6].tolist() == [1, 1, 1, 0, 0, 0, 1]
+    predictions = evaluate.collect([step({"params": params, "batch_stats": state.batch_stats}, batch)])
+    seven = labels.Labels(tuple("abcdefg"), ("all",), (0,) * 7)
+    values = evaluate.score(predictions, seven)
+    assert values["action_top5"] == 2 / 4  # the logits rise with the class: 2..6 are among the first five
+    assert evaluate.confusions(predictions)["confusion"][:, 6].tolist() == [1, 1, 1, 0, 0, 0, 1]
     nats = [math.log(sum(math.exp(i) for i in range(7))) - label for label in (0, 1, 2, 6)]
-    assert sums["cross_entropy"] == pytest.approx(sum(nats), rel=1e-5)
+    assert values["cross_entropy"] == pytest.approx(sum(nats) / 4, rel=1e-5)
 
 
 def test_the_checkpoint_says_where_it_comes_from(config, tmp_path):
@@ -270,4 +275,4 @@ def test_the_checkpoint_says_where_it_comes_from(config, tmp_path):
     assert model.config["optimizer"]["learning_rate"] == 0.00125
     assert model.metadata["versions"]["jax"] == jax.__version__
     assert model.metadata["best"]["step"] == 1
-    assert {field.name for field in dataclasses.fields(model)} == {"model", "labels", "config", "metadata"}
+    assert {field.name for field in dataclasses.fields(model)} == {"model", "labels", "emotions", "config", "metadata"}

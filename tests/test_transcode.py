@@ -156,7 +156,8 @@ def test_odd_metadata_do_no_harm(tmp_path):
 def test_a_file_that_defeats_the_decoder_is_one_problem_among_others(tmp_path):
     (tmp_path / ("n" * 300)).parent.mkdir(exist_ok=True)
     write_clip(tmp_path / "a.mp4", num_frames=3)
-    jobs = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
+    places = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
+    jobs = [(*place, None) for place in places]
     odd, fine = transcode.prepare_videos(jobs, short_side=None, num_processes=1)
     assert odd.startswith("the file cannot be read (OSError")
     assert fine == VideoInfo(3, 64, 48)
@@ -196,7 +197,7 @@ def test_many_videos_on_two_processes_go_on_where_they_stopped(tmp_path, capfd):
     for i in range(3):
         write_clip(tmp_path / f"{i}.mp4", num_frames=5 + i, seed=i)
     (tmp_path / "1.mp4").write_bytes(b"")
-    jobs = [(tmp_path / f"{i}.mp4", tmp_path / "out" / str(i)) for i in range(3)]
+    jobs = [(tmp_path / f"{i}.mp4", tmp_path / "out" / str(i), None) for i in range(3)]
     expected = [VideoInfo(5, 42, 32), "the file is empty", VideoInfo(7, 42, 32)]
     assert transcode.prepare_videos(jobs, short_side=32, num_processes=2) == expected
     assert "transcoding clips: 100%" in capfd.readouterr().err

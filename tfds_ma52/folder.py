@@ -1,4 +1,7 @@
-"""Reads a folder in MA-52's layout: which clips it holds, with which labels, and what is wrong with it."""
+"""Reads a folder in MA-52's layout: which clips it holds, with which labels, and what is wrong with it.
+
+`annotations` and `mma52` read other layouts into the same `Folder`.
+"""
 
 import collections
 import dataclasses
@@ -34,19 +37,23 @@ class Clip:
 
     Attributes:
       path: the video file.
-      video_id: its name as the list has it, with the ending.
+      video_id: its name as the list has it, with the ending; of a part of a video also which part.
       split: train, val or test.
-      label: the class id, or HIDDEN_LABEL.
+      labels: the class ids, in MA-52's layout one; None where they are hidden.
       subject: the participant, the first field of `SSSS_VV_NNNN.mp4`; "" where the name has no such field.
       place: `file:line` of the list.
+      emotion: its id, or HIDDEN_LABEL where it is unknown.
+      span: of a part of a video, its start and end in seconds; None stands for the whole file.
     """
 
     path: pathlib.Path
     video_id: str
     split: str
-    label: int
+    labels: tuple[int, ...] | None
     subject: str
     place: str
+    emotion: int = HIDDEN_LABEL
+    span: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,12 +62,14 @@ class Folder:
 
     Attributes:
       labels: its classes and groups.
+      emotions: their names; empty where there are none.
       clips: the clips of its lists, in their order.
       fingerprint: see `fingerprint`.
       problems: what is wrong with label names and lists, a text with file and line each; not what is wrong with clips.
     """
 
     labels: labels_lib.Labels
+    emotions: tuple[str, ...]
     clips: tuple[Clip, ...]
     fingerprint: str
     problems: tuple[str, ...]
@@ -92,8 +101,8 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
             problems.append(f"{path}: its clips have no folder; looked for {wanted} in {root}")
         else:
             clips += _read_list(path, split, videos, labels, problems)
-    problems += _repeated(clips)
-    return Folder(labels or labels_lib.MA52, tuple(clips), _digest(list_files, label_file), tuple(problems))
+    problems += repeated(clips)
+    return Folder(labels or labels_lib.MA52, (), tuple(clips), _digest_lists(list_files, label_file), tuple(problems))
 
 
 def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
@@ -102,14 +111,19 @@ def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
     Raises:
       UserError: the folder or a list is missing.
     """
-    return _digest(*_find_lists(root, list_file))
+    return _digest_lists(*_find_lists(root, list_file))
 
 
-def _digest(list_files: dict[str, pathlib.Path], label_file: pathlib.Path | None) -> str:
-    digest = hashlib.sha256()
-    for path in [label_file, *(list_files.get(split) for split in SPLITS)]:
-        digest.update(b"\0" if path is None else path.read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()[:16]
+def _digest_lists(list_files: dict[str, pathlib.Path], label_file: pathlib.Path | None) -> str:
+    return digest([label_file, *(list_files.get(split) for split in SPLITS)])
+
+
+def digest(files: Sequence[pathlib.Path | None], settings: str = "") -> str:
+    """A digest of the text of some files and of settings, whatever the files' line ends."""
+    value = hashlib.sha256(settings.encode())
+    for path in files:
+        value.update(b"\0" if path is None else path.read_bytes().replace(b"\r\n", b"\n"))
+    return value.hexdigest()[:16]
 
 
 def report(title: str, problems: Sequence[str]) -> str:
@@ -136,11 +150,42 @@ def _find_lists(root: pathlib.Path, list_file: str) -> tuple[dict[str, pathlib.P
 def _find(
     root: pathlib.Path, wanted: str, usual: tuple[str, ...], split: str, exists: Callable[[pathlib.Path], bool]
 ) -> pathlib.Path | None:
-    try:
-        paths = [root / pattern.format(split=split) for pattern in ([wanted] if wanted else usual)]
-    except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"{wanted!r} names no place: {{split}} is the only thing that may stand in braces") from error
+    paths = [root / fill(pattern, split) for pattern in ([wanted] if wanted else usual)]
     return next((path for path in paths if exists(path)), None)
+
+
+def find_first(root: pathlib.Path, patterns: Sequence[str], split: str = "") -> pathlib.Path | None:
+    """The first file in a folder that one of some patterns with {split} names; None where there is none.
+
+    Raises:
+      UserError: a pattern has something else in braces.
+    """
+    paths = [root / fill(pattern, split) for pattern in patterns]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def fill(pattern: str, split: str) -> str:
+    """Puts a split's name where a pattern has {split}.
+
+    Raises:
+      UserError: it has something else in braces.
+    """
+    try:
+        return pattern.format(split=split)
+    except (KeyError, IndexError, ValueError) as error:
+        raise UserError(f"{pattern!r} names no place: {{split}} is the only thing that may stand in braces") from error
+
+
+def find_video(root: pathlib.Path, folders: Sequence[str], split: str, name: str) -> pathlib.Path:
+    """The first of some folders' files of a name; that of the first folder where none is, to be reported as missing."""
+    places = [root / fill(folder, split) / name for folder in folders]
+    return next((place for place in places if place.is_file()), places[0])
+
+
+def subject_of(name: str) -> str:
+    """The participant that a file name of MA-52 tells; "" where it tells none."""
+    match = re.match(r"(\d+)_\d+_\d+\.", pathlib.PurePath(name).name)
+    return match[1] if match else ""
 
 
 def _read_list(
@@ -169,15 +214,15 @@ def _read_list(
         elif labels is not None and not 0 <= label < len(labels.names):
             problems.append(f"{place}: label {label} is outside 0..{len(labels.names) - 1}")
         else:
-            subject = re.match(r"(\d+)_\d+_\d+\.", pathlib.PurePath(name).name)
-            clips.append(Clip(videos / name, name, split, label, subject[1] if subject else "", place))
+            clips.append(Clip(videos / name, name, split, (label,), subject_of(name), place))
     # The official test list hides its labels behind a 0 on every line.
-    if split == "test" and not any(clip.label for clip in clips):
-        clips = [dataclasses.replace(clip, label=HIDDEN_LABEL) for clip in clips]
+    if split == "test" and not any(clip.labels[0] for clip in clips):
+        clips = [dataclasses.replace(clip, labels=None) for clip in clips]
     return clips
 
 
-def _repeated(clips: Sequence[Clip]) -> list[str]:
+def repeated(clips: Sequence[Clip]) -> list[str]:
+    """A line for each video that is listed more than once."""
     places = collections.defaultdict(list)
     for clip in clips:
         places[clip.path].append(clip.place)

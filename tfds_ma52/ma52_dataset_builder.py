@@ -1,5 +1,6 @@
 """The TFDS data set `ma52`: Micro-Action-52, or any data set in its layout, as ArrayRecord files."""
 
+import collections
 import dataclasses
 import fcntl
 import functools
@@ -7,38 +8,52 @@ import hashlib
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from tfds_ma52 import annotations, mma52, transcode
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
-from tfds_ma52 import transcode
 from tfds_ma52.errors import UserError
 
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
 Short clips of seated people, filmed whole-body in psychological interviews, each with one of 52 micro-actions in 7 body
-groups (Guo et al., "Benchmarking Micro-action Recognition", IEEE TCSVT 2024), or another data set in the same layout.
+groups (Guo et al., "Benchmarking Micro-action Recognition", IEEE TCSVT 2024), or another data set in the same layout;
+clips with several micro-actions and an emotion from annotation files; or windows of MMA-52's untrimmed videos.
 """
 
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """What is stored: clips transcoded to a short side, or with None the original files' bytes."""
+    """What is read and stored.
+
+    Attributes:
+      short_side: clips are transcoded to it; None keeps the original files' bytes.
+      layout: of the folder: "ma52", "pro" (`annotations`) or "mma52".
+    """
 
     short_side: int | None = None
+    layout: str = "ma52"
 
 
 class Builder(tfds.core.ShardBasedBuilder):
     """Builds `ma52` from a folder in MA-52's layout."""
 
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "First version."}  # noqa: RUF012 (the form TFDS asks for)
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {  # noqa: RUF012 (the form TFDS asks for)
+        "1.0.0": "First version.",
+        "1.1.0": "Several labels a clip, emotions; labels and counts in the metadata.",
+    }
     BUILDER_CONFIGS = [  # noqa: RUF012
         Config(name="h264_256", description="H.264, short side 256, no sound", short_side=256),
         Config(name="original", description="the original files, byte for byte"),
+        Config(name="pro_h264_256", description="as h264_256, from annotation files", short_side=256, layout="pro"),
+        Config(name="pro_original", description="as original, from annotation files", layout="pro"),
+        Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", short_side=256, layout="mma52"),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder_lib.MISSING_DATA.format(
         reason="The clips cannot be downloaded automatically.", how="manual_dir"
@@ -67,14 +82,23 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         labels = self._folder.labels if self._folder else labels_lib.MA52
+        if self.builder_config.layout == "ma52":
+            known = {
+                "label": tfds.features.ClassLabel(names=labels.names),
+                "body_label": tfds.features.ClassLabel(names=labels.group_names),
+            }
+        else:
+            known = {
+                "labels": tfds.features.Tensor(shape=(len(labels.names),), dtype=np.uint8),  # 1 for each one shown
+                "emotion": tfds.features.Scalar(np.int32),
+            }
         return self.dataset_info_from_configs(
             description=_DESCRIPTION,
             features=tfds.features.FeaturesDict(
                 {
                     "video": tfds.features.Tensor(shape=(), dtype=np.object_),  # the bytes of an mp4 file
                     "video_id": tfds.features.Text(),
-                    "label": tfds.features.ClassLabel(names=labels.names),
-                    "body_label": tfds.features.ClassLabel(names=labels.group_names),
+                    **known,
                     "subject": tfds.features.Text(),
                     "num_frames": tfds.features.Scalar(np.int32),
                     "height": tfds.features.Scalar(np.int32),
@@ -86,37 +110,38 @@ class Builder(tfds.core.ShardBasedBuilder):
         )
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[Callable]]:
-        folder = self._folder or folder_lib.read_folder(pathlib.Path(dl_manager.manual_dir))
-        if list(folder.labels.names) != self.info.features["label"].names:
-            raise UserError(
-                f"{dl_manager.manual_dir} names its own classes: build it with python -m tfds_ma52 --manual_dir, "
-                "which takes them over."
-            )
+        folder = self._folder or self._read(pathlib.Path(dl_manager.manual_dir))
         short_side = self.builder_config.short_side
         targets = [
             self.work_folder / clip.split / hashlib.sha1(clip.video_id.encode()).hexdigest() for clip in folder.clips
         ]
-        jobs = [(clip.path, target) for clip, target in zip(folder.clips, targets, strict=True)]
+        jobs = [(clip.path, target, clip.span) for clip, target in zip(folder.clips, targets, strict=True)]
         infos = transcode.prepare_videos(jobs, short_side=short_side, num_processes=self._num_processes)
         left_out = self._check(folder, infos)
 
-        shards, hidden = {}, []
+        shards, kept = {}, {}
         for split in folder_lib.SPLITS:
             rows = [
-                (clip, info, source if short_side is None else target.with_name(target.name + ".mp4"))
-                for clip, info, (source, target) in zip(folder.clips, infos, jobs, strict=True)
+                (clip, info, clip.path if short_side is None else target.with_name(target.name + ".mp4"))
+                for clip, info, target in zip(folder.clips, infos, targets, strict=True)
                 if clip.split == split and isinstance(info, transcode.VideoInfo)
             ]
             if rows:
-                shards[split] = _shards(rows, folder.labels.groups)
+                kept[split] = [clip for clip, _, _ in rows]
+                shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
             elif split in folder_lib.REQUIRED_SPLITS:
                 raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
-            if all(clip.label == folder_lib.HIDDEN_LABEL for clip, _, _ in rows):
-                hidden.append(split)
-        self.info.metadata.update(
-            groups=list(folder.labels.groups), left_out=left_out, hidden=hidden, fingerprint=folder.fingerprint
-        )
+        self.info.metadata.update(_metadata(folder, kept), left_out=left_out)
         return shards
+
+    def _read(self, root: pathlib.Path) -> folder_lib.Folder:
+        """Reads MA-52 in the manual_dir of plain TFDS, which has fixed the classes already."""
+        folder = folder_lib.read_folder(root) if self.builder_config.layout == "ma52" else None
+        if folder is None or list(folder.labels.names) != self.info.features["label"].names:
+            raise UserError(
+                f"{root} names its own classes: build it with python -m tfds_ma52 --manual_dir, which takes them over."
+            )
+        return folder
 
     @property
     def work_folder(self) -> pathlib.Path:
@@ -141,27 +166,62 @@ class Builder(tfds.core.ShardBasedBuilder):
         raise UserError(folder_lib.report(title, [*folder.problems, *damaged]))
 
 
-def _shards(rows: list, groups: tuple[int, ...]) -> list[Callable]:
+def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]]) -> dict[str, Any]:
+    """What a built set says of itself, given each split's clips."""
+
+    def count(ids: Iterable[int], num_ids: int) -> list[int]:
+        counted = collections.Counter(ids)
+        return [counted[i] for i in range(num_ids)]
+
+    num_classes, num_emotions = len(folder.labels.names), len(folder.emotions)
+    return {
+        "labels": dataclasses.asdict(folder.labels),
+        "emotions": list(folder.emotions),
+        "label_counts": {
+            split: count((i for clip in clips for i in clip.labels or ()), num_classes) for split, clips in kept.items()
+        },
+        "emotion_counts": {
+            split: count((clip.emotion for clip in clips), num_emotions) for split, clips in kept.items()
+        },
+        "hidden": [split for split, clips in kept.items() if all(clip.labels is None for clip in clips)],
+        "fingerprint": folder.fingerprint,
+    }
+
+
+def _shards(rows: list, labels: labels_lib.Labels, layout: str) -> list[Callable]:
     num_bytes = sum(file.stat().st_size for _, _, file in rows)
     num_shards = min(len(rows), num_bytes // _SHARD_BYTES + 1)
-    return [functools.partial(_examples, rows[i::num_shards], groups) for i in range(num_shards)]
+    return [functools.partial(_examples, rows[i::num_shards], labels, layout) for i in range(num_shards)]
 
 
-def _examples(rows: list, groups: tuple[int, ...]) -> Iterator[tuple[str, dict]]:
+def _examples(rows: list, labels: labels_lib.Labels, layout: str) -> Iterator[tuple[str, dict]]:
     for clip, info, file in rows:
+        known = _one_label(clip, labels) if layout == "ma52" else _many_labels(clip, labels)
         yield (
             clip.video_id,
             {
                 "video": file.read_bytes(),
                 "video_id": clip.video_id,
-                "label": clip.label,
-                "body_label": groups[clip.label] if clip.label >= 0 else folder_lib.HIDDEN_LABEL,
+                **known,
                 "subject": clip.subject,
                 "num_frames": info.num_frames,
                 "height": info.height,
                 "width": info.width,
             },
         )
+
+
+def _one_label(clip: folder_lib.Clip, labels: labels_lib.Labels) -> dict[str, int]:
+    if clip.labels is None:
+        return {"label": folder_lib.HIDDEN_LABEL, "body_label": folder_lib.HIDDEN_LABEL}
+    (label,) = clip.labels
+    return {"label": label, "body_label": labels.groups[label]}
+
+
+def _many_labels(clip: folder_lib.Clip, labels: labels_lib.Labels) -> dict[str, Any]:
+    shown = np.zeros(len(labels.names), np.uint8)
+    shown[list(clip.labels or ())] = 1
+    return {"labels": shown, "emotion": clip.emotion}
 
 
 def build(
@@ -173,18 +233,24 @@ def build(
     list_file: str = "",
     allow_damaged: int = 0,
     num_processes: int = 0,
+    window: float = 2.0,
+    stride: float = 1.0,
+    min_overlap: float = 0.5,
     overwrite: bool = False,
 ) -> tfds.core.DatasetBuilder:
     """Builds the data set in `manual_dir`, or opens it if it is there already.
 
     Args:
-      manual_dir: a folder in MA-52's layout.
+      manual_dir: a folder in the config's layout.
       data_dir: where built sets are kept; "" stands for `<manual_dir>/tfds`.
       config: the name of a builder config.
-      video_folder: see `folder.read_folder`.
-      list_file: see `folder.read_folder`.
+      video_folder: see `read_folder` of the layout's module: `folder`, `annotations` or `mma52`.
+      list_file: likewise.
       allow_damaged: how many damaged clips may be left out.
       num_processes: how many clips are transcoded at once; 0 stands for all cores.
+      window: of the layout "mma52", see `mma52.read_folder`.
+      stride: likewise.
+      min_overlap: likewise.
       overwrite: build again even if it is there.
 
     Returns:
@@ -195,13 +261,16 @@ def build(
     """
     manual_dir = pathlib.Path(manual_dir).expanduser()
     data_dir = pathlib.Path(data_dir).expanduser() if str(data_dir) else manual_dir / "tfds"
-    names = [known.name for known in Builder.BUILDER_CONFIGS]
-    if config not in names:
-        raise UserError(f"there is no builder config {config!r}; known are {', '.join(names)}")
+    layouts = {known.name: known.layout for known in Builder.BUILDER_CONFIGS}
+    if config not in layouts:
+        raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}")
+    module = {"ma52": folder_lib, "pro": annotations, "mma52": mma52}[layouts[config]]
+    windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if module is mma52 else {}
+    fingerprint = functools.partial(module.fingerprint, manual_dir, list_file=list_file, **windows)
     target = data_dir / "ma52" / config / str(Builder.VERSION)
     if not overwrite and _is_built(target):
-        return _open(target, manual_dir, list_file)
-    folder = folder_lib.read_folder(manual_dir, video_folder=video_folder, list_file=list_file)
+        return _open(target, manual_dir, fingerprint)
+    folder = module.read_folder(manual_dir, video_folder=video_folder, list_file=list_file, **windows)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = (target.parent / ".lock").open("w")
@@ -210,7 +279,7 @@ def build(
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
         if not overwrite and _is_built(target):
-            return _open(target, manual_dir, list_file)
+            return _open(target, manual_dir, fingerprint)
         builder = functools.partial(
             Builder,
             folder=folder,
@@ -227,16 +296,16 @@ def _is_built(target: pathlib.Path) -> bool:
     return (target / "dataset_info.json").exists()
 
 
-def _open(target: pathlib.Path, manual_dir: pathlib.Path, list_file: str) -> tfds.core.DatasetBuilder:
+def _open(target: pathlib.Path, manual_dir: pathlib.Path, fingerprint: Callable[[], str]) -> tfds.core.DatasetBuilder:
     """Opens a built set; its source need not be there any more, but if it is, it must be the same."""
     built = tfds.builder_from_directory(target)
     try:
-        now = folder_lib.fingerprint(manual_dir, list_file=list_file)
+        now = fingerprint()
     except UserError:
         return built
     if built.info.metadata["fingerprint"] != now:
         raise UserError(
-            f"{target} was built from other lists than those now in {manual_dir}: build it again with "
+            f"{target} was built from other lists (or windows) than those now in {manual_dir}: build it again with "
             "python -m tfds_ma52 --overwrite, or name another data_dir"
         )
     return built

@@ -41,11 +41,18 @@ class VideoInfo:
     width: int
 
 
-def decode_video(path: pathlib.Path) -> collections.abc.Iterator[UInt8[np.ndarray, "h w c"]]:
+def decode_video(
+    path: pathlib.Path, span: tuple[float, float] | None = None
+) -> collections.abc.Iterator[UInt8[np.ndarray, "h w c"]]:
     """Yields the RGB frames of a video, upright.
 
+    Args:
+      path: the file.
+      span: start and end in seconds of the part wanted, by the mean frame rate; None stands for all frames.
+
     Raises:
-      DamagedVideoError: the file is missing, empty, not a video, without a video track, cut off or broken.
+      DamagedVideoError: the file is missing, empty, not a video, without a video track, cut off or broken, or has no
+        frame in the span.
     """
     if not path.is_file():
         raise DamagedVideoError("the file is missing")
@@ -57,12 +64,15 @@ def decode_video(path: pathlib.Path) -> collections.abc.Iterator[UInt8[np.ndarra
                 raise DamagedVideoError("the file has no video track")
             stream = container.streams.video[0]
             _refuse_cut(stream, path.stat().st_size)
-            num_frames = 0
-            for frame in container.decode(stream):
-                num_frames += 1
-                yield _upright(frame)
-            if num_frames == 0:
-                raise DamagedVideoError("the file has no frames")
+            first, end = (0, None) if span is None else (round(s * float(stream.average_rate)) for s in span)
+            number = -1
+            for number, frame in enumerate(container.decode(stream)):
+                if number == end:
+                    return
+                if number >= first:
+                    yield _upright(frame)
+            if number < first:
+                raise DamagedVideoError(f"the file has no frame{f' from second {span[0]:.2f} on' if span else 's'}")
     except av.error.FFmpegError as error:
         raise DamagedVideoError(f"the file is damaged or not a video ({error.strerror})") from error
 
@@ -81,7 +91,7 @@ def _upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
     return image if rotation is None else cv2.rotate(image, rotation)
 
 
-def transcode(path: pathlib.Path, short_side: int) -> tuple[bytes, VideoInfo]:
+def transcode(path: pathlib.Path, short_side: int, span: tuple[float, float] | None = None) -> tuple[bytes, VideoInfo]:
     """Rewrites a video as H.264 in MP4, frame by frame, without sound.
 
     Frames are scaled so that their shorter side has `short_side` pixels (smaller ones keep their size), with
@@ -93,7 +103,7 @@ def transcode(path: pathlib.Path, short_side: int) -> tuple[bytes, VideoInfo]:
     output, num_frames, size = io.BytesIO(), 0, (0, 0)
     with av.open(output, "w", format="mp4") as container:
         stream = None
-        for image in decode_video(path):
+        for image in decode_video(path, span):
             if stream is None:
                 size = _even_size(image.shape[:2], short_side)
                 stream = container.add_stream("libx264", rate=30, options=_X264_OPTIONS)
@@ -131,14 +141,18 @@ def inspect(path: pathlib.Path) -> VideoInfo:
 
 
 def prepare_videos(
-    jobs: list[tuple[pathlib.Path, pathlib.Path]], *, short_side: int | None, num_processes: int
+    jobs: list[tuple[pathlib.Path, pathlib.Path, tuple[float, float] | None]],
+    *,
+    short_side: int | None,
+    num_processes: int,
 ) -> list[VideoInfo | str]:
     """Checks and, with a `short_side`, transcodes many videos on many cores, with a progress bar.
 
     Finished ones are kept under their targets, so that a stopped run goes on where it was.
 
     Args:
-      jobs: for each video its source and a target without ending: `.mp4` and `.json` files are written there.
+      jobs: for each video its source, a target without ending (`.mp4` and `.json` files are written there), and the
+        span that is wanted of it, see `decode_video`.
       short_side: see `transcode`; None only checks the videos.
       num_processes: 0 stands for all cores.
 
@@ -147,7 +161,7 @@ def prepare_videos(
     """
     num_processes = min(num_processes or os.cpu_count() or 1, max(1, len(jobs)))
     with process_pool(num_processes) as pool:
-        futures = [pool.submit(_prepare_video, source, target, short_side) for source, target in jobs]
+        futures = [pool.submit(_prepare_video, *job, short_side) for job in jobs]
         try:
             done = concurrent.futures.as_completed(futures)
             verb = "checking clips" if short_side is None else "transcoding clips"
@@ -159,15 +173,18 @@ def prepare_videos(
     return [future.result() for future in futures]
 
 
-def _prepare_video(source: pathlib.Path, target: pathlib.Path, short_side: int | None) -> VideoInfo | str:
+def _prepare_video(
+    source: pathlib.Path, target: pathlib.Path, span: tuple[float, float] | None, short_side: int | None
+) -> VideoInfo | str:
     note = target.with_name(target.name + ".json")
     try:
-        stamp = [source.stat().st_size, source.stat().st_mtime_ns, short_side] if source.is_file() else None
+        wanted = [short_side] if span is None else [short_side, *span]
+        stamp = [source.stat().st_size, source.stat().st_mtime_ns, *wanted] if source.is_file() else None
         if note.exists():
             record = json.loads(note.read_text())
             if record["stamp"] == stamp:
                 return VideoInfo(**record["info"])
-        content, info = (None, inspect(source)) if short_side is None else transcode(source, short_side)
+        content, info = (None, inspect(source)) if short_side is None else transcode(source, short_side, span)
     except DamagedVideoError as error:
         return str(error)
     except (OSError, ValueError, RuntimeError) as error:  # one odd file must not end a build of thousands

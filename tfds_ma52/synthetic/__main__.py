@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("dir", type=pathlib.Path, help="the folder to write; made where it does not exist")
     parser.add_argument("--size", type=float, default=0.1, help="clips as a share of MA-52's 11,250 + 5,586")
+    parser.add_argument("--pro", action="store_true", help="several micro-actions and an emotion in every clip")
     parser.add_argument("--subjects", choices=SUBJECTS, default="shared", help="whether train and val share people")
     parser.add_argument("--test", action="store_true", help="write a test split too, its labels hidden")
     parser.add_argument("--short_side", type=int, default=256, help="width of the portrait frames in pixels, even")
@@ -35,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--preview", action="store_true", help="write a contact sheet and a GIF of each class instead of clips"
     )
     options = vars(parser.parse_args(arguments))
-    for name in ("size", "subjects", "test", "processes"):
+    for name in ("size", "pro", "subjects", "test", "processes"):
         if options["preview"] and options[name] != parser.get_default(name):
             parser.error(f"--preview takes no --{name}: it draws one clip of each class")
     try:

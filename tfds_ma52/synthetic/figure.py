@@ -10,6 +10,7 @@ from jaxtyping import Float, Int, UInt8
 
 from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import mesh
+from tfds_ma52.synthetic.face import NEUTRAL, Expression, brow, eye, mouth
 from tfds_ma52.synthetic.mesh import Mesh
 from tfds_ma52.synthetic.motions import Number
 from tfds_ma52.synthetic.skeleton import FINGERS, Body
@@ -37,6 +38,7 @@ class Looks:
     long_sleeves: bool
     long_hair: bool
     glasses: bool
+    expression: Expression = NEUTRAL
 
 
 @dataclasses.dataclass(frozen=True)
@@ -355,15 +357,12 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
         back = [place(0, -0.21, -0.06), place(0, -0.20, -0.06), place(0, -0.08, -0.065), place(0, 0.05, -0.06)]
         widths = [k * width * left for width in (0.02, 0.075, 0.09, 0.08)]
         parts.append(mesh.loft(back, widths, [k * depth * front for depth in (0.01, 0.04, 0.04, 0.04)], hair, sides=10))
+    axes_of_face = (k * left, k * up, k * front)
     for name, sign in (("left", 1), ("right", -1)):
         ear = np.array((0.012, 0.03, 0.02))
         parts.append(mesh.ellipsoid(points[f"{name} ear"], k * ear, axes, skin, rows=4, sides=6))
-        eye = points[f"{name} eye"]
-        parts += [
-            mesh.disc(eye, 0.015 * k * left, 0.0075 * k * up, (228, 224, 220)),
-            mesh.disc(eye + 0.002 * k * front, 0.0075 * k * left, 0.0075 * k * up, (35, 26, 20), nearer=0.016),
-            mesh.disc(points[f"{name} brow"], 0.021 * k * left, 0.0045 * k * up, hair),
-        ]
+        parts += eye(points[f"{name} eye"], axes_of_face, looks.expression)
+        parts.append(brow(points[f"{name} brow"], sign, axes_of_face, looks.expression, hair))
         if looks.glasses:
             # A frame at the lens: outlines alone, so that the eye stays in sight.
             lens = points[f"{name} lens"]
@@ -371,5 +370,4 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
             ear = place(0.083 * sign, 0.02, 0.0) + (lens - place(0.042 * sign, 0.026, 0.112))
             parts.append(mesh.tube([lens + 0.029 * k * sign * left, ear], (0.004, 0.004), (25, 25, 30), sides=4))
     parts.append(mesh.tube([place(0, 0.035, 0.094), points["nose"]], (0.008, 0.016), skin, sides=6, nearer=0.014))
-    parts.append(mesh.disc(points["mouth"], 0.026 * k * left, 0.006 * k * up, (165, 75, 75), nearer=0.016))
-    return parts
+    return parts + mouth(points["mouth"], axes_of_face, looks.expression)

@@ -224,6 +224,20 @@ def channel_curves(motion: Motion, variation: Variation) -> dict[str, Float[np.n
     Returns:
       Each channel the motion uses, each channel that idles, and `reach`: 0 with the hand at rest, 1 at its place.
     """
+    return add_curves(motion_curves(motion, variation), idle_curves(variation))
+
+
+def add_curves(*many: dict[str, Float[np.ndarray, " t"]]) -> dict[str, Float[np.ndarray, " t"]]:
+    """Adds channels of the same name."""
+    total: dict[str, np.ndarray] = {}
+    for curves in many:
+        for channel, values in curves.items():
+            total[channel] = total[channel] + values if channel in total else values
+    return total
+
+
+def motion_curves(motion: Motion, variation: Variation) -> dict[str, Float[np.ndarray, " t"]]:
+    """`channel_curves` without what idles."""
     seconds = np.arange(variation.frames) / FPS
     envelope, start = _envelope(motion, variation, seconds)
     curves = {"reach": envelope}
@@ -242,9 +256,16 @@ def channel_curves(motion: Motion, variation: Variation) -> dict[str, Float[np.n
         add(channel, amount * window * 0.5 * (1 - np.cos(2 * np.pi * hertz * variation.speed * (seconds - start))))
     for channel, amount, hertz in motion.swing:
         add(channel, amount * window * np.sin(2 * np.pi * hertz * variation.speed * (seconds - start)))
+    return curves
+
+
+def idle_curves(variation: Variation) -> dict[str, Float[np.ndarray, " t"]]:
+    """The channels of the small movements that never stop."""
+    seconds = np.arange(variation.frames) / FPS
+    curves = {}
     for (channel, amount, hertz), phases in zip(_IDLE, variation.idle, strict=True):
         slow, slower = (np.sin(2 * np.pi * rate * hertz * seconds + phases[i]) for i, rate in enumerate((1, 0.6)))
-        add(channel, amount * (slow + 0.6 * slower))
+        curves[channel] = amount * (slow + 0.6 * slower)
     return curves
 
 

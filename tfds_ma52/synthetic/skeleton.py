@@ -4,12 +4,22 @@ Metres; x points to the person's left, y up, z to where the person faces. The or
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 
 from tfds_ma52.synthetic import mesh
-from tfds_ma52.synthetic.motions import MOTIONS, Number, Variation, channel_curves
+from tfds_ma52.synthetic.motions import (
+    MOTIONS,
+    Motion,
+    Number,
+    Variation,
+    add_curves,
+    channel_curves,
+    idle_curves,
+    motion_curves,
+)
 
 SIDES = (("left", 1), ("right", -1))
 FINGERS = 5  # the thumb first
@@ -147,25 +157,79 @@ def pose_trajectory(class_id: int, body: Body, variation: Variation) -> dict[str
       The figure's points by name, in metres, all classes with the same names.
     """
     motion = MOTIONS[class_id]
-    curves = {name: curve[:, None] for name, curve in channel_curves(motion, variation).items()}
+    points = _pose([(motion, variation)], channel_curves(motion, variation), body, variation)
+    return {name: point[::-1] if motion.reverse else point for name, point in points.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class Act:
+    """One of several micro-actions in a clip.
+
+    Attributes:
+      class_id: MA-52's integer id.
+      first: the frame at which its part of the clip begins; what it has moved until then is at rest.
+      variation: the draws of that part; `variation.frames` is its length.
+    """
+
+    class_id: int
+    first: int
+    variation: Variation
+
+
+def pose_acts(acts: Sequence[Act], body: Body, variation: Variation) -> dict[str, Float[np.ndarray, "t 3"]]:
+    """Poses a figure that does several micro-actions, each of other limbs; what is moved in the end stays so.
+
+    Args:
+      acts: none of them reversed, at most one of hands and one of legs.
+      body: the person.
+      variation: the clip's draws, of which side, idling and resting hold for all acts; `variation.frames` is t.
+
+    Returns:
+      As `pose_trajectory`.
+    """
+    curves, motions = [], []
+    for act in acts:
+        motion, own = MOTIONS[act.class_id], motion_curves(MOTIONS[act.class_id], act.variation)
+        if motion.effector not in HAND_EFFECTORS:
+            del own["reach"]
+        around = (act.first, variation.frames - act.first - act.variation.frames)
+        curves.append({name: np.pad(curve, around, mode="edge") for name, curve in own.items()})
+        motions.append((motion, act.variation))
+    return _pose(motions, add_curves(*curves, idle_curves(variation)), body, variation)
+
+
+def _pose(
+    motions: Sequence[tuple[Motion, Variation]],
+    channels: dict[str, Float[np.ndarray, " t"]],
+    body: Body,
+    variation: Variation,
+) -> dict[str, Float[np.ndarray, "t 3"]]:
+    curves = {name: curve[:, None] for name, curve in channels.items()}
     zeros = np.zeros((variation.frames, 1))
-    if variation.crossed and motion.effector not in LEG_EFFECTORS:
+    if variation.crossed and not any(motion.effector in LEG_EFFECTORS for motion, _ in motions):
         curves["cross"] = zeros + 1
-    both = motion.limbs == "both" or (motion.limbs == "any" and variation.both)
-    state = _State(curves, zeros, body, variation.side, both, variation.rest)
+    hand = next((motion for motion, _ in motions if motion.effector in HAND_EFFECTORS), None)
+    both_arms, both_legs = (
+        any(_takes_both(motion, draws) for motion, draws in motions if motion.effector in effectors)
+        for effectors in (HAND_EFFECTORS, LEG_EFFECTORS)
+    )
+    state = _State(curves, zeros, body, variation.side, both_arms, both_legs, variation.rest)
     points = _torso_and_head(state)
     _legs(state, points)
     # The hand that goes to the other forearm needs that forearm.
     for name, sign in sorted(SIDES, key=lambda item: item[1] == variation.side):
-        if state.acts(sign) and motion.effector in HAND_EFFECTORS:
-            _arm(state, points, name, sign, PLACES.get(motion.place), state("reach"))
+        if hand and state.arm_acts(sign):
+            _arm(state, points, name, sign, PLACES.get(hand.place), state("reach"))
         else:
             place = PLACES.get(variation.hold) if sign != variation.side else None
             _arm(state, points, name, sign, place, zeros + 1)
     _held_object(state, points)
     turn = _rotation(zeros, state("body_yaw") * variation.side, zeros)
-    points = {name: _apply(turn, point) for name, point in points.items()}
-    return {name: point[::-1] if motion.reverse else point for name, point in points.items()}
+    return {name: _apply(turn, point) for name, point in points.items()}
+
+
+def _takes_both(motion: Motion, variation: Variation) -> bool:
+    return motion.limbs == "both" or (motion.limbs == "any" and variation.both)
 
 
 @dataclasses.dataclass
@@ -176,16 +240,21 @@ class _State:
     zeros: Float[np.ndarray, "t 1"]
     body: Body
     side: int
-    both: bool
+    both_arms: bool
+    both_legs: bool
     rest: dict[str, float]
     frames: dict[str, Float[np.ndarray, "t 3 3"]] = dataclasses.field(default_factory=dict)  # rotations by part
 
     def __call__(self, channel: str) -> Float[np.ndarray, "t 1"]:
         return self.curves.get(channel, self.zeros)
 
-    def acts(self, sign: int) -> float:
-        """1 where the limb of that side takes part in the motion, else 0."""
-        return float(self.both or sign == self.side)
+    def arm_acts(self, sign: int) -> float:
+        """1 where the arm of that side takes part in a motion, else 0."""
+        return float(self.both_arms or sign == self.side)
+
+    def leg_acts(self, sign: int) -> float:
+        """1 where the leg of that side takes part in a motion, else 0."""
+        return float(self.both_legs or sign == self.side)
 
 
 def _torso_and_head(state: _State) -> dict[str, np.ndarray]:
@@ -231,7 +300,7 @@ def _legs(state: _State, points: dict[str, np.ndarray]) -> None:
     apart = 0.035 + 0.035 * rest["knees_apart"] + state("knees_apart")
     # The standing leg first: the crossing leg lies over its knee.
     for name, sign in sorted(SIDES, key=lambda item: item[1] == state.side):
-        acts = state.acts(sign)
+        acts = state.leg_acts(sign)
         forward = 0.86 * body.thigh + 0.05 * rest[f"{name} foot_forward"] + acts * state("foot_forward")
         side = sign * (body.hip + 0.9 * apart + acts * state("foot_out"))
         ankle = np.concatenate([side, state.zeros + ankle_height, forward], axis=1)
@@ -261,7 +330,7 @@ def _arm(
 ) -> None:
     """Adds an arm whose hand goes from the thigh to a place as far as `reach` says, 0..1."""
     rest, mirror = state.rest, np.array((sign, 1, 1))
-    acts = state.acts(sign)
+    acts = state.arm_acts(sign)
     offset = np.concatenate([state("hand_out"), state("hand_up"), state("hand_forward") + sign * state("rub")], axis=1)
     offset = acts * offset
     hip, knee = points[f"{name} hip"], points[f"{name} knee"]

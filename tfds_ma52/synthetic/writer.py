@@ -1,7 +1,9 @@
 """Writes the synthetic set: subjects, clip plans, encoding, lists."""
 
+import csv
 import dataclasses
 import functools
+import io
 import json
 import os
 import pathlib
@@ -14,6 +16,8 @@ from jaxtyping import UInt8
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_COUNTS, MA52_NAMES
 from tfds_ma52.pool import process_pool
+from tfds_ma52.synthetic import face, motions, skeleton
+from tfds_ma52.synthetic import pro as pro_lib
 
 # Subject ids of the splits; 205 people as in MA-52, of whom train and val there share 186.
 _SUBJECTS = {
@@ -26,7 +30,7 @@ _PARTIAL = ".partial"
 _SETTINGS_FILE = "synthetic.json"
 _LABELS_FILE = "label_name.txt"
 # Raised whenever the same settings give other clips.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,14 +40,18 @@ class Clip:
     Attributes:
       split: "train", "val" or "test".
       number: the clip's number within its split.
-      class_id: what it shows.
-      subject: who shows it.
+      acts: the micro-actions that it shows, MA-52's ids.
+      subject: who shows them.
+      emotion: of a Pro clip, an index of `pro.EMOTIONS`.
+      expression: of a Pro clip, the emotion that the face shows.
     """
 
     split: str
     number: int
-    class_id: int
+    acts: tuple[int, ...]
     subject: int
+    emotion: int | None = None
+    expression: int | None = None
 
     @property
     def name(self) -> str:
@@ -57,6 +65,7 @@ def write_synthetic(
     root: pathlib.Path,
     *,
     size: float,
+    pro: bool = False,
     subjects: str = "shared",
     test: bool = False,
     short_side: int = 256,
@@ -67,7 +76,8 @@ def write_synthetic(
 
     Args:
       root: the folder; made where it does not exist.
-      size: clips of each class, as a share of MA-52's; at least one of each in every split.
+      size: clips of each class, as a share of MA-52's; at least one of each in every split. Of a Pro set, all clips.
+      pro: several micro-actions and an emotion in every clip (`pro.py`), with csv files in place of lists.
       subjects: "shared" between train and val, as in MA-52, or "disjoint".
       test: whether to write a test split too, with anonymous names and hidden labels.
       short_side: width of the frames in pixels, even; the height is 1.2 times that.
@@ -80,6 +90,7 @@ def write_synthetic(
     settings = {
         "version": _VERSION,
         "size": float(size),
+        "pro": pro,
         "subjects": subjects,
         "test": test,
         "short_side": short_side,
@@ -99,7 +110,7 @@ def write_synthetic(
             (root / split).mkdir(exist_ok=True)
         missing = [clip for clip in clips if not (root / clip.split / clip.name).exists()]
         _write_clips(missing, root, settings, processes or _cores())
-        _write_lists(root, clips)
+        (_write_pro_lists if pro else _write_lists)(root, clips)
     except OSError as error:
         raise UserError(
             f"{root}: cannot be read or written ({error.strerror or error}); give another folder."
@@ -155,7 +166,7 @@ def _is_complete(root: pathlib.Path, settings: dict[str, Any]) -> bool:
             f"{root} holds a synthetic set with other settings: {', '.join(differing)}; "
             "give another folder or the same settings."
         )
-    lists = [f"{split}_list_videos.txt" for split in _splits(settings)]
+    lists = [(f"{split}.csv" if settings["pro"] else f"{split}_list_videos.txt") for split in _splits(settings)]
     return all((root / name).exists() for name in [*lists, _LABELS_FILE])
 
 
@@ -167,25 +178,60 @@ def plan_clips(settings: dict[str, Any]) -> list[Clip]:
     """Decides which subject does what in which clip, in the order of the lists."""
     clips = []
     for split_id, split in enumerate(_splits(settings)):
+        people = _SUBJECTS[settings["subjects"]][split]
+        if settings["pro"]:
+            clips += _plan_pro(settings, split, people)
+            continue
         rng = np.random.default_rng([settings["seed"], 3, split_id])
         counts = [max(1, round(settings["size"] * count[split_id])) for count in MA52_COUNTS]
         classes = rng.permutation(np.repeat(np.arange(len(MA52_NAMES)), counts))
-        subjects = rng.choice(_SUBJECTS[settings["subjects"]][split], len(classes))
-        clips += [Clip(split, i, int(c), int(s)) for i, (c, s) in enumerate(zip(classes, subjects, strict=True))]
+        subjects = rng.choice(people, len(classes))
+        clips += [Clip(split, i, (int(c),), int(s)) for i, (c, s) in enumerate(zip(classes, subjects, strict=True))]
+    return clips
+
+
+def _plan_pro(settings: dict[str, Any], split: str, people: range) -> list[Clip]:
+    split_id = SPLITS.index(split)
+    rng = np.random.default_rng([settings["seed"], 5, split_id])
+    clips = []
+    for i in range(max(1, round(settings["size"] * sum(count[split_id] for count in MA52_COUNTS)))):
+        emotion, subject = int(rng.integers(len(pro_lib.EMOTIONS))), int(rng.choice(people))
+        acts, expression = pro_lib.draw_acts(rng, emotion), pro_lib.draw_expression(rng, emotion)
+        clips.append(Clip(split, i, acts, subject, emotion, expression))
     return clips
 
 
 def render_clip(clip: Clip, settings: dict[str, Any]) -> UInt8[np.ndarray, "t h w 3"]:
-    """Draws one clip; it depends on the seed, the split, the clip's number, class and subject alone."""
-    from tfds_ma52.synthetic import figure, motions, skeleton  # OpenCV only where it is needed
+    """Draws one clip; it depends on the seed and the clip alone."""
+    from tfds_ma52.synthetic import figure  # OpenCV only where it is needed
 
     rng = np.random.default_rng([settings["seed"], 1, clip.subject])
-    body, looks = skeleton.draw_body(rng), figure.draw_looks(rng, clip.class_id)
+    body, looks = skeleton.draw_body(rng), figure.draw_looks(rng, clip.acts[0])
     rng = np.random.default_rng([settings["seed"], 2, SPLITS.index(clip.split), clip.number])
     scene, variation = figure.draw_scene(rng), motions.draw_variation(rng)
-    points = skeleton.pose_trajectory(clip.class_id, body, variation)
-    size = frame_size(settings["short_side"])
-    return figure.render(points, body, looks, scene, size, rng)
+    if clip.emotion is None:
+        points = skeleton.pose_trajectory(clip.acts[0], body, variation)
+    else:
+        variation = dataclasses.replace(variation, frames=int(rng.integers(60, 91)))
+        points = skeleton.pose_acts(_draw_acts(clip, variation, rng), body, variation)
+        looks = dataclasses.replace(looks, expression=_draw_face(clip, rng))
+    return figure.render(points, body, looks, scene, frame_size(settings["short_side"]), rng)
+
+
+def _draw_acts(clip: Clip, variation: motions.Variation, rng: np.random.Generator) -> list[skeleton.Act]:
+    """Draws when and how each of a clip's micro-actions happens."""
+    acts = []
+    for class_id, (first, length) in zip(
+        clip.acts, pro_lib.windows(rng, variation.frames, len(clip.acts)).tolist(), strict=True
+    ):
+        own = dataclasses.replace(motions.draw_variation(rng), frames=length, side=variation.side)
+        acts.append(skeleton.Act(class_id, first, own))
+    return acts
+
+
+def _draw_face(clip: Clip, rng: np.random.Generator) -> face.Expression:
+    name = pro_lib.EMOTIONS[clip.expression]
+    return face.between(pro_lib.EXPRESSIONS[name], rng.uniform(0.8, 1.0))
 
 
 def frame_size(short_side: int) -> tuple[int, int]:
@@ -221,14 +267,12 @@ def encode(path: pathlib.Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
     """Writes RGB frames of even size as an H.264 mp4 of 30 frames/s."""
     import av
 
-    from tfds_ma52.synthetic.motions import FPS
-
     with av.open(str(path), "w", format="mp4") as container:
         # x264's macroblock tree gives other bytes from one run to the next, even for equal frames and one thread.
         # Without CABAC, deblocking and B-frames (fastdecode, bf) reading takes half the time.
         options = {"preset": "veryfast", "tune": "fastdecode", "crf": "20", "bf": "0", "threads": "1"}
         options["x264-params"] = "mbtree=0"
-        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream = container.add_stream("libx264", rate=motions.FPS, options=options)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         for frame in frames:
@@ -239,10 +283,34 @@ def encode(path: pathlib.Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
 def _write_lists(root: pathlib.Path, clips: list[Clip]) -> None:
     for split in SPLITS:
         # The test list's labels are dummies, as in MA-52.
-        lines = [f"{c.name} {0 if split == 'test' else c.class_id}\r\n" for c in clips if c.split == split]
+        lines = [f"{c.name} {0 if split == 'test' else c.acts[0]}\r\n" for c in clips if c.split == split]
         if lines:
             _write_text(root / f"{split}_list_videos.txt", "".join(lines))
     _write_text(root / _LABELS_FILE, "".join(f"{i}\t{name}\r\n" for i, name in enumerate(MA52_NAMES)))
+
+
+def _write_pro_lists(root: pathlib.Path, clips: list[Clip]) -> None:
+    """Writes what `annotations.py` reads, and `faces.csv`: the emotion that each face shows."""
+    names = pro_lib.EMOTIONS
+    for split in dict.fromkeys(clip.split for clip in clips):
+        rows = []
+        for clip in (clip for clip in clips if clip.split == split):
+            acts = ";".join(MA52_NAMES[class_id] for class_id in clip.acts)
+            known = (acts, names[clip.emotion]) if split != "test" else ("", "")
+            rows.append((f"{split}/{clip.name}", *known))
+        _write_csv(root / f"{split}.csv", ("video", "labels", "emotion"), rows)
+    faces = [(f"{clip.split}/{clip.name}", names[clip.expression]) for clip in clips]
+    _write_csv(root / "faces.csv", ("video", "expression"), faces)
+    groups = [pro_lib.LABELS.group_names[group] for group in pro_lib.LABELS.groups]
+    labels = zip(pro_lib.LABELS.names, groups, strict=True)
+    _write_text(root / _LABELS_FILE, "".join(f"{i}\t{name}\t{group}\n" for i, (name, group) in enumerate(labels)))
+    _write_text(root / "emotion_name.txt", "".join(f"{i}\t{name}\n" for i, name in enumerate(names)))
+
+
+def _write_csv(path: pathlib.Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    _write_text(path, text.getvalue())
 
 
 def _write_text(path: pathlib.Path, text: str) -> None:

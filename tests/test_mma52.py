@@ -1,0 +1,196 @@
+import io
+import json
+
+import av
+import numpy as np
+import pytest
+
+from tfds_ma52 import ma52_dataset_builder, mma52
+from tfds_ma52.errors import UserError
+from tfds_ma52.labels import MA52_NAMES
+
+HEADER = "id,video_id,start_frame,end_frame,class,total_frames,fps\n"
+WINDOWS = {"window": 2.0, "stride": 1.0, "min_overlap": 0.5}
+# A video of 5.5 s: nodding in 0..1 s, waving in 2.5..5 s; one of 1.2 s.
+TRAIN = HEADER + "0,a,0,30,9,165,30\n1,a,75,150,waving,165,30\n2,b,6,30,nodding,36,30\n"
+VAL = HEADER + "0,c,15,45,10,75,25\n"
+
+
+def write(root, **files):
+    for name, text in files.items():
+        (root / f"{name}.csv").write_text(text)
+    return root
+
+
+def write_numbered(path, num_frames, fps=30):
+    """Writes a clip whose brightness says which frame it is."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frames = np.broadcast_to(np.arange(num_frames)[:, None, None, None], (num_frames, 64, 48, 3)).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "0"})
+        stream.width, stream.height, stream.pix_fmt = 48, 64, "yuv444p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def read(root, **changes):
+    return mma52.read_folder(root, **{**WINDOWS, **changes})
+
+
+def test_windows_by_hand():
+    assert mma52.windows(5.0, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4), (3, 5)]
+    assert mma52.windows(5.5, 2.0, 1.5) == [(0, 2), (1.5, 3.5), (3, 5), (3.5, 5.5)]  # the last ends with the video
+    assert mma52.windows(1.2, 2.0, 1.0) == [(0, 1.2)]
+    assert mma52.windows(2.0, 2.0, 1.0) == [(0, 2)]
+    assert len(mma52.windows(0.3 * 10, 0.3, 0.1)) == 28  # 2.7 / 0.1 is not quite 27
+
+
+def test_a_label_counts_by_overlap():
+    actions = [mma52.Action(9, 0.0, 1.0), mma52.Action(19, 2.5, 5.0)]
+
+    def shown(*span, share=0.5):
+        return mma52.labels_of(actions, tuple(map(float, span)), share)
+
+    assert shown(0, 2) == (9,)
+    assert shown(0.5, 2.5) == (9,)  # half of the nod
+    assert shown(0.6, 2.6) == ()  # less than half of it, 0.1 s of the wave
+    assert shown(1.4, 3.4) == ()  # 0.9 of the window's 2 s
+    assert shown(1.5, 3.5) == (19,)
+    assert shown(3, 5) == (19,)
+    assert shown(1.0, 2.5, share=0.01) == ()  # they only touch
+    assert shown(0, 5, share=1.0) == (9, 19)
+
+
+def test_csv_and_json_give_the_same_windows(tmp_path):
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "json").mkdir()
+    write(tmp_path / "csv", train=TRAIN, val=VAL)
+    content = {
+        "a": {"subset": "training", "duration": 5.5, "actions": [[9, 0, 1], ["Waving", 2.5, 5]]},
+        "b": {"subset": "Train", "duration": 1.2, "actions": [["nodding", 0.2, 1.0]]},
+        "c": {"subset": "validation", "duration": 3.0, "actions": [["shaking head", 0.6, 1.8]]},
+    }
+    (tmp_path / "json/annotations.json").write_text(json.dumps(content))
+    left, right = (read(tmp_path / kind) for kind in ("csv", "json"))
+    assert left.problems == right.problems == ()
+    found = [(clip.video_id, clip.split, clip.labels, clip.span) for clip in left.clips]
+    assert found == [(clip.video_id, clip.split, clip.labels, clip.span) for clip in right.clips]
+    assert [(name, [MA52_NAMES[i] for i in labels]) for name, _, labels, _ in found] == [
+        ("a@0.00-2.00", ["nodding"]),
+        ("a@1.00-3.00", []),
+        ("a@2.00-4.00", ["waving"]),
+        ("a@3.00-5.00", ["waving"]),
+        ("a@3.50-5.50", ["waving"]),
+        ("b@0.00-1.20", ["nodding"]),
+        ("c@0.00-2.00", ["shaking head"]),
+        ("c@1.00-3.00", ["shaking head"]),
+    ]
+
+
+def test_built_windows_hold_their_frames_and_no_others(tmp_path):
+    write(tmp_path, train=TRAIN, val=VAL)
+    for name, frames, fps in (("train/a.mp4", 165, 30), ("train/b.mp4", 36, 30), ("val/c.mp4", 75, 25)):
+        write_numbered(tmp_path / name, frames, fps)
+    options = {"config": "mma52_h264_256", "num_processes": 1}
+    builder = ma52_dataset_builder.build(tmp_path, **options)
+    examples = {example["video_id"].decode(): example for example in builder.as_data_source("train")}
+    assert {name: int(example["num_frames"]) for name, example in examples.items()} == {
+        "a@0.00-2.00": 60,
+        "a@1.00-3.00": 60,
+        "a@2.00-4.00": 60,
+        "a@3.00-5.00": 60,
+        "a@3.50-5.50": 60,
+        "b@0.00-1.20": 36,
+    }
+    with av.open(io.BytesIO(examples["a@2.00-4.00"]["video"])) as container:
+        means = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
+    np.testing.assert_allclose(means, np.arange(60, 120), atol=2.5)
+    assert examples["a@1.00-3.00"]["labels"].sum() == 0
+    assert examples["a@2.00-4.00"]["labels"].nonzero()[0].tolist() == [MA52_NAMES.index("waving")]
+    (val, _) = builder.as_data_source("val")
+    assert int(val["num_frames"]) == 50  # two seconds of 25
+    with pytest.raises(UserError, match=r"was built from other lists \(or windows\)"):
+        ma52_dataset_builder.build(tmp_path, **options, window=1.0)
+    assert len(ma52_dataset_builder.build(tmp_path, **options, window=5.0, overwrite=True).as_data_source("train")) == 3
+
+
+def test_a_video_shorter_than_its_annotation_is_named(tmp_path):
+    write(tmp_path, train=TRAIN, val=VAL)
+    for name, frames, fps in (("train/a.mp4", 90, 30), ("train/b.mp4", 36, 30), ("val/c.mp4", 75, 25)):
+        write_numbered(tmp_path / name, frames, fps)
+    with pytest.raises(UserError) as error:
+        ma52_dataset_builder.build(tmp_path, config="mma52_h264_256", num_processes=1)
+    assert "train.csv:2" in str(error.value)
+    assert "a.mp4: the file has no frame from second 3.00 on" in str(error.value)
+
+
+def test_a_test_split_of_dummies_is_hidden(tmp_path):
+    write(tmp_path, train=TRAIN, val=VAL, test=HEADER + "0,d,0,0,0,60,30\n1,e,0,0,,60,30\n")
+    folder = read(tmp_path)
+    assert folder.problems == ()
+    assert [clip.labels for clip in folder.clips if clip.split == "test"] == [None, None]
+    write(tmp_path, test=HEADER + "0,d,0,30,9,60,30\n1,e,0,30,0,60,30\n")
+    assert [clip.labels for clip in read(tmp_path).clips if clip.split == "test"] == [(9,), (0,)]
+
+
+def test_everything_wrong_is_named_together(tmp_path):
+    rows = TRAIN + "3,a,10,10,9,165,30\n4,a,0,30,9,165,30\n5,a,0,30,nodin,165,30\n6,a,0,200,9,165,30\n"
+    rows += "7,a,0,30,10,165,25\n8,f,0,30,9,60,0\n9,g,x,30,9,60,30\n10,,0,30,9,60,30\n11,h,0,30\n12,i,0,-5,9,60,30\n"
+    write(tmp_path, train=rows, val=VAL + "1,a,0,30,9,60,30\n")
+    found = [problem.removeprefix(f"{tmp_path}/") for problem in read(tmp_path).problems]
+    assert found == [
+        "train.csv:13: expected 7 fields (id,video_id,start_frame,end_frame,class,total_frames,fps), got 4",
+        "train.csv:5: the action starts at 0.33 s, but ends at 0.33 s",
+        "train.csv:6: the same action of a is there twice",
+        "train.csv:7: unknown label 'nodin'; did you mean 'nodding'?",
+        "train.csv:8: the action ends at 6.67 s, but the video at 5.50 s",
+        "train.csv:9: total_frames and fps are 165, 25, but 165, 30 above",
+        "train.csv:10: total_frames is 60 and fps 0; both must be above 0",
+        "train.csv:11: start_frame is 'x'; expected a number",
+        "train.csv:12: the video_id is missing",
+        "train.csv:14: end_frame is '-5'; expected a number from 0 on",
+        "val.csv:3: a is also in split train",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("{", "annotations.json: not readable as json"),
+        ("[]", "annotations.json: expected an object of videos"),
+        ('{"a": {"subset": "dev", "duration": 3, "actions": []}}', "annotations.json: a: subset is 'dev'; expected"),
+        ('{"a": {"subset": "train", "duration": 0, "actions": []}}', "annotations.json: a: duration is 0; it must be"),
+        ('{"a": {"subset": "train", "actions": []}}', "annotations.json: a: expected subset, duration and actions"),
+        ('{"a": {"subset": "train", "duration": 3, "actions": [[1, 2]]}}', "annotations.json: a: expected subset, dur"),
+        (
+            '{"a": {"subset": "train", "duration": 3, "actions": [["x", 0, 1]]}}',
+            "annotations.json: a, action 1: unknown label 'x'",
+        ),
+        ('{"a": {"subset": "train", "duration": 3, "actions": []}}', "annotations.json: no video is of subset val"),
+    ],
+)
+def test_json_that_cannot_be_used(tmp_path, content, expected):
+    (tmp_path / "annotations.json").write_text(content)
+    assert read(tmp_path).problems[0].removeprefix(f"{tmp_path}/").startswith(expected)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("window", 0.0, "window is 0.0; give seconds above 0"),
+        ("stride", -1.0, "stride is -1.0; give seconds above 0"),
+        ("min_overlap", 0.0, "min_overlap is 0.0; give a share above 0, up to 1"),
+        ("min_overlap", 1.5, "min_overlap is 1.5; give a share above 0, up to 1"),
+    ],
+)
+def test_windows_out_of_range(tmp_path, field, value, message):
+    with pytest.raises(UserError, match=message):
+        read(write(tmp_path, train=TRAIN, val=VAL), **{field: value})
+
+
+def test_without_files_the_error_says_what_is_expected(tmp_path):
+    with pytest.raises(UserError, match=r"has no annotations of MMA-52: it must hold .*train\.csv and .*val\.csv"):
+        read(tmp_path)
+    with pytest.raises(UserError, match=r"there is no folder .*/none: name the folder of MMA-52"):
+        read(tmp_path / "none")

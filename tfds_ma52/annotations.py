@@ -1,0 +1,244 @@
+"""Reads annotation files: clips with several labels, and emotions.
+
+A file has the columns `video,labels,emotion`, one clip a row; labels are separated by `;`, the emotion may be missing.
+"""
+
+import csv
+import dataclasses
+import difflib
+import io
+import pathlib
+from collections.abc import Callable, Sequence
+
+from tfds_ma52 import folder as folder_lib
+from tfds_ma52 import labels as labels_lib
+from tfds_ma52.errors import UserError
+from tfds_ma52.folder import HIDDEN_LABEL, REQUIRED_SPLITS, SPLITS, Clip, Folder
+
+SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
+WHOLE_FILES = ("annotations.csv", "annotations/annotations.csv")  # with a column `split`
+VIDEO_FOLDERS = (".", "videos", "{split}", "videos_{split}")
+EMOTION_FILES = ("emotion_name.txt", "annotations/emotion_name.txt")
+
+_MISSING = """\
+{root} has no annotations: write {root}/annotations.csv with the header video,labels,emotion,split and a row for each \
+clip, such as clips/a.mp4,nodding;touching nose,joy,train (emotion may be missing), or {root}/train.csv and \
+{root}/val.csv without the column split, or name other files with list_file"""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """One row of a file, with its fields by column."""
+
+    place: str
+    fields: dict[str, str]
+
+
+def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = "") -> Folder:
+    """Reads the annotation files of a folder.
+
+    Args:
+      root: the folder.
+      video_folder: what the files' paths of a split are relative to, such as "clips_{split}", itself in `root`; ""
+        looks in `root` and the usual places.
+      list_file: where a split's file lies, such as "lists/{split}.csv", or, without {split}, one file with a column
+        `split`; "" looks for the usual places.
+
+    Raises:
+      UserError: the folder or its annotation files are missing.
+    """
+    files = _find_files(root, list_file)
+    labels, emotion_names, problems = _read_names(root)
+    rows = _read_rows(files, problems)
+    emotions = _Names(emotion_names if emotion_names is not None else _occurring(rows))
+    clips = []
+    for split, row in rows:
+        clip = _read_clip(root, split, row, video_folder, labels and _Names(labels.names), emotions, problems)
+        if clip:
+            clips.append(clip)
+    clips = _hide_test(clips, problems)
+    problems += folder_lib.repeated(clips)
+    labels = labels or labels_lib.MA52
+    return Folder(labels, emotions.names, tuple(clips), fingerprint(root, list_file=list_file), tuple(problems))
+
+
+def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
+    """A digest of the annotation files and names, see `folder.fingerprint`.
+
+    Raises:
+      UserError: the folder or its annotation files are missing.
+    """
+    names = [folder_lib.find_first(root, places) for places in (folder_lib.LABEL_FILES, EMOTION_FILES)]
+    return folder_lib.digest([*names, *_find_files(root, list_file).values()])
+
+
+class _Names:
+    """Names and their ids; a reader of what people write for them."""
+
+    def __init__(self, names: Sequence[str]):
+        self.names = tuple(names)
+        self._ids = {_normal(name): i for i, name in enumerate(names)}
+
+    def read(self, text: str, what: str) -> int:
+        """Returns the id of a name, in any spelling of case and spaces, or of an id in digits.
+
+        Raises:
+          ValueError: there is no such name or id; the text says so.
+        """
+        if text.isdecimal():
+            if int(text) < len(self.names):
+                return int(text)
+            raise ValueError(f"{what} {text} is outside 0..{len(self.names) - 1}")
+        if _normal(text) in self._ids:
+            return self._ids[_normal(text)]
+        near = difflib.get_close_matches(_normal(text), self._ids, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown {what} {text!r}{hint}")
+
+
+def read_class(names: Sequence[str]) -> Callable[[str], int]:
+    """Returns a function from a class as people write it, a name or an id, to its id; it raises ValueError."""
+    known = _Names(names)
+    return lambda text: known.read(" ".join(text.split()), "label")
+
+
+def _normal(name: str) -> str:
+    return " ".join(name.lower().split())
+
+
+def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
+    """Returns the file of each split, or under "" the one of all."""
+    if not root.is_dir():
+        raise UserError(
+            f"there is no folder {root}: name the folder of the annotation files with --manual_dir (python -m "
+            "tfds_ma52) or --config.data.manual_dir (manet_jax.main)"
+        )
+    wanted = (list_file,) if list_file else ()
+    if not list_file or "{" in list_file:
+        of_splits = {split: folder_lib.find_first(root, wanted or SPLIT_FILES, split) for split in SPLITS}
+        if all(of_splits[split] for split in REQUIRED_SPLITS):
+            return {split: path for split, path in of_splits.items() if path}
+    whole = folder_lib.find_first(root, wanted or WHOLE_FILES) if "{" not in list_file else None
+    if not whole:
+        raise UserError(_MISSING.format(root=root))
+    return {"": whole}
+
+
+def _read_names(root: pathlib.Path) -> tuple[labels_lib.Labels | None, tuple[str, ...] | None, list[str]]:
+    """Returns the classes (None where their file is wrong), the emotions (None without a file), and what is wrong."""
+    problems, found = [], []
+    for places in (folder_lib.LABEL_FILES, EMOTION_FILES):
+        path = folder_lib.find_first(root, places)
+        try:
+            found.append(labels_lib.read_labels(path) if path else None)
+        except UserError as error:
+            found.append(labels_lib.Labels((), (), ()))
+            problems += str(error).splitlines()
+    labels, emotions = found
+    labels = labels_lib.MA52 if labels is None else labels if labels.names else None
+    return labels, None if emotions is None else emotions.names, problems
+
+
+def _read_rows(files: dict[str, pathlib.Path], problems: list[str]) -> list[tuple[str, _Row]]:
+    """Returns the sound rows of all files with their splits; adds to `problems`."""
+    found = []
+    for split, path in files.items():
+        for row in read_csv(path, ("video", "labels", *(() if split else ("split",))), problems):
+            named = split or row.fields["split"].strip().lower()
+            if named in SPLITS:
+                found.append((named, row))
+            else:
+                problems.append(f"{row.place}: split is {row.fields['split']!r}; expected one of {', '.join(SPLITS)}")
+    missing = [split for split in REQUIRED_SPLITS if "" in files and all(split != named for named, _ in found)]
+    if missing and not problems:
+        problems.append(f"{files['']}: no row is of split {' nor of split '.join(missing)}; both are needed")
+    return found
+
+
+def read_csv(path: pathlib.Path, columns: Sequence[str], problems: list[str]) -> list[_Row]:
+    """Reads a csv file with a header that names at least some columns; adds what is wrong to `problems`."""
+    try:
+        text = "\n".join(labels_lib.read_lines(path))
+    except UserError as error:
+        problems.append(str(error))
+        return []
+    reader = csv.reader(io.StringIO(text))
+    header = [name.strip().lower() for name in next(reader, [])]
+    if not header:
+        problems.append(f"{path}: the file is empty")
+        return []
+    missing = [name for name in columns if name not in header]
+    if missing:
+        hint = "; or name the files train.csv and val.csv" if missing == ["split"] else ""
+        problems.append(f"{path}:1: the header {','.join(header)!r} lacks {' and '.join(missing)}{hint}")
+        return []
+    rows = []
+    try:
+        for fields in reader:
+            place = f"{path}:{reader.line_num}"
+            if not any(field.strip() for field in fields):
+                continue
+            if len(fields) != len(header):
+                problems.append(f"{place}: expected {len(header)} fields ({','.join(header)}), got {len(fields)}")
+            else:
+                rows.append(_Row(place, dict(zip(header, fields, strict=True))))
+    except csv.Error as error:
+        problems.append(f"{path}:{reader.line_num}: not a csv row ({error})")
+    if not rows and not problems:
+        problems.append(f"{path}: there is no row below the header")
+    return rows
+
+
+def _occurring(rows: Sequence[tuple[str, _Row]]) -> list[str]:
+    return sorted({_normal(row.fields.get("emotion", "")) for _, row in rows} - {""})
+
+
+def _read_clip(
+    root: pathlib.Path,
+    split: str,
+    row: _Row,
+    video_folder: str,
+    labels: _Names | None,
+    emotions: _Names,
+    problems: list[str],
+) -> Clip | None:
+    """Reads one row; adds all that is wrong with it to `problems`. Without `labels` none can be checked."""
+    wrong, ids, emotion = [], [], HIDDEN_LABEL
+    name = row.fields["video"].strip()
+    if not name:
+        wrong.append("the video is missing")
+    elif pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
+        wrong.append(f"{name!r} lies outside {root}")
+    texts = [text.strip() for text in row.fields["labels"].split(";")]
+    hidden = split == "test" and texts == [""]
+    for text in () if hidden or labels is None else texts:
+        try:
+            if not text:
+                raise ValueError("a label is empty; expected names or ids with ';' between them")
+            ids.append(labels.read(text, "label"))
+        except ValueError as error:
+            wrong.append(str(error))
+    wrong += [f"label {labels.names[i]!r} is given twice" for i in dict.fromkeys(ids) if ids.count(i) > 1]
+    try:
+        text = row.fields.get("emotion", "").strip()
+        emotion = emotions.read(text, "emotion") if text else HIDDEN_LABEL
+    except ValueError as error:
+        wrong.append(str(error))
+    problems += [f"{row.place}: {problem}" for problem in wrong]
+    if wrong:
+        return None
+    video = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, split, name)
+    shown = None if hidden else tuple(sorted(ids))
+    return Clip(video, name, split, shown, folder_lib.subject_of(name), row.place, emotion=emotion)
+
+
+def _hide_test(clips: list[Clip], problems: list[str]) -> list[Clip]:
+    """A test split hides all its labels or none."""
+    test = [clip for clip in clips if clip.split == "test"]
+    if any(clip.labels is not None for clip in test):
+        problems += [
+            f"{clip.place}: a label is empty; expected names or ids with ';' between them"
+            for clip in test
+            if clip.labels is None
+        ]
+    return clips

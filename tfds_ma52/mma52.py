@@ -1,0 +1,277 @@
+"""Reads MMA-52's annotations of untrimmed videos as clips: windows of a few seconds with all their labels."""
+
+import collections
+import dataclasses
+import json
+import math
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from tfds_ma52 import annotations
+from tfds_ma52 import folder as folder_lib
+from tfds_ma52 import labels as labels_lib
+from tfds_ma52.errors import UserError
+from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Clip, Folder
+
+SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
+WHOLE_FILES = ("annotations.json", "annotations/annotations.json")
+VIDEO_FOLDERS = (".", "videos", "{split}", "videos_{split}")
+COLUMNS = ("video_id", "start_frame", "end_frame", "class", "total_frames", "fps")
+
+_SUBSETS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
+_TOLERANCE = 0.1  # seconds by which an action may end after its video
+_SLACK = 1e-6  # seconds and shares that rounding may cost
+_MISSING = """\
+{root} has no annotations of MMA-52: it must hold {root}/train.csv and {root}/val.csv with the header \
+id,video_id,start_frame,end_frame,class,total_frames,fps or {root}/annotations.json (also under annotations/), or name \
+other files with list_file"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Action:
+    """A micro-action in a video: its class, and start and end in seconds."""
+
+    class_id: int
+    start: float
+    end: float
+
+
+@dataclasses.dataclass
+class Video:
+    """An untrimmed video as annotated.
+
+    Attributes:
+      name: as the annotations have it.
+      split: train, val or test.
+      duration: seconds.
+      place: where it is first annotated, `file:line` or the file.
+      actions: in the order of the annotations.
+    """
+
+    name: str
+    split: str
+    duration: float
+    place: str
+    actions: list[Action]
+
+
+def read_folder(
+    root: pathlib.Path, *, window: float, stride: float, min_overlap: float, video_folder: str = "", list_file: str = ""
+) -> Folder:
+    """Reads the annotations of a folder as windows.
+
+    A video's windows start every `stride` seconds from its start, as long as they lie inside it; where a rest remains,
+    one more ends with the video. A video shorter than a window is one. Windows without any action are kept.
+
+    Args:
+      root: the folder.
+      window: seconds of a window.
+      stride: seconds between the starts of two.
+      min_overlap: an action labels a window if they share this part of the shorter of the two.
+      video_folder: where a split's videos lie, such as "clips_{split}"; "" looks for the usual places.
+      list_file: where a split's csv file lies, such as "lists/{split}.csv", or a json file of all; "" looks for the
+        usual places.
+
+    Raises:
+      UserError: the folder or its annotations are missing, or a number is out of range.
+    """
+    check_windows(window, stride, min_overlap)
+    files = _find_files(root, list_file)
+    label_file, problems = folder_lib.find_first(root, folder_lib.LABEL_FILES), []
+    labels = labels_lib.MA52
+    if label_file:
+        try:
+            labels = labels_lib.read_labels(label_file)
+        except UserError as error:
+            problems += str(error).splitlines()
+    read_class = annotations.read_class(labels.names)
+    videos: dict[tuple[str, str], Video] = {}
+    for split, path in files.items():
+        reader = _read_csv if split else _read_json
+        for video in reader(path, split, read_class, problems):
+            videos[video.split, video.name] = video
+    problems += _check_splits(videos.values(), files)
+    hidden = {split for split in SPLITS if _is_hidden(split, videos.values())}
+    clips = [
+        _window_clip(root, video_folder, video, span, None if video.split in hidden else min_overlap)
+        for video in videos.values()
+        for span in windows(video.duration, window, stride)
+    ]
+    digest = fingerprint(root, window=window, stride=stride, min_overlap=min_overlap, list_file=list_file)
+    return Folder(labels, (), tuple(clips), digest, tuple(problems))
+
+
+def fingerprint(root: pathlib.Path, *, window: float, stride: float, min_overlap: float, list_file: str = "") -> str:
+    """A digest of the annotations, the label names and the windows, see `folder.fingerprint`.
+
+    Raises:
+      UserError: the folder or its annotations are missing.
+    """
+    label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
+    settings = f"{window:g} {stride:g} {min_overlap:g}"
+    return folder_lib.digest([label_file, *_find_files(root, list_file).values()], settings)
+
+
+def check_windows(window: float, stride: float, min_overlap: float) -> None:
+    """Checks arguments of `read_folder`.
+
+    Raises:
+      UserError: one is out of range.
+    """
+    for name, value in (("window", window), ("stride", stride)):
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} is {value}; give seconds above 0")
+    if not 0 < min_overlap <= 1:
+        raise UserError(f"min_overlap is {min_overlap}; give a share above 0, up to 1")
+
+
+def windows(duration: float, window: float, stride: float) -> list[tuple[float, float]]:
+    """Start and end in seconds of the windows of a video, see `read_folder`."""
+    if duration <= window + _SLACK:
+        return [(0.0, duration)]
+    count = math.floor((duration - window) / stride + _SLACK) + 1
+    spans = [(i * stride, i * stride + window) for i in range(count)]
+    if spans[-1][1] < duration - _SLACK:
+        spans.append((duration - window, duration))
+    return spans
+
+
+def labels_of(actions: Sequence[Action], span: tuple[float, float], min_overlap: float) -> tuple[int, ...]:
+    """The classes of the actions that a window shows, see `read_folder`."""
+    start, end = span
+    shown = set()
+    for action in actions:
+        shared = min(end, action.end) - max(start, action.start)
+        shorter = min(end - start, action.end - action.start)
+        if shared > 0 and shared >= min_overlap * shorter - _SLACK:
+            shown.add(action.class_id)
+    return tuple(sorted(shown))
+
+
+def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
+    """Returns the csv file of each split, or under "" the json file of all."""
+    if not root.is_dir():
+        raise UserError(
+            f"there is no folder {root}: name the folder of MMA-52 with --manual_dir (python -m tfds_ma52) or "
+            "--config.data.manual_dir (manet_jax.main)"
+        )
+    wanted = (list_file,) if list_file else ()
+    whole = folder_lib.find_first(root, wanted or WHOLE_FILES) if "{" not in list_file else None
+    of_splits = {split: folder_lib.find_first(root, wanted or SPLIT_FILES, split) for split in SPLITS}
+    if (not list_file or "{" in list_file) and all(of_splits[split] for split in REQUIRED_SPLITS):
+        return {split: path for split, path in of_splits.items() if path}
+    if not whole:
+        raise UserError(_MISSING.format(root=root))
+    return {"": whole}
+
+
+def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
+    videos: dict[str, Video] = {}
+    lengths: dict[str, tuple[str, str]] = {}
+    for row in annotations.read_csv(path, COLUMNS, problems):
+        try:
+            fields = {name: value.strip() for name, value in row.fields.items()}
+            name, length = fields["video_id"], (fields["total_frames"], fields["fps"])
+            first, last, frames, fps = (
+                _number(fields[column], column) for column in ("start_frame", "end_frame", "total_frames", "fps")
+            )
+            if not name:
+                raise ValueError("the video_id is missing")
+            if fps <= 0 or frames <= 0:
+                raise ValueError(f"total_frames is {frames:g} and fps {fps:g}; both must be above 0")
+            if lengths.setdefault(name, length) != length:
+                raise ValueError(f"total_frames and fps are {', '.join(length)}, but {', '.join(lengths[name])} above")
+            video = videos.setdefault(name, Video(name, split, frames / fps, row.place, []))
+            _add_action(video, fields["class"], first / fps, last / fps, read_class)
+        except ValueError as error:
+            problems.append(f"{row.place}: {error}")
+    yield from videos.values()
+
+
+def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
+    try:
+        content = json.loads("\n".join(labels_lib.read_lines(path)))
+    except (ValueError, UserError) as error:
+        problems.append(f"{path}: not readable as json ({error})")
+        return
+    if not isinstance(content, dict) or not content:
+        problems.append(f"{path}: expected an object of videos, {{video: {{subset, duration, actions}}}}")
+        return
+    for name, entry in content.items():
+        place = f"{path}: {name}"
+        try:
+            subset = str(entry["subset"])
+            if subset.lower() not in _SUBSETS:
+                raise ValueError(f"subset is {subset!r}; expected train, val or test")
+            duration = _number(entry["duration"], "duration")
+            if duration <= 0:
+                raise ValueError(f"duration is {duration:g}; it must be above 0")
+            video = Video(name, _SUBSETS[subset.lower()], duration, place, [])
+            actions = [(action[0], action[1], action[2]) for action in entry["actions"]]
+        except ValueError as error:
+            problems.append(f"{place}: {error}")
+            continue
+        except (KeyError, TypeError, IndexError):
+            problems.append(f"{place}: expected subset, duration and actions, [[class, start, end], ...]")
+            continue
+        for number, (text, start, end) in enumerate(actions, 1):
+            try:
+                _add_action(video, str(text), _number(start, "start"), _number(end, "end"), read_class)
+            except ValueError as error:
+                problems.append(f"{place}, action {number}: {error}")
+        yield video
+
+
+def _number(value: object, what: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} is {value!r}; expected a number") from error
+    if not math.isfinite(number) or number < 0:
+        raise ValueError(f"{what} is {value!r}; expected a number from 0 on")
+    return number
+
+
+def _add_action(video: Video, text: str, start: float, end: float, read_class: Callable[[str], int]) -> None:
+    """Adds an action to a video; ValueError where it cannot be. A dummy of a test video is added as it is."""
+    class_id = 0 if video.split == "test" and not text.strip() else read_class(text)
+    if video.split != "test":  # whose rows may be dummies
+        if start >= end:
+            raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
+        if end > video.duration + _TOLERANCE:
+            raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
+        if Action(class_id, start, end) in video.actions:
+            raise ValueError(f"the same action of {video.name} is there twice")
+    video.actions.append(Action(class_id, start, end))
+
+
+def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> list[str]:
+    """A line for each split without videos, and for each video in more than one."""
+    found = collections.defaultdict(list)
+    for video in videos:
+        found[video.name].append(video)
+    problems = [
+        f"{where[-1].place}: {name} is also in split {where[0].split}"
+        for name, where in found.items()
+        if len(where) > 1
+    ]
+    present = {video.split for video in videos}
+    if "" in files and present:
+        problems += [f"{files['']}: no video is of subset {s}" for s in REQUIRED_SPLITS if s not in present]
+    return problems
+
+
+def _is_hidden(split: str, videos: Iterable[Video]) -> bool:
+    """Whether a test split holds nothing but dummies: no action but those of class 0."""
+    return split == "test" and not any(action.class_id for v in videos if v.split == split for action in v.actions)
+
+
+def _window_clip(
+    root: pathlib.Path, video_folder: str, video: Video, span: tuple[float, float], min_overlap: float | None
+) -> Clip:
+    """One window; without a `min_overlap` its labels are hidden."""
+    file = video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
+    path = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, video.split, file)
+    shown = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
+    name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"
+    return Clip(path, name, video.split, shown, folder_lib.subject_of(file), video.place, span=span)

@@ -6,18 +6,22 @@ import functools
 import importlib.metadata
 import json
 import logging
+import os
 import pathlib
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
+import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree, UInt8
 
+from manet_jax import configuration, inference
 from manet_jax.emotion import EmotionNet, Outputs
+from manet_jax.inference import Prediction
 from manet_jax.models import MANet
 from manet_jax.nets import abstract_variables
 from tfds_ma52.errors import UserError
@@ -27,6 +31,25 @@ _log = logging.getLogger(__name__)
 
 KINDS = ("best", "latest")
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
+
+
+@contextlib.contextmanager
+def _without_warnings():
+    # Orbax warns of every directory that it is to read only, and of every handler that takes another one's place.
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+with _without_warnings():
+    # By itself Orbax cuts an array into a part for each device that has a copy, which takes longer than to write it.
+    ocp.type_handlers.register_type_handler(
+        jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
+    )
 
 
 def as_json(value: Any) -> Any:
@@ -106,18 +129,6 @@ def _open_to_read(workdir: str | pathlib.Path, kind: str) -> Checkpoints:
             "manet_jax.pretrained converted"
         )
     return checkpoints
-
-
-@contextlib.contextmanager
-def _without_warnings():
-    # Orbax warns of every directory that it is to read only.
-    logger = logging.getLogger("absl")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def read_model(
@@ -269,6 +280,31 @@ class LoadedModel:
     config: dict[str, Any]
     metadata: dict[str, Any]
 
+    @property
+    def multilabel(self) -> bool:
+        """Whether it tells several actions a clip: scores are sigmoids then, and a softmax otherwise."""
+        return self.metadata.get("multilabel", False)  # converted weights tell one
+
+    @functools.cached_property
+    def views(self) -> dict[str, Any]:
+        """Which frames of a video it wants, and which part of them: arguments of `preprocess.middle_views`."""
+        arguments = configuration.view_arguments(ml_collections.ConfigDict(self.config))
+        return {"size": arguments.pop("crop_size"), **arguments}
+
+    def predict(self, videos: str | os.PathLike | Sequence[str | os.PathLike], **options: Any) -> list[Prediction]:
+        """What it says of a video file or of several.
+
+        Args:
+          videos: the files.
+          **options: `window`, `stride`, `batch_size` and `show_progress` of `inference.predict`.
+
+        Returns:
+          A `Prediction` for each video, and one for each window of a video of more than `inference.LONG` seconds.
+          That of a file that cannot be read has an `error`.
+        """
+        several = [videos] if isinstance(videos, str | os.PathLike) else list(videos)
+        return list(inference.predict(self, several, **options))
+
     def __call__(
         self,
         video: UInt8[Array | np.ndarray, "b t h w 3"] | None,
@@ -280,6 +316,25 @@ class LoadedModel:
         frames, the former no `video`.
         """
         return self._forward(video, appearance)
+
+    def class_maps(
+        self,
+        video: UInt8[Array | np.ndarray, "b t h w 3"] | None,
+        appearance: UInt8[Array | np.ndarray, "b t2 h2 w2 3"] | None = None,
+    ) -> Float[Array, "b t3 h3 w3 n"]:
+        """Returns what each place of each frame says for each action, see `models.MANet.class_maps`.
+
+        For a model of emotions by appearance alone it is of each emotion, from the `appearance` frames.
+        """
+        return self._class_maps(video if self.views["video"] else appearance)
+
+    @functools.cached_property
+    def _class_maps(self):
+        net = self.model
+        if isinstance(net, EmotionNet):
+            net = net.appearance if net.micro_actions is None else net.micro_actions
+        graphdef, variables = nnx.split(net)
+        return functools.partial(jax.jit(lambda variables, x: nnx.merge(graphdef, variables).class_maps(x)), variables)
 
     @functools.cached_property
     def _forward(self):

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 # What is known of a clip and kept beside what the model says of it.
-_TRUTH = ("label", "labels", "emotion", "mask")
+_TRUTH = ("label", "labels", "emotion", "index")
 # The figure by which the best checkpoint is chosen, by what is recognised, and those that the log shows.
 _MAIN_FIGURES = ("emotion_f1_macro", "map", "f1_mean")
 _SUMMARY = ("action_top1", "action_top5", "f1_mean", "map", "f1_macro", "f1_micro", *metrics.EMOTION_NAMES)
@@ -38,12 +38,55 @@ class Predictions:
     """What a model says of the clips of a split, and what is true of them, in the same order.
 
     Attributes:
-      outputs: `logits` [b, n] of micro-actions and `emotion` [b, k] logits of emotions, where the model has them.
-      truth: `label` [b], or `labels` [b, n] and `emotion` [b].
+      outputs: `logits` [b, n] of micro-actions, the joint `embedding` [b, e] and `emotion` [b, k] logits of emotions,
+        where the model has them.
+      truth: `label` [b] (-1 where hidden), or `labels` [b, n] and `emotion` [b].
     """
 
     outputs: dict[str, Float[np.ndarray, "b _"]]
     truth: dict[str, Num[np.ndarray, "b ..."]]
+
+    def __getitem__(self, rows: Int[np.ndarray, " b2"]) -> "Predictions":
+        """Those of some clips."""
+        return Predictions(*({name: x[rows] for name, x in part.items()} for part in (self.outputs, self.truth)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A checkpoint's predictions of a split.
+
+    Attributes:
+      workdir: of the training.
+      kind: of the checkpoint, "best" or "latest".
+      split: of the data.
+      dataset: the data.
+      predictions: of all clips of the split, in the order of `dataset.source(split)`.
+      scores: the figures of `score` and the checkpoint's `step`; the step alone where the labels are hidden.
+      labels: the classes.
+      emotions: their names, where the model recognises any.
+      metadata: what the checkpoint says of itself.
+    """
+
+    workdir: pathlib.Path
+    kind: str
+    split: str
+    dataset: input_pipeline.Dataset
+    predictions: Predictions
+    scores: dict[str, float | int]
+    labels: Labels
+    emotions: tuple[str, ...]
+    metadata: dict[str, Any]
+
+    @property
+    def hidden(self) -> bool:
+        """Whether the labels are hidden, so that there are no figures."""
+        return self.split in self.dataset.hidden
+
+    @functools.cached_property
+    def video_ids(self) -> list[str]:
+        """The clips' names, in the order of `predictions`."""
+        source = self.dataset.source(self.split)
+        return [source[i]["video_id"].decode() for i in range(len(source))]
 
 
 def eval_step(
@@ -57,28 +100,27 @@ def eval_step(
       graphdef: the model's structure.
 
     Returns:
-      `outputs` and `truth` as in `Predictions`, and in `truth` the `mask`.
+      `outputs` and `truth` as in `Predictions`, and in `truth` the `index`.
     """
     model = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
     said = emotion.forward(model, batch)
-    outputs = {"logits": said.logits, "emotion": said.emotion}
     result = {
-        "outputs": {name: value for name, value in outputs.items() if value is not None},
+        "outputs": {name: value for name, value in said._asdict().items() if value is not None},
         "truth": {name: batch[name] for name in _TRUTH if name in batch},
     }
     return jax.lax.all_gather(result, parallel.AXIS, tiled=True)
 
 
 def collect(parts: Sequence[dict[str, dict[str, Array]]]) -> Predictions:
-    """Puts what `eval_step` returned for all batches together, without the clips whose mask is 0."""
+    """Puts what `eval_step` returned for all batches together, by index, without the clips whose index is -1."""
     parts = jax.device_get(parts)
-    counts = np.concatenate([part["truth"]["mask"] for part in parts]) > 0
     whole = {
-        kind: {name: np.concatenate([part[kind][name] for part in parts])[counts] for name in parts[0][kind]}
+        kind: {name: np.concatenate([part[kind][name] for part in parts]) for name in parts[0][kind]}
         for kind in ("outputs", "truth")
     }
-    del whole["truth"]["mask"]
-    return Predictions(**whole)
+    index = whole["truth"].pop("index")
+    order = np.argsort(index, kind="stable")
+    return Predictions(**whole)[order[(index < 0).sum() :]]
 
 
 def score(predictions: Predictions, labels: Labels, threshold: float | None = None) -> dict[str, float]:
@@ -107,8 +149,6 @@ def score(predictions: Predictions, labels: Labels, threshold: float | None = No
         values["cross_entropy"] = _cross_entropy(logits, label)
     if "emotion" in outputs:
         known = truth["emotion"] >= 0
-        if not known.any():
-            raise UserError("no clip of the evaluation's split has an emotion: name another with --config.eval.split")
         values |= metrics.emotion_metrics(_emotion_confusion(predictions))
         values["emotion_cross_entropy"] = _cross_entropy(
             outputs["emotion"][known].astype(np.float64), truth["emotion"][known]
@@ -133,6 +173,8 @@ def _emotion_confusion(predictions: Predictions) -> Int[np.ndarray, "k k"]:
 
 
 def _cross_entropy(logits: Float[np.ndarray, "b n"], label: Int[np.ndarray, " b"]) -> float:
+    if not len(label):
+        return float("nan")
     highest = logits.max(1, keepdims=True)
     log_sum = np.log(np.exp(logits - highest).sum(1)) + highest[:, 0]
     return float((log_sum - logits[np.arange(len(label)), label]).mean())
@@ -175,13 +217,9 @@ def create_evaluation(
       A function of replicated `params` and `batch_stats`.
 
     Raises:
-      UserError: there is no such split, or its labels are hidden.
+      UserError: there is no such split.
     """
     source = dataset.source(split)
-    if split in dataset.hidden:
-        raise UserError(
-            f"the labels of split {split!r} are hidden, so it cannot be evaluated: try --config.eval.split=val"
-        )
     step = parallel.map_step(functools.partial(eval_step, graphdef=graphdef), mesh, mapping)
     num_batches = math.ceil(len(source) / pipeline["batch_size"])
 
@@ -195,9 +233,25 @@ def create_evaluation(
     return run
 
 
+def check_labels(dataset: input_pipeline.Dataset, split: str, model_options: dict[str, Any]) -> None:
+    """Checks that a split has what a model is judged by.
+
+    Raises:
+      UserError: there is no such split, its labels are hidden, or it has no emotions for a model of these.
+    """
+    dataset.source(split)
+    if split in dataset.hidden:
+        raise UserError(
+            f"the labels of split {split!r} are hidden, so it cannot be evaluated: try --config.eval.split=val, or "
+            "--mode=evaluate --submission=FILE"
+        )
+    if "form" in model_options and not any(dataset.builder.info.metadata["emotion_counts"][split]):
+        raise UserError(f"no clip of split {split!r} has an emotion: name another with --config.eval.split")
+
+
 def evaluate_checkpoint(
-    config: ml_collections.ConfigDict | None, workdir: str | pathlib.Path, kind: str
-) -> dict[str, float | int]:
+    config: ml_collections.ConfigDict | None, workdir: str | pathlib.Path, kind: str, *, need_labels: bool = True
+) -> Evaluation:
     """Evaluates a checkpoint and writes `evaluation_<split>_<kind>.json` in the workdir.
 
     Args:
@@ -205,14 +259,16 @@ def evaluate_checkpoint(
         Model, frames and crops are always those of the checkpoint.
       workdir: of a training.
       kind: "best" or "latest".
+      need_labels: whether hidden labels are an error; else there are no figures of them, and no file is written.
 
     Returns:
-      The figures of `score` and the checkpoint's `step`. The threshold of several labels is the one that was chosen in
-      training, on its evaluation split.
+      The predictions and their figures. The threshold of several labels is the one that was chosen in training, on its
+      evaluation split.
 
     Raises:
       UserError: there is no checkpoint, or the data are missing or have other classes.
     """
+    workdir = pathlib.Path(workdir).expanduser()
     mesh = parallel.make_mesh()
     graphdef, variables, metadata = checkpoint_lib.read_model(workdir, kind, parallel.replicated(mesh))
     trained = ml_collections.ConfigDict(metadata["config"])
@@ -222,6 +278,25 @@ def evaluate_checkpoint(
             "add --config configs/ma52.py --config.data.manual_dir=DIR"
         )
     config = trained if config is None else config
+    dataset = _open_data(config, metadata, mesh, workdir)
+    split = config.eval.split
+    if need_labels:
+        check_labels(dataset, split, metadata["model"])
+    run = create_evaluation(graphdef, dataset, mesh, **configuration.evaluation_arguments(config, trained))
+    predictions = run(variables)
+    scores, labels = {"step": metadata["step"]}, checkpoint_lib.labels_of(metadata)
+    if split not in dataset.hidden:
+        in_training = metadata.get({"best": "best", "latest": "last"}[kind]) or {}
+        scores |= score(predictions, labels, in_training.get("threshold"))
+        _write(workdir / f"evaluation_{split}_{kind}.json", scores, predictions)
+    emotions = dataset.emotions if "emotion" in predictions.outputs else ()
+    return Evaluation(workdir, kind, split, dataset, predictions, scores, labels, emotions, metadata)
+
+
+def _open_data(
+    config: ml_collections.ConfigDict, metadata: dict[str, Any], mesh: Mesh, workdir: pathlib.Path
+) -> input_pipeline.Dataset:
+    """Opens the data to evaluate on; they must have the model's classes and emotions."""
     configuration.check(config)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
     dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
@@ -231,27 +306,67 @@ def evaluate_checkpoint(
             f"{dataset.builder.data_dir} has other classes or emotions than the model in {workdir}: "
             "set --config.data.manual_dir to the data it was trained for"
         )
-    run = create_evaluation(graphdef, dataset, mesh, **configuration.evaluation_arguments(config, trained))
-    predictions = run(variables)
-    in_training = metadata.get({"best": "best", "latest": "last"}[kind]) or {}
-    labels = checkpoint_lib.labels_of(metadata)
-    values = {"step": metadata["step"], **score(predictions, labels, in_training.get("threshold"))}
-    path = pathlib.Path(workdir).expanduser() / f"evaluation_{config.eval.split}_{kind}.json"
+    return dataset
+
+
+def _write(path: pathlib.Path, scores: dict[str, float | int], predictions: Predictions) -> None:
     found = {name: confusion.tolist() for name, confusion in confusions(predictions).items()}
     try:
-        path.write_text(json.dumps({**values, **found}))
+        path.write_text(json.dumps({**scores, **found}))
     except OSError as error:
         _log.warning("%s cannot be written (%s)", path, error.strerror)
-    return values
+
+
+def bootstrap(
+    predictions: Predictions,
+    labels: Labels,
+    threshold: float | None = None,
+    *,
+    num_samples: int = 1000,
+    show_progress: bool = False,
+) -> dict[str, tuple[float, float]]:
+    """The 95 % intervals of the figures of `score`: percentiles over samples of its clips, drawn with replacement.
+
+    They say how far a figure depends on which clips were taken, as if these were independent of each other: clips of
+    one person are not quite.
+
+    Args:
+      predictions: see `score`.
+      labels: see `score`.
+      threshold: see `score`; None chooses one for each sample.
+      num_samples: how many samples are drawn, the same in every call.
+      show_progress: whether to show a progress bar.
+
+    Returns:
+      The lower and upper bound of each figure; NaN where it is not a number in any sample.
+    """
+    rng, samples = np.random.default_rng(0), []
+    num_clips = len(next(iter(predictions.truth.values())))
+    bar = tqdm.trange(
+        num_samples, desc="bootstrap", unit="sample", leave=False, dynamic_ncols=True, disable=not show_progress
+    )
+    for _ in bar:
+        samples.append(score(predictions[rng.integers(num_clips, size=num_clips)], labels, threshold))
+    intervals = {}
+    for name in samples[0]:
+        values = np.array([sample[name] for sample in samples])
+        values = values[~np.isnan(values)]
+        low, high = np.percentile(values, (2.5, 97.5)) if len(values) else (np.nan, np.nan)
+        intervals[name] = (float(low), float(high))
+    return intervals
+
+
+def table_rows(scores: dict[str, float | int]) -> list[str]:
+    """The names of the figures in the order of a table."""
+    known = (*metrics.NAMES, *metrics.MULTILABEL_NAMES, *metrics.EMOTION_NAMES)
+    rows = [name for name in known if name in scores]
+    return rows + [name for name in scores if name.startswith(("map_", "f1_")) and name not in rows]
 
 
 def format_table(columns: dict[str, dict[str, float | int]]) -> str:
     """A table of the figures in percent, thresholds as they are: a row each, a column for each of `columns`."""
     width = max(12, *(len(title) + 2 for title in columns))
-    known = (*metrics.NAMES, *metrics.MULTILABEL_NAMES, *metrics.EMOTION_NAMES)
-    first = next(iter(columns.values()))
-    rows = [name for name in known if name in first]
-    rows += [name for name in first if name.startswith(("map_", "f1_")) and name not in rows]
+    rows = table_rows(next(iter(columns.values())))
     indent = max(18, *(len(name) + 2 for name in rows))
     lines = [" " * indent + "".join(f"{title:>{width}}" for title in columns)]
     for name in rows:

@@ -1,8 +1,9 @@
 """Data pipelines: a built data set -> shuffled, decoded, cropped batches, sliced per process.
 
-A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b], "mask": float32 [b], "video_id": str [b]}. With several
+A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b] (-1 where hidden), "video_id": str [b]}. With several
 labels a clip it has "labels" (float32 [b, n], 1 for each class shown) and "emotion" (int32 [b], -1 where unknown) in
-place of "label"; and "appearance" (uint8 [b, t2, h2, w2, 3]) beside or in place of "video" where that is asked for.
+place of "label"; and "appearance" (uint8 [b, t2, h2, w2, 3]) beside or in place of "video" where that is asked for. In
+evaluation it has "index" (int32 [b]), the clips' places in their split.
 """
 
 import dataclasses
@@ -20,7 +21,6 @@ from manet_jax import preprocess
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52 import ma52_dataset_builder, synthetic
 from tfds_ma52.errors import UserError
-from tfds_ma52.folder import HIDDEN_LABEL
 
 _log = logging.getLogger(__name__)
 
@@ -182,7 +182,7 @@ def eval_batches(
 ) -> grain.IterDataset:
     """Returns this process's part of the batches of one pass over the data, in order.
 
-    The last batch is filled up with black clips whose mask is 0, so that every clip counts once and every process
+    The last batch is filled up with black clips whose index is -1, so that every clip counts once and every process
     gets the same number of batches. Args: see `train_batches`.
     """
 
@@ -191,8 +191,8 @@ def eval_batches(
         view = {"num_segments": num_segments, "short_side": short_side, "size": crop_size}
         if index < len(source):
             views = _decode(preprocess.middle_views, example, video=video, appearance=appearance, **view)
-            return views | _labels(example)
-        blank = _labels(example) | {"mask": np.float32(0), "video_id": np.str_("")}
+            return views | _labels(example) | {"index": np.int32(index)}
+        blank = _labels(example) | {"index": np.int32(-1), "video_id": np.str_("")}
         if video:
             blank["video"] = np.zeros((num_segments, crop_size, crop_size, 3), np.uint8)
         if appearance:
@@ -207,12 +207,11 @@ def eval_batches(
 
 def _labels(example: dict) -> dict:
     """What is known of a clip, without its pictures."""
-    known = {"video_id": np.str_(example["video_id"].decode()), "mask": np.float32(1)}
+    known = {"video_id": np.str_(example["video_id"].decode())}
     if "labels" in example:
         labels, emotion = example["labels"].astype(np.float32), np.int32(example["emotion"])
         return known | {"labels": labels, "emotion": emotion}
-    label = example["label"]
-    return known | {"label": np.int32(max(label, 0)), "mask": np.float32(label != HIDDEN_LABEL)}
+    return known | {"label": np.int32(example["label"])}
 
 
 def _decode(view, example: dict, **options) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first
 python -m manet_jax.main --config configs/ma52.py --workdir runs/ma52 --config.data.manual_dir=/data/MA-52
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52
+python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --submission val.zip
 """
 
 import itertools
@@ -22,11 +23,18 @@ _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; -
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where logs and checkpoints are kept; a run there is gone on with.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate a checkpoint of the workdir.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which one to evaluate.")
+_REPORT = flags.DEFINE_bool(
+    "report", True, "Whether --mode=evaluate writes report_<split>_<checkpoint> in the workdir."
+)
+_SUBMISSION = flags.DEFINE_string("submission", None, "With --mode=evaluate: a zip file to write for the challenge.")
+_SUBMISSION_FORMAT = flags.DEFINE_enum(
+    "submission_format", "current", ["current", "2024"], "Five ranked actions with body groups, or the best of each."
+)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit status."""
-    # Late, because the flags' help should not wait for JAX.
+    # Here as below late, because the flags' help should not wait for JAX.
     from manet_jax import evaluate, train
 
     if len(argv) > 1:
@@ -34,19 +42,38 @@ def main(argv: Sequence[str]) -> int:
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name a folder for logs and checkpoints")
     if _MODE.value == "evaluate":
-        values = evaluate.evaluate_checkpoint(_CONFIG.value, _WORKDIR.value, _CHECKPOINT.value)
-        columns = {f"{_CHECKPOINT.value} (step {values['step']})": values}
-    else:
-        if _CONFIG.value is None:
-            raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
-        try:
-            results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-        except train.NonFiniteLossError as error:
-            print(f"manet_jax: {error}", file=sys.stderr)
-            return 1
-        columns = {f"{name} (step {values['step']})": values for name, values in results.items()}
-    print(evaluate.format_table(columns))
+        _evaluate()
+        return 0
+    if _SUBMISSION.value:
+        raise UserError("--submission is written by --mode=evaluate, from a training's workdir")
+    if _CONFIG.value is None:
+        raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
+    try:
+        results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+    except train.NonFiniteLossError as error:
+        print(f"manet_jax: {error}", file=sys.stderr)
+        return 1
+    print(evaluate.format_table({f"{name} (step {scores['step']})": scores for name, scores in results.items()}))
     return 0
+
+
+def _evaluate() -> None:
+    from manet_jax import evaluate, report, submission
+
+    target = pathlib.Path(_SUBMISSION.value or "").expanduser()
+    if _SUBMISSION.value and (target.is_dir() or not target.parent.is_dir()):
+        raise UserError(f"--submission: {target} cannot be written; name a file in a folder that exists")
+    evaluation = evaluate.evaluate_checkpoint(
+        _CONFIG.value, _WORKDIR.value, _CHECKPOINT.value, need_labels=not _SUBMISSION.value
+    )
+    if _SUBMISSION.value:
+        submission.write(evaluation, target, _SUBMISSION_FORMAT.value)
+        print(f"{target}: {len(evaluation.video_ids)} clips of split {evaluation.split}", file=sys.stderr)
+    if evaluation.hidden:
+        return
+    print(evaluate.format_table({f"{evaluation.kind} (step {evaluation.scores['step']})": evaluation.scores}))
+    if _REPORT.value:
+        print(f"report: {report.write(evaluation)}", file=sys.stderr)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -168,11 +168,34 @@ def micro_f1(predicted: Bool[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"])
 
 
 def emotion_metrics(confusion: Num[np.ndarray, "k k"]) -> dict[str, float]:
-    """Accuracy and macro F1 from the number of clips by true (row) and most probable (column) emotion."""
+    """Accuracy and macro F1 from the number of clips by true (row) and most probable (column) emotion; NaN of none."""
+    count = np.sum(confusion)
     return {
-        "emotion_accuracy": float(np.trace(confusion) / np.sum(confusion)),
+        "emotion_accuracy": float(np.trace(confusion) / count) if count else float("nan"),
         "emotion_f1_macro": macro_f1(confusion),
     }
+
+
+def calibration(
+    confidence: Float[np.ndarray, " b"], correct: Bool[np.ndarray, " b"], num_bins: int = 10
+) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"], float]:
+    """Compares how sure a model is with how often it is right (Guo et al., "On Calibration", ICML 2017).
+
+    Args:
+      confidence: the probabilities that it gave, 0..1.
+      correct: whether what it gave them to was true.
+      num_bins: intervals of equal width, the upper end of each included.
+
+    Returns:
+      Of each bin its count, mean confidence and share of what was true (NaN where it is empty); and the expected
+      calibration error, the mean difference of the two.
+    """
+    bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+    counts = np.bincount(bins, minlength=num_bins)
+    sums = (np.bincount(bins, values, minlength=num_bins) for values in (confidence, correct))
+    means = [np.divide(total, counts, out=np.full(num_bins, np.nan), where=counts > 0) for total in sums]
+    gap = np.nansum(np.abs(means[0] - means[1]) * counts) / max(len(confidence), 1)
+    return counts, *means, float(gap)
 
 
 def confusion_matrix(

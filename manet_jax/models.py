@@ -327,6 +327,13 @@ class MANet(nnx.Module):
         """Returns the means of the last feature maps of each frame: 32 * width channels."""
         return self.features(video, context).mean((2, 3))
 
+    def class_maps(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 n"]:
+        """Returns what each place of each frame says for each class; the mean over all places is the class's logit.
+
+        Class activation maps (Zhou et al., CVPR 2016), with the classifier's bias.
+        """
+        return self.classifier(self.features(video)).astype(jnp.float32)
+
     def features(
         self, video: UInt8[Array, "b t h w 3"], context: BatchNormContext = BatchNormContext()
     ) -> Float[Array, "b t h2 w2 c"]:

@@ -1,8 +1,10 @@
 """Clips from video bytes: which frames, decoding, crops, flip. NumPy and OpenCV only."""
 
+import collections
 import dataclasses
 import io
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterator, Sequence
 
 import cv2
 import decord
@@ -42,15 +44,16 @@ def sample_center_frames(num_frames: int, num_segments: int) -> Int[np.ndarray, 
     )
 
 
-def open_video(content: bytes) -> decord.VideoReader:
-    """Opens an encoded video; `len()` of the result is its number of frames.
+def open_video(source: bytes | pathlib.Path) -> decord.VideoReader:
+    """Opens an encoded video or a file of one; `len()` of the result is its number of frames.
 
     Raises:
-      UnreadableVideoError: the bytes are not a readable video.
+      UnreadableVideoError: it is not a readable video.
     """
     try:
         # Without fault_tol, decord repeats the last good frame of some cut files without a word.
-        return decord.VideoReader(io.BytesIO(content), num_threads=1, fault_tol=1)
+        opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
+        return decord.VideoReader(opened, num_threads=1, fault_tol=1)
     except (decord.DECORDError, RuntimeError) as error:
         raise UnreadableVideoError(_first_line(error)) from error
 
@@ -188,7 +191,7 @@ def train_views(
 
 
 def middle_views(
-    content: bytes,
+    content: bytes | pathlib.Path,
     *,
     num_segments: int,
     short_side: int,
@@ -204,6 +207,48 @@ def middle_views(
     frames = sample_center_frames(len(reader), num_segments)
     chosen = sample_center_frames(num_segments, appearance.num_frames) if appearance else None
     images, chosen = _decode_wanted(reader, frames, chosen, video)
+    return _middle_views(images, chosen, short_side, size, video, appearance)
+
+
+def window_views(
+    reader: decord.VideoReader,
+    spans: Sequence[tuple[int, int]],
+    *,
+    num_segments: int,
+    short_side: int,
+    size: int,
+    video: bool = True,
+    appearance: Appearance | None = None,
+) -> Iterator[dict[str, UInt8[np.ndarray, "..."]]]:
+    """Decodes the views that evaluation uses of windows of a long video, each as if it were a clip by itself.
+
+    The video is read once, from its start to its end, and only the frames that windows yet to come share are kept.
+
+    Args:
+      reader: the video.
+      spans: first frame and end of each window, in the order of their starts.
+      num_segments: frames of a window.
+      short_side: see `train_views`.
+      size: see `train_views`.
+      video: see `train_views`.
+      appearance: see `train_views`.
+
+    Raises:
+      UnreadableVideoError: a frame cannot be decoded.
+    """
+    windows = [first + sample_center_frames(end - first, num_segments) for first, end in spans]
+    chosen = sample_center_frames(num_segments, appearance.num_frames) if appearance else None
+    kept, waiting = {}, collections.deque(windows)
+    for index in np.unique(np.concatenate(windows)):
+        kept[index] = decode_frames(reader, np.array([index]))[0]
+        while waiting and waiting[0][-1] <= index:
+            images = np.stack([kept[frame] for frame in waiting.popleft()])
+            yield _middle_views(images, chosen, short_side, size, video, appearance)
+        first = waiting[0][0] if waiting else 0
+        kept = {frame: image for frame, image in kept.items() if frame >= first}
+
+
+def _middle_views(images, chosen, short_side, size, video, appearance) -> dict[str, np.ndarray]:
     views = {}
     if video:
         views["video"] = _middle_view(images, short_side, size)

@@ -57,7 +57,7 @@ def _train(directory: pathlib.Path, *config: str) -> dict[str, Any]:
     for path in directory.glob("evaluation_*_latest.json"):
         path.unlink()
     # The last checkpoint, not the best: the arms are compared on the split that would choose it.
-    _call_main(directory, "--mode=evaluate", "--checkpoint=latest", "--config", *config)
+    _call_main(directory, "--mode=evaluate", "--noreport", "--checkpoint=latest", "--config", *config)
     (path,) = directory.glob("evaluation_*_latest.json")
     return json.loads(path.read_text())
 

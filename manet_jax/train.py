@@ -57,13 +57,12 @@ def create_train_state(
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Makes a model with fresh weights; returns its structure and the state at step 0."""
 
-    @jax.jit
     def create() -> TrainState:
-        variables = nets.create_variables(model_options, seed)
+        _, variables = nets.split_variables(nets.create_model(model_options, nnx.Rngs(seed)))
         return TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
 
     graphdef, _ = nets.abstract_variables(model_options)
-    return graphdef, create()
+    return graphdef, nets.compile_once(create)()
 
 
 def train_step(
@@ -213,6 +212,7 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
     needs_vectors = config.model.embedding and config.emotion.form != "appearance"
     vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if needs_vectors else None
     model_options = configuration.model_options(config, dataset.labels, vectors, len(dataset.emotions))
+    evaluate.check_labels(dataset, config.eval.split, model_options)
     optimizer, schedule = _create_optimizer(config, lengths)
     graphdef, state = create_train_state(model_options, optimizer, config.seed)
     objective = functools.partial(

@@ -1,6 +1,7 @@
 import functools
 import itertools
 import json
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +53,7 @@ def create(form):
 
 def forward(form, batch):
     step, variables = create(form)
-    return jax.device_get(step(variables, batch | {"mask": np.ones(8, np.float32)}))["outputs"]
+    return jax.device_get(step(variables, batch | {"index": np.arange(8)}))["outputs"]
 
 
 def test_the_appearance_knows_no_order_and_no_video():
@@ -70,7 +71,11 @@ def test_micro_actions_see_no_appearance():
     batch = make_batch()
     said = forward("micro_action", batch)
     blind = {name: value for name, value in batch.items() if name != "appearance"}
-    assert {name: value.shape for name, value in said.items()} == {"logits": (8, 4), "emotion": (8, 3)}
+    assert {name: value.shape for name, value in said.items()} == {
+        "logits": (8, 4),
+        "embedding": (8, 5),
+        "emotion": (8, 3),
+    }
     np.testing.assert_array_equal(forward("micro_action", blind)["emotion"], said["emotion"])
 
 
@@ -83,7 +88,7 @@ def test_fused_adds_what_both_say():
         for form, names in (("appearance", ("appearance",)), ("micro_action", ("micro_actions", "emotion")))
     }
     said = {
-        form: jax.device_get(create(form)[0](part, batch | {"mask": np.ones(8, np.float32)}))["outputs"]
+        form: jax.device_get(create(form)[0](part, batch | {"index": np.arange(8)}))["outputs"]
         for form, part in parts.items()
     }
     together = said["appearance"]["emotion"] + said["micro_action"]["emotion"]
@@ -195,7 +200,7 @@ def test_several_labels_train_evaluate_and_load(pro_folder, micro_actions):
     lines = [json.loads(line) for line in (micro_actions / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "multilabel" in line] == [1, 2, 3]
     recorded = [line for line in lines if "eval_map" in line][-1]
-    values = evaluate.evaluate_checkpoint(None, micro_actions, "latest")
+    values = evaluate.evaluate_checkpoint(None, micro_actions, "latest").scores
     for name in (*metrics.MULTILABEL_NAMES, "cross_entropy"):
         assert values[name] == pytest.approx(recorded[f"eval_{name}"], rel=1e-5), name
     model = manet_jax.load_model(micro_actions, "latest")
@@ -213,7 +218,7 @@ def test_the_threshold_of_another_split_is_that_of_training(pro_folder, micro_ac
     config = pro_config(pro_folder)
     config.eval.split = "test"
     trained = manet_jax.load_model(micro_actions).metadata["best"]["threshold"]
-    assert evaluate.evaluate_checkpoint(config, micro_actions, "best")["threshold"] == trained
+    assert evaluate.evaluate_checkpoint(config, micro_actions, "best").scores["threshold"] == trained
 
 
 @pytest.mark.parametrize("form", emotion.FORMS)
@@ -222,7 +227,7 @@ def test_emotions_train_resume_evaluate_and_load(form, pro_folder, tmp_path):
     whole = train.train_and_evaluate(config, tmp_path / "whole")
     config.num_epochs = 1.0
     config.schedule.decay_epochs = (9.0,)
-    values = evaluate.evaluate_checkpoint(None, tmp_path / "whole", "latest")
+    values = evaluate.evaluate_checkpoint(None, tmp_path / "whole", "latest").scores
     assert {name: values[name] for name in metrics.EMOTION_NAMES} == pytest.approx(
         {name: whole["last"][name] for name in metrics.EMOTION_NAMES}
     )
@@ -290,10 +295,17 @@ def test_data_without_emotions_are_refused(folder, tmp_path):
         train.train_and_evaluate(config, tmp_path)
 
 
-def test_a_split_without_emotions_cannot_be_evaluated():
+def test_without_any_emotion_figures_are_no_numbers():
     predictions = evaluate.Predictions({"emotion": np.zeros((2, 3), np.float32)}, {"emotion": np.array([-1, -1])})
-    with pytest.raises(UserError, match="no clip of the evaluation's split has an emotion"):
-        evaluate.score(predictions, MA52)
+    assert all(np.isnan(list(evaluate.score(predictions, MA52).values())))
+
+
+def test_a_split_without_emotions_cannot_be_evaluated(pro_folder, tmp_path):
+    root = shutil.copytree(pro_folder, tmp_path / "data", ignore=shutil.ignore_patterns("tfds"))
+    lines = (root / "val.csv").read_text().splitlines()
+    (root / "val.csv").write_text("\n".join([lines[0], *(line.rpartition(",")[0] + "," for line in lines[1:])]))
+    with pytest.raises(UserError, match="no clip of split 'val' has an emotion: name another with --config"):
+        train.train_and_evaluate(pro_config(root, "micro_action"), tmp_path / "run")
 
 
 @pytest.mark.parametrize("form", ["emotion", ""])

@@ -116,11 +116,10 @@ def test_a_table_of_predictions_gives_the_figures_of_scikit_learn(num_devices):
     step, parts = parallel.map_step(step, mesh, "shard_map"), []
     for start in range(0, len(labels), 64):  # the last batch is padded
         rows = slice(start, start + 64)
-        mask = np.pad(np.ones(len(labels[rows]), np.float32), (0, 64 - len(labels[rows])))
         batch = {
             "video": np.pad(logits[rows], ((0, 64 - len(labels[rows])), (0, 0))),
             "label": np.pad(labels[rows], (0, 64 - len(labels[rows]))).astype(np.int32),
-            "mask": mask,
+            "index": np.pad(np.arange(start, len(labels))[:64], (0, 64 - len(labels[rows])), constant_values=-1),
         }
         parts.append(step({"params": {}, "batch_stats": {}}, parallel.shard_batch(batch, mesh)))
     predictions = evaluate.collect(parts)

@@ -1,4 +1,5 @@
 import collections
+import itertools
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def ids(batches):
 def assert_same(left, right):
     assert len(left) == len(right)
     for a, b in zip(left, right, strict=True):
-        for key in ("video", "label", "mask", "video_id"):
+        for key in ("video", "label", "video_id"):
             np.testing.assert_array_equal(a[key], b[key])
 
 
@@ -44,7 +45,6 @@ def test_batches_have_the_documented_form(source):
     assert {key: (value.shape, value.dtype.name[:3]) for key, value in batch.items()} == {
         "video": ((4, 4, 32, 32, 3), "uin"),
         "label": ((4,), "int"),
-        "mask": ((4,), "flo"),
         "video_id": ((4,), "str"),
     }
     truth = {example["video_id"].decode(): example["label"] for example in source}
@@ -101,20 +101,22 @@ def test_evaluation_counts_every_clip_once(val_source, process_count):
         str(name)
         for part in parts
         for batch in part
-        for name, mask in zip(batch["video_id"], batch["mask"], strict=True)
-        if mask
+        for name, index in zip(batch["video_id"], batch["index"], strict=True)
+        if index >= 0
     ]
     assert sorted(names) == sorted(example["video_id"].decode() for example in val_source)
-    padding = [batch["video"][batch["mask"] == 0] for part in parts for batch in part]
+    for batch in itertools.chain(*parts):
+        for name, index in zip(batch["video_id"], batch["index"], strict=True):
+            assert name == ("" if index < 0 else val_source[int(index)]["video_id"].decode())
+    padding = [batch["video"][batch["index"] < 0] for part in parts for batch in part]
     assert sum(map(len, padding)) == 3
     assert not any(video.any() for video in padding)
 
 
-def test_hidden_labels_do_not_count(val_source):
+def test_hidden_labels_stay_hidden(val_source):
     hidden = [dict(example, label=-1) for example in val_source]
     for batch in input_pipeline.eval_batches(hidden, batch_size=4, **VIEW):
-        assert not batch["mask"].any()
-        assert not batch["label"].any()
+        assert (batch["label"] == -1).all()
 
 
 def test_a_broken_record_is_named(val_source):

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 
 import jax
 import numpy as np
@@ -16,6 +17,7 @@ import manet_jax
 from configs import ma52
 from manet_jax import metrics
 from manet_jax.nets import split_variables
+from tfds_ma52.labels import MA52_NAMES
 
 SMALL = {
     "data.short_side": 40,
@@ -56,7 +58,7 @@ def variables(workdir):
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
 def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
-    root = write_folder(tmp_path / "data", per_split=(("train", 32), ("val", 8)), layout=layout)
+    root = write_folder(tmp_path / "data", per_split=(("train", 32), ("val", 8)), layout=layout, names=MA52_NAMES[:6])
     result = run(command(tmp_path / "run", root, num_epochs=1.0), num_devices=8)
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 4
@@ -68,8 +70,14 @@ def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
     assert [line.split()[0] for line in table[1:]] == list(metrics.NAMES)
     if layout == "annotations":
         return
-    again = run([*command(tmp_path / "run", root)[:3], "--mode=evaluate", "--workdir", str(tmp_path / "run")])
+    flags = ["--mode=evaluate", "--workdir", str(tmp_path / "run"), "--submission", str(tmp_path / "val.zip")]
+    again = run([*command(tmp_path / "run", root)[:3], *flags])
     assert again.returncode == 0, again.stderr
+    assert f"{tmp_path}/val.zip: 8 clips of split val" in again.stderr
+    assert zipfile.is_zipfile(tmp_path / "val.zip")
+    report = tmp_path / "run" / "report_val_best" / "report.html"
+    assert f"report: {report}" in again.stderr
+    assert report.exists()
     assert [line.split()[1] for line in again.stdout.splitlines()[-8:]] == [line.split()[1] for line in table[1:]]
     assert (tmp_path / "run" / "evaluation_val_best.json").exists()
 
@@ -169,6 +177,12 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
         (["--config=configs/ablation.py:x"], "configs/ablation.py has no arm 'x'; name one of single_frame, tsn, tsm,"),
         (["--config.seed=-1"], "config.seed is -1; the least is 0"),
         (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
+        (["--submission=x.zip"], "--submission is written by --mode=evaluate, from a training's workdir"),
+        (
+            ["--submission=/none/x.zip", "--mode=evaluate"],
+            "--submission: /none/x.zip cannot be written; name a file in",
+        ),
+        (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],
 )
 def test_wrong_flags_are_one_sentence(tmp_path, flags, message):

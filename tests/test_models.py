@@ -159,9 +159,9 @@ def test_another_number_of_frames_is_refused(num_frames):
 def test_pixels_that_are_not_bytes_are_refused():
     # Floats of 0..1 would pass for nearly black frames. The type checker of the tests is not there in a notebook.
     code = (
-        "import jax.numpy as jnp; from flax import nnx; from manet_jax.models import MANet; "
-        "model = MANet(num_classes=2, depth=14, width=8, num_segments=2, rngs=nnx.Rngs(0)); "
-        "model(jnp.zeros((1, 2, 32, 32, 3)))"
+        "import jax, jax.numpy as jnp; from flax import nnx; from manet_jax.models import MANet; "
+        "make = lambda: MANet(num_classes=2, depth=14, width=8, num_segments=2, rngs=nnx.Rngs(0)); "
+        "jax.eval_shape(lambda: make()(jnp.zeros((1, 2, 32, 32, 3))))"
     )
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "ValueError: the model takes uint8 pixels, 0..255, but got float32" in result.stderr

@@ -387,7 +387,7 @@ def test_converted_weights_are_evaluated_and_never_trained_over(tmp_path, small_
     pretrained.convert(tmp_path / "m.safetensors", tmp_path / "converted", str(names))
     with pytest.raises(UserError, match=r"do not know where data lie: add --config configs/ma52.py"):
         evaluate.evaluate_checkpoint(None, tmp_path / "converted", "best")
-    values = evaluate.evaluate_checkpoint(small_config, tmp_path / "converted", "best")
+    values = evaluate.evaluate_checkpoint(small_config, tmp_path / "converted", "best").scores
     assert values["step"] == 0
     assert 0 <= values["action_top1"] <= 1
     with pytest.raises(UserError, match=r"converted; train in another folder, .* --config.init_from="):

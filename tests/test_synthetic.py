@@ -382,7 +382,7 @@ def test_draws_cover_both_sides_and_all_lengths():
 def test_complete_folder_is_left_alone(folder, capsys):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     write_synthetic(folder, size=TINY, subjects="disjoint", test=True, short_side=40)
-    assert "already holds" in capsys.readouterr().out
+    assert "already holds" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 

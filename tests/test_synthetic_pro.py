@@ -228,4 +228,4 @@ def test_a_set_with_other_settings_is_refused(folder):
 
 def test_a_complete_set_is_left_alone(folder, capsys):
     write_synthetic(folder, size=5e-4, pro=True, test=True, short_side=40)
-    assert "already holds this synthetic set" in capsys.readouterr().out
+    assert "already holds this synthetic set" in capsys.readouterr().err

@@ -135,10 +135,10 @@ def test_train_evaluate_load_and_resume(config, folder, tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
     # A checkpoint evaluates to the numbers of the training, whatever batches and mapping.
-    assert evaluate.evaluate_checkpoint(None, tmp_path, "latest") == results["last"]
+    assert evaluate.evaluate_checkpoint(None, tmp_path, "latest").scores == results["last"]
     other = shrink(ma52.get_config(), folder)
     other.eval.batch_size, other.parallel = 16, "pmap"
-    again = evaluate.evaluate_checkpoint(other, tmp_path, "best")
+    again = evaluate.evaluate_checkpoint(other, tmp_path, "best").scores
     assert again.pop("cross_entropy") == pytest.approx(results["best"]["cross_entropy"], rel=1e-5)
     assert again == {name: value for name, value in results["best"].items() if name != "cross_entropy"}
     saved = json.loads((tmp_path / "evaluation_val_best.json").read_text())
@@ -217,14 +217,15 @@ def test_padding_does_not_count():
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     mesh = parallel.make_mesh(8)
     step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")
-    batch = make_batch(0, size=16) | {"mask": np.ones(16, np.float32)}
+    batch = make_batch(0, size=16) | {"index": np.arange(16)[::-1]}
     padded = {key: np.concatenate([value[:8], value[:8] * 0 + 1]) for key, value in batch.items()}
-    padded["mask"][8:] = 0
+    padded["index"][8:] = -1
     first = {key: value[:8] for key, value in batch.items()}
     first, padded = (evaluate.collect([step(variables, parallel.shard_batch(b, mesh))]) for b in (first, padded))
     np.testing.assert_allclose(first.outputs["logits"], padded.outputs["logits"], rtol=1e-5, atol=1e-7)
-    np.testing.assert_array_equal(first.truth["label"], batch["label"][:8])
-    np.testing.assert_array_equal(padded.truth["label"], batch["label"][:8])
+    # In the order of the index, which here is the reverse.
+    np.testing.assert_array_equal(first.truth["label"], batch["label"][:8][::-1])
+    np.testing.assert_array_equal(padded.truth["label"], batch["label"][:8][::-1])
 
 
 def test_original_files_train_too(config, tmp_path):
@@ -252,13 +253,8 @@ def test_a_workdir_that_cannot_be_made_is_named(config, tmp_path):
 
 
 def test_top5_counts_the_true_class_among_five():
-    options = OPTIONS | {"num_classes": 7}
-    graphdef, state = train.create_train_state(options, optax.identity(), seed=0)
-    params = state.params | {"classifier": {"kernel": jnp.zeros((256, 7)), "bias": jnp.arange(7.0)}}
-    mesh = parallel.make_mesh(1)
-    step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")
-    batch = make_batch(0, size=4) | {"label": np.array([0, 1, 2, 6], np.int32), "mask": np.ones(4, np.float32)}
-    predictions = evaluate.collect([step({"params": params, "batch_stats": state.batch_stats}, batch)])
+    logits = np.tile(np.arange(7, dtype=np.float32), (4, 1))
+    predictions = evaluate.Predictions({"logits": logits}, {"label": np.array([0, 1, 2, 6])})
     seven = labels.Labels(tuple("abcdefg"), ("all",), (0,) * 7)
     values = evaluate.score(predictions, seven)
     assert values["action_top5"] == 2 / 4  # the logits rise with the class: 2..6 are among the first five

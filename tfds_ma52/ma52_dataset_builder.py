@@ -131,7 +131,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
             elif split in folder_lib.REQUIRED_SPLITS:
                 raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
-        self.info.metadata.update(_metadata(folder, kept), left_out=left_out)
+        self.info.metadata.update(_metadata(folder, kept), left_out=left_out, left_out_ids=_missing(folder, kept))
         return shards
 
     def _read(self, root: pathlib.Path) -> folder_lib.Folder:
@@ -185,6 +185,15 @@ def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]])
         },
         "hidden": [split for split, clips in kept.items() if all(clip.labels is None for clip in clips)],
         "fingerprint": folder.fingerprint,
+    }
+
+
+def _missing(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]]) -> dict[str, list[str]]:
+    """The clips of each split that are in its list, but not in the built set."""
+    ids = {split: {clip.video_id for clip in clips} for split, clips in kept.items()}
+    return {
+        split: [clip.video_id for clip in folder.clips if clip.split == split and clip.video_id not in ids[split]]
+        for split in kept
     }
 
 

@@ -2,6 +2,7 @@
 
 import collections.abc
 import concurrent.futures
+import contextlib
 import dataclasses
 import io
 import json
@@ -54,6 +55,31 @@ def decode_video(
       DamagedVideoError: the file is missing, empty, not a video, without a video track, cut off or broken, or has no
         frame in the span.
     """
+    with _open_whole(path) as container:
+        stream = container.streams.video[0]
+        first, end = (0, None) if span is None else (round(s * float(stream.average_rate)) for s in span)
+        number = -1
+        for number, frame in enumerate(container.decode(stream)):
+            if number == end:
+                return
+            if number >= first:
+                yield _upright(frame)
+        if number < first:
+            raise DamagedVideoError(f"the file has no frame{f' from second {span[0]:.2f} on' if span else 's'}")
+
+
+def check_file(path: pathlib.Path) -> None:
+    """Checks that a file is a video and whole, as far as that is known without decoding it.
+
+    Raises:
+      DamagedVideoError: see `decode_video`.
+    """
+    with _open_whole(path):
+        pass
+
+
+@contextlib.contextmanager
+def _open_whole(path: pathlib.Path) -> collections.abc.Iterator[av.container.InputContainer]:
     if not path.is_file():
         raise DamagedVideoError("the file is missing")
     if path.stat().st_size == 0:
@@ -62,17 +88,8 @@ def decode_video(
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DamagedVideoError("the file has no video track")
-            stream = container.streams.video[0]
-            _refuse_cut(stream, path.stat().st_size)
-            first, end = (0, None) if span is None else (round(s * float(stream.average_rate)) for s in span)
-            number = -1
-            for number, frame in enumerate(container.decode(stream)):
-                if number == end:
-                    return
-                if number >= first:
-                    yield _upright(frame)
-            if number < first:
-                raise DamagedVideoError(f"the file has no frame{f' from second {span[0]:.2f} on' if span else 's'}")
+            _refuse_cut(container.streams.video[0], path.stat().st_size)
+            yield container
     except av.error.FFmpegError as error:
         raise DamagedVideoError(f"the file is damaged or not a video ({error.strerror})") from error
 

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import pathlib
+import sys
 from typing import Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def write_synthetic(
     clips = plan_clips(settings)
     try:
         if _is_complete(root, settings):
-            print(f"{root} already holds this synthetic set; nothing to do.")
+            print(f"{root} already holds this synthetic set; nothing to do.", file=sys.stderr)
             return
         root.mkdir(parents=True, exist_ok=True)
         _write_text(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")

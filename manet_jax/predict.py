@@ -1,0 +1,204 @@
+"""Says which micro-actions videos show. Long videos are seen through sliding windows.
+
+python -m manet_jax.predict --workdir runs/first clip.mp4 folder 'interviews/*.mp4'
+python -m manet_jax.predict --workdir runs/first --json folder > predictions.jsonl
+"""
+
+import argparse
+import glob
+import itertools
+import json
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tqdm
+
+from manet_jax import checkpoint as checkpoint_lib
+from manet_jax import inference, visualize
+from manet_jax.inference import Prediction
+from tfds_ma52.errors import UserError
+
+SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")  # looked for in folders
+
+
+def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
+    """The video files that files, folders (searched in depth) and globs stand for, each once.
+
+    A file is taken whatever its suffix, even if it is missing: that is for `inference.predict` to say.
+
+    Raises:
+      UserError: a folder or a glob has no videos.
+    """
+    found: dict[pathlib.Path, None] = {}
+    for pattern in patterns:
+        path = pathlib.Path(pattern).expanduser()
+        if path.is_dir():
+            paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not paths:
+                raise UserError(f"{pattern} has no videos: there is no file ending in {', '.join(SUFFIXES)}")
+        elif not path.exists() and glob.has_magic(pattern):
+            anchor = pathlib.Path(path.anchor)
+            paths = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            if not paths:
+                raise UserError(f"no file is named like {pattern}")
+        else:
+            paths = [path]
+        found |= dict.fromkeys(paths)
+    return list(found)
+
+
+def describe(predictions: Sequence[Prediction], count: int) -> dict[str, Any]:
+    """What is said of one video, for JSON: `top` actions and `emotion`, or `windows` with those, or an `error`."""
+    first = predictions[0]
+    if first.error:
+        return {"video": first.video, "error": first.error}
+    if not first.windowed:
+        return {"video": first.video, "end": round(first.end, 3), **_describe_one(first, count)}
+    seen = [each for each in predictions if not each.error]
+    windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in seen]
+    broken = {"error": predictions[-1].error} if predictions[-1].error else {}
+    return {"video": first.video, "windows": windows, **broken}
+
+
+def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:
+    said = {"top": prediction.top(count), "emotion": prediction.emotion()}
+    return {name: value for name, value in said.items() if value}
+
+
+def format_video(predictions: Sequence[Prediction], count: int) -> str:
+    """What is said of one video, for a terminal: its best actions, or a long one's line by line in time."""
+    first = predictions[0]
+    if first.windowed:
+        lines = [f"{first.video}: {len(predictions)} windows"]
+        lines += [f"  {text}" for text in _format_stretches([p for p in predictions if not p.error])]
+    else:
+        lines = [first.video]
+        lines += [
+            f"  {100 * each['probability']:5.1f} %  {each['action']} ({each['group']})" for each in first.top(count)
+        ]
+        if emotion := first.emotion():
+            lines.append(f"  {100 * emotion['probability']:5.1f} %  emotion: {emotion['emotion']}")
+    if error := predictions[-1].error:
+        lines.append(f"  cannot be read: {error}")
+    return "\n".join(lines)
+
+
+def _format_stretches(windows: Sequence[Prediction]) -> Iterator[str]:
+    """A line for each stretch of windows with the same best action and emotion, with their mean probability."""
+
+    def best(window: Prediction) -> tuple[str, str]:
+        action, emotion = window.top(1), window.emotion()
+        named = f"{action[0]['action']} ({action[0]['group']})" if action else ""
+        return named, emotion["emotion"] if emotion else ""
+
+    for (action, emotion), stretch in itertools.groupby(windows, best):
+        stretch = list(stretch)
+        said = []
+        if action:
+            said.append(f"{100 * np.mean([p.probabilities.max() for p in stretch]):5.1f} %  {action}")
+        if emotion:
+            said.append(f"{100 * np.mean([p.emotion_probabilities.max() for p in stretch]):5.1f} %  emotion: {emotion}")
+        yield f"{visualize.clock(stretch[0].start)} - {visualize.clock(stretch[-1].end)}  {'  '.join(said)}"
+
+
+def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> None:
+    """Writes what is said of a long video's windows, all probabilities, as JSON, and beside it a picture."""
+    windows = [p for p in predictions if not p.error]
+    first = windows[0]
+    timeline: dict[str, Any] = {
+        "video": first.video,
+        "start": [round(p.start, 3) for p in windows],
+        "end": [round(p.end, 3) for p in windows],
+    }
+    if first.probabilities is not None:
+        timeline["actions"] = list(first.labels.names)
+        timeline["probabilities"] = [[round(float(x), 5) for x in p.probabilities] for p in windows]
+    if first.emotion_probabilities is not None:
+        timeline["emotions"] = list(first.emotions)
+        timeline["emotion_probabilities"] = [[round(float(x), 5) for x in p.emotion_probabilities] for p in windows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps(timeline) + "\n")
+    visualize.plot_timeline(windows).savefig(path.with_suffix(".png"), dpi=110)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Predicts and prints; returns the exit status, 1 if a file could not be read.
+
+    Raises:
+      UserError: there is no checkpoint, no video, or a number is out of range.
+    """
+    paths = find_videos(arguments.videos)
+    model = checkpoint_lib.load_model(arguments.workdir, arguments.checkpoint)
+    timelines = arguments.timelines or pathlib.Path(arguments.workdir).expanduser() / "timelines"
+    said = inference.predict(
+        model,
+        paths,
+        window=arguments.window,
+        stride=arguments.stride,
+        batch_size=arguments.batch_size,
+        show_progress=True,
+    )
+    failed, taken = 0, set()
+    for _, group in itertools.groupby(said, key=lambda prediction: prediction.video):
+        predictions = list(group)
+        failed += bool(predictions[-1].error)
+        text = json.dumps(describe(predictions, arguments.top)) if arguments.json else None
+        tqdm.tqdm.write(text or format_video(predictions, arguments.top), file=sys.stdout)
+        if predictions[0].windowed and not predictions[0].error:
+            path = _timeline_path(timelines, predictions[0].video, taken)
+            write_timeline(predictions, path)
+            tqdm.tqdm.write(f"timeline: {path} and .png", file=sys.stderr)
+    if failed:
+        print(f"manet_jax: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _timeline_path(folder: pathlib.Path, video: str, taken: set[str]) -> pathlib.Path:
+    # Videos of the same name in several folders are numbered.
+    stem = pathlib.Path(video).stem
+    name = next(name for i in itertools.count(1) if (name := stem if i == 1 else f"{stem}_{i}") not in taken)
+    taken.add(name)
+    return folder / f"{name}.json"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m manet_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, a folder or a glob such as 'clips/*.mp4'")
+    parser.add_argument("--workdir", required=True, help="of a training, or of converted weights")
+    parser.add_argument("--checkpoint", default="best", choices=checkpoint_lib.KINDS, help="which one (best)")
+    parser.add_argument("--json", action="store_true", help="print a JSON object a line for each video")
+    parser.add_argument("--top", type=int, default=5, help="how many actions to name (5)")
+    parser.add_argument("--batch_size", type=int, default=8, help="clips that the model sees at once (8)")
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=inference.WINDOW,
+        help=f"seconds of a window of a video of more than {inference.LONG:g} seconds ({inference.WINDOW:g})",
+    )
+    parser.add_argument(
+        "--stride", type=float, default=inference.STRIDE, help=f"seconds between windows ({inference.STRIDE:g})"
+    )
+    parser.add_argument(
+        "--timelines", type=pathlib.Path, help="where timelines of long videos are written (WORKDIR/timelines)"
+    )
+    arguments = parser.parse_args(argv)
+    for name in ("top", "batch_size"):
+        if getattr(arguments, name) < 1:
+            parser.error(f"--{name} is {getattr(arguments, name)}; the least is 1")
+    try:
+        return run(arguments)
+    except UserError as error:
+        print(f"manet_jax: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,367 @@
+import dataclasses
+import itertools
+import json
+import subprocess
+import sys
+
+import av
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, shrink, write_clip, write_silence
+
+import manet_jax
+from configs import ma52, ma52_pro
+from manet_jax import (
+    checkpoint,
+    configuration,
+    evaluate,
+    input_pipeline,
+    nets,
+    parallel,
+    predict,
+    preprocess,
+    visualize,
+)
+from tfds_ma52.errors import UserError
+from tfds_ma52.labels import MA52, Labels
+
+GOLDEN = ROOT / "tests/golden/video"
+LABELS = Labels(("nodding", "waving", "tiptoe"), ("head", "hand", "leg"), (0, 1, 2))
+VIEW = {"num_segments": 4, "short_side": 40, "size": 32}
+
+
+def save(workdir, config, labels=LABELS, emotions=(), multilabel=False, vectors=None):
+    """Writes a checkpoint of drawn variables, far enough from their small start that clips differ."""
+    options = configuration.model_options(config, labels, vectors, len(emotions))
+    variables = nets.create_variables(options, seed=0)
+    variables["params"] = jax.tree.map(lambda x: x + 0.01, variables["params"])
+    metadata = {
+        "config": config.to_dict(),
+        "model": options,
+        "labels": dataclasses.asdict(labels),
+        "emotions": list(emotions),
+        "multilabel": multilabel,
+        "versions": checkpoint.versions(),
+    }
+    checkpoints = checkpoint.Checkpoints(workdir)
+    checkpoints.save("best", 1, {"model": variables}, metadata)
+    checkpoints.close()
+    return workdir
+
+
+def small(config):
+    config = shrink(config, "nowhere")
+    config.emotion.short_side, config.emotion.crop_size = 40, 32
+    config.emotion.depth, config.emotion.width = 14, 8
+    return config
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return save(tmp_path_factory.mktemp("run"), small(ma52.get_config()))
+
+
+@pytest.fixture(scope="module")
+def model(workdir):
+    return manet_jax.load_model(workdir)
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """Three clips; a file without a video track, one that is no video, and one that is cut off."""
+    root = tmp_path_factory.mktemp("videos")
+    for i in range(3):
+        write_clip(root / f"{i}.mp4", seed=i, num_frames=11 + i)
+    with av.open(str(root / "sound.mp4"), "w") as container:
+        write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
+    (root / "text.mp4").write_text("this is no video, whatever its name")
+    content = (root / "0.mp4").read_bytes()
+    (root / "cut.mp4").write_bytes(content[: len(content) // 2])
+    return root
+
+
+def softmax(logits):
+    powers = np.exp(np.asarray(logits, np.float64) - np.max(logits, 1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)
+
+
+def test_a_clip_is_seen_as_evaluation_sees_it(model, videos):
+    (said,) = model.predict(videos / "1.mp4")
+    view = preprocess.middle_views((videos / "1.mp4").read_bytes(), **VIEW)["video"]
+    expected = softmax(model(view[None])[0])[0]
+    np.testing.assert_allclose(said.probabilities, expected, rtol=1e-5)
+    assert (said.video, said.start, said.error, said.windowed) == (str(videos / "1.mp4"), 0.0, "", False)
+    assert said.end == pytest.approx(12 / 30)
+    assert [each["class_id"] for each in said.top()] == np.argsort(-expected).tolist()
+    best = int(expected.argmax())
+    assert said.top(1) == [
+        {
+            "action": LABELS.names[best],
+            "class_id": best,
+            "group": LABELS.group_names[best],
+            "probability": said.probabilities[best],
+        }
+    ]
+    assert said.emotion() is None
+
+
+def test_predictions_are_those_of_evaluation(folder, tmp_path):
+    config = shrink(ma52.get_config(), folder)
+    config.data.builder_config = "original"
+    dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
+    model = manet_jax.load_model(save(tmp_path, config, dataset.labels))
+    mesh = parallel.make_mesh()
+    graphdef, variables, _ = checkpoint.read_model(tmp_path, "best", parallel.replicated(mesh))
+    run = evaluate.create_evaluation(graphdef, dataset, mesh, **configuration.evaluation_arguments(config, config))
+    paths = [folder / "videos_val" / example["video_id"].decode() for example in dataset.source("val")]
+    said = np.stack([each.probabilities for each in model.predict(paths)])
+    np.testing.assert_allclose(said, softmax(run(variables).outputs["logits"]), rtol=1e-4)
+    assert np.ptp(said, axis=0).max() > 1e-3  # clips differ
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
+def test_batches_change_nothing_and_order_stays(model, videos, batch_size):
+    paths = [videos / name for name in ("2.mp4", "text.mp4", "0.mp4", "1.mp4", "0.mp4", "none.mp4")]
+    said = model.predict(paths, batch_size=batch_size)
+    assert [each.video for each in said] == list(map(str, paths))
+    assert [bool(each.error) for each in said] == [False, True, False, False, False, True]
+    alone = [model.predict(path)[0].probabilities for path in paths]
+    for each, expected in zip(said, alone, strict=True):
+        if not each.error:
+            np.testing.assert_allclose(each.probabilities, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("none.mp4", "the file is missing"),
+        ("sound.mp4", "the file has no video track"),
+        ("text.mp4", "the file is damaged or not a video (Invalid data found when processing input)"),
+        ("cut.mp4", "the file is damaged or not a video (Invalid data found when processing input)"),
+    ],
+)
+def test_what_cannot_be_read_is_said(model, videos, name, error):
+    (said,) = model.predict(videos / name)
+    assert (said.error, said.probabilities, said.top(), said.windowed) == (error, None, [], False)
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory):
+    """Eleven seconds."""
+    path = tmp_path_factory.mktemp("long") / "talk.mp4"
+    write_clip(path, num_frames=330, seed=5)
+    return path
+
+
+def test_a_long_video_is_seen_through_windows(model, long_video):
+    said = model.predict(long_video, window=4.0, stride=3.0, batch_size=3)
+    assert [(each.start, each.end) for each in said] == [(0, 4), (3, 7), (6, 10), (7, 11)]
+    assert all(each.windowed and not each.error for each in said)
+    frames = preprocess.decode_frames(preprocess.open_video(long_video), np.arange(330))
+    for each in said:
+        # Middles of four quarters of 120 frames.
+        seen = frames[round(each.start * 30) + np.array([15, 45, 75, 105])]
+        view = preprocess.center_crop(preprocess.resize_short_side(seen, 40), 32)
+        np.testing.assert_allclose(each.probabilities, softmax(model(view[None])[0])[0], rtol=1e-4)
+    assert np.ptp([each.probabilities for each in said], axis=0).max() > 1e-3
+
+
+def test_windows_read_each_frame_once_in_order_and_keep_few(long_video, monkeypatch):
+    read = []
+    decode = preprocess.decode_frames
+    monkeypatch.setattr(preprocess, "decode_frames", lambda video, i: read.extend(i.tolist()) or decode(video, i))
+    spans = [(first, first + 60) for first in range(0, 270, 7)]
+    views = list(preprocess.window_views(preprocess.open_video(long_video), spans, **VIEW))
+    assert len(views) == len(spans)
+    assert read == sorted(set(read))
+    expected = {int(first + 60 / 4 * (i + 0.5)) for first, _ in spans for i in range(4)}
+    assert set(read) == expected
+
+
+def test_a_window_shows_what_a_clip_of_its_frames_would(long_video):
+    appearance = preprocess.Appearance(
+        num_frames=2, box=(0.0, 0.0, 0.5, 1.0), short_side=20, crop_scales=(1.0,), size=16
+    )
+    content = long_video.read_bytes()
+    whole = preprocess.middle_views(content, **VIEW, appearance=appearance)
+    (window,) = preprocess.window_views(preprocess.open_video(content), [(0, 330)], **VIEW, appearance=appearance)
+    assert window.keys() == whole.keys() == {"video", "appearance"}
+    for name, view in whole.items():
+        np.testing.assert_array_equal(window[name], view)
+    only = preprocess.window_views(
+        preprocess.open_video(content), [(0, 330)], **VIEW, appearance=appearance, video=False
+    )
+    np.testing.assert_array_equal(next(only)["appearance"], whole["appearance"])
+
+
+def test_a_video_that_breaks_off_keeps_its_first_windows(model, long_video, monkeypatch):
+    decode = preprocess.decode_frames
+
+    def fail_late(video, indices):
+        if indices[0] > 200:
+            raise preprocess.UnreadableVideoError("no more")
+        return decode(video, indices)
+
+    monkeypatch.setattr(preprocess, "decode_frames", fail_late)
+    said = model.predict(long_video, window=4.0, stride=3.0)
+    assert [(each.start, each.error) for each in said] == [(0, ""), (3, ""), (6, "no more")]
+    text = predict.format_video(said, 5).splitlines()
+    assert text[-1] == "  cannot be read: no more"
+    described = predict.describe(said, 2)
+    assert (len(described["windows"]), described["error"]) == (2, "no more")
+
+
+@pytest.mark.parametrize(("window", "stride"), [(0.0, 1.0), (2.0, -1.0)])
+def test_windows_need_a_length(model, long_video, window, stride):
+    with pytest.raises(UserError, match=r"(window|stride) is (0.0|-1.0); give seconds above 0"):
+        model.predict(long_video, window=window, stride=stride)
+
+
+def test_several_labels_have_a_probability_each(tmp_path, videos):
+    model = manet_jax.load_model(save(tmp_path, small(ma52_pro.get_config("micro_actions")), multilabel=True))
+    (said,) = model.predict(videos / "0.mp4")
+    view = preprocess.middle_views((videos / "0.mp4").read_bytes(), **VIEW)["video"]
+    expected = 1 / (1 + np.exp(-np.asarray(model(view[None])[0], np.float64)))[0]
+    np.testing.assert_allclose(said.probabilities, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("form", ["appearance", "fused"])
+def test_emotions_are_told(form, tmp_path, videos, capsys):
+    config = small(ma52_pro.get_config(form))
+    workdir = save(tmp_path, config, emotions=("fear", "joy"), multilabel=True)
+    model = manet_jax.load_model(workdir)
+    (said,) = model.predict(videos / "0.mp4")
+    views = preprocess.middle_views(videos / "0.mp4", **model.views)
+    assert ("video" in views) == (form == "fused")
+    blank = {name: view[None] for name, view in views.items()}
+    expected = softmax(model(blank.get("video"), blank["appearance"]).emotion)[0]
+    np.testing.assert_allclose(said.emotion_probabilities, expected, rtol=1e-5)
+    best = int(expected.argmax())
+    assert said.emotion() == {"emotion": ("fear", "joy")[best], "probability": said.emotion_probabilities[best]}
+    assert (said.probabilities is None) == (form == "appearance")
+    assert predict.main(["--workdir", str(workdir), str(videos / "0.mp4")]) == 0
+    assert f"%  emotion: {said.emotion()['emotion']}" in capsys.readouterr().out
+
+
+def test_files_folders_and_globs_are_found(tmp_path):
+    for name in ("a.mp4", "b.AVI", "deep/c.mov", "note.txt", "odd [1].mp4"):
+        path = tmp_path / "in" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+
+    def names(*patterns):
+        return [str(path.relative_to(tmp_path / "in")) for path in predict.find_videos(patterns)]
+
+    root = str(tmp_path / "in")
+    assert names(root) == ["a.mp4", "b.AVI", "deep/c.mov", "odd [1].mp4"]
+    assert names(f"{root}/*.mp4") == ["a.mp4", "odd [1].mp4"]
+    assert names(f"{root}/**/c.*", f"{root}/deep") == ["deep/c.mov"]
+    assert names(f"{root}/odd [1].mp4", f"{root}/note.txt", f"{root}/gone.mp4") == [
+        "odd [1].mp4",
+        "note.txt",
+        "gone.mp4",
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty has no videos: there is no file ending in \.mp4, \.avi"):
+        predict.find_videos([str(tmp_path / "empty")])
+    with pytest.raises(UserError, match=r"no file is named like .*/x\*\.mp4"):
+        predict.find_videos([f"{root}/x*.mp4"])
+
+
+def test_the_command(workdir, videos, model):
+    command = [sys.executable, "-m", "manet_jax.predict", "--workdir", str(workdir), str(videos)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.splitlines()[-1] == "manet_jax: 3 of 6 videos could not be read"
+    blocks = done.stdout.split(str(videos) + "/")[1:]
+    assert [block.splitlines()[0] for block in blocks] == [
+        "0.mp4",
+        "1.mp4",
+        "2.mp4",
+        "cut.mp4",
+        "sound.mp4",
+        "text.mp4",
+    ]
+    best = model.predict(videos / "1.mp4")[0].top(1)[0]
+    assert blocks[1].splitlines()[1] == f"  {100 * best['probability']:5.1f} %  {best['action']} ({best['group']})"
+    assert blocks[4].splitlines()[1] == "  cannot be read: the file has no video track"
+
+
+def test_json_lines(workdir, videos, long_video, model, tmp_path, capsys):
+    paths = [str(path) for path in (videos / "0.mp4", long_video, videos / "text.mp4")]
+    flags = ["--json", "--top", "2", "--timelines", str(tmp_path / "out")]
+    assert predict.main(["--workdir", str(workdir), *flags, *paths]) == 1
+    short, long, broken = map(json.loads, capsys.readouterr().out.splitlines())
+    best = [
+        dict(each, probability=pytest.approx(each["probability"])) for each in model.predict(videos / "0.mp4")[0].top(2)
+    ]
+    assert short == {"video": str(videos / "0.mp4"), "end": 0.367, "top": best}
+    assert [(window["start"], window["end"]) for window in long["windows"]] == [(i, i + 2) for i in range(10)]
+    assert all(len(window["top"]) == 2 for window in long["windows"])
+    assert broken["error"].startswith("the file is damaged or not a video")
+
+
+def test_timelines(workdir, long_video, model, tmp_path, capsys):
+    copy = tmp_path / "else" / long_video.name
+    copy.parent.mkdir()
+    copy.write_bytes(long_video.read_bytes())
+    out = tmp_path / "out"
+    assert predict.main(["--workdir", str(workdir), "--timelines", str(out), str(long_video), str(copy)]) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["talk.json", "talk.png", "talk_2.json", "talk_2.png"]
+    timeline = json.loads((out / "talk.json").read_text())
+    said = model.predict(long_video)
+    assert (timeline["start"], timeline["end"]) == (list(range(10)), list(range(2, 12)))
+    np.testing.assert_allclose(timeline["probabilities"], [each.probabilities for each in said], atol=1e-4)
+    assert timeline["actions"] == list(LABELS.names)
+    stretches = [list(group) for _, group in itertools.groupby(said, lambda each: each.top(1)[0]["action"])]
+    printed = capsys.readouterr().out.split(str(copy))[0].splitlines()
+    assert printed[0] == f"{long_video}: 10 windows"
+    assert len(printed) == 1 + len(stretches)
+    mean = np.mean([each.probabilities.max() for each in stretches[0]])
+    assert printed[1].startswith(f"  0:00 - {visualize.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.0, "0:00"), (2.5, "0:02.5"), (59.97, "1:00"), (754.2, "12:34.2"), (3725.0, "1:02:05")]
+)
+def test_clock(seconds, text):
+    assert visualize.clock(seconds) == text
+
+
+def test_mistakes_end_with_status_2(workdir, tmp_path, capsys):
+    assert predict.main(["--workdir", str(tmp_path), "a.mp4"]) == 2
+    assert "checkpoints/best holds no checkpoint" in capsys.readouterr().err
+    assert predict.main(["--workdir", str(workdir), "--stride", "0", "a.mp4"]) == 2
+    assert capsys.readouterr().err.endswith("manet_jax: stride is 0.0; give seconds above 0\n")
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(["--workdir", str(workdir), "--top", "0", "a.mp4"])
+    assert stopped.value.code == 2
+    assert "--top is 0; the least is 1" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_does_not_grow_with_a_videos_length(workdir, tmp_path):
+    path = tmp_path / "ten_minutes.mp4"
+    write_clip(path, num_frames=18000)
+    # The kernel's own mark: what `resource` reports starts from the largest size of the process that started this one.
+    code = (
+        "import pathlib, sys; from manet_jax import predict; "
+        "status = predict.main(sys.argv[1:]); "
+        "print(pathlib.Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]); sys.exit(status)"
+    )
+    arguments = ["--workdir", workdir, "--json", "--timelines", tmp_path, path]
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said, kibibytes = done.stdout.splitlines()
+    assert len(json.loads(said)["windows"]) == 599
+    assert int(kibibytes) < 1.5e9 / 1024
+
+
+def test_the_fixture_videos(tmp_path):
+    config = small(ma52.get_config())
+    model = manet_jax.load_model(save(tmp_path, config, MA52))
+    for each in model.predict(sorted(GOLDEN.iterdir())):
+        assert not each.error
+        assert len(each.top()) == 5

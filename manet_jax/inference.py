@@ -81,11 +81,12 @@ class _Clip:
 
 @dataclasses.dataclass(frozen=True)
 class _Long:
-    """A long video, which is read when its turn comes: its windows in seconds and its frame rate."""
+    """A long video, which is read when its turn comes: its windows in seconds, its frame rate and number of frames."""
 
     path: pathlib.Path
     spans: list[tuple[float, float]]
     frame_rate: float
+    num_frames: int
 
 
 def predict(
@@ -153,7 +154,7 @@ def _open(path: pathlib.Path, view: dict[str, Any], window: float, stride: float
         frame_rate = float(reader.get_avg_fps())
         duration = len(reader) / frame_rate
         if duration > LONG:
-            return _Long(path, mma52.windows(duration, window, stride), frame_rate)
+            return _Long(path, mma52.windows(duration, window, stride), frame_rate, len(reader))
         return _Clip(path, (0.0, duration), views=preprocess.middle_views(path, **view))
     except (transcode.DamagedVideoError, preprocess.UnreadableVideoError, OSError) as error:
         return _Clip(path, error=str(error))
@@ -162,10 +163,9 @@ def _open(path: pathlib.Path, view: dict[str, Any], window: float, stride: float
 def _read_windows(video: _Long, view: dict[str, Any]) -> Iterator[_Clip]:
     spans = iter(video.spans)
     try:
-        reader = preprocess.open_video(video.path)
         frames = [(round(start * video.frame_rate), round(end * video.frame_rate)) for start, end in video.spans]
-        frames = [(first, max(first + 1, min(end, len(reader)))) for first, end in frames]
-        for views in preprocess.window_views(reader, frames, **view):
+        frames = [(first, max(first + 1, min(end, video.num_frames))) for first, end in frames]
+        for views in preprocess.window_views(video.path, frames, **view):
             yield _Clip(video.path, next(spans), windowed=True, views=views)
     except preprocess.UnreadableVideoError as error:
         yield _Clip(video.path, next(spans), windowed=True, error=str(error))

@@ -25,6 +25,7 @@ from manet_jax import (
 )
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, Labels
+from tfds_ma52.synthetic import writer
 
 GOLDEN = ROOT / "tests/golden/video"
 LABELS = Labels(("nodding", "waving", "tiptoe"), ("head", "hand", "leg"), (0, 1, 2))
@@ -169,14 +170,46 @@ def test_a_long_video_is_seen_through_windows(model, long_video):
 
 def test_windows_read_each_frame_once_in_order_and_keep_few(long_video, monkeypatch):
     read = []
-    decode = preprocess.decode_frames
-    monkeypatch.setattr(preprocess, "decode_frames", lambda video, i: read.extend(i.tolist()) or decode(video, i))
+    stream = preprocess.stream_frames
+    monkeypatch.setattr(preprocess, "stream_frames", lambda path, i: read.extend(i.tolist()) or stream(path, i))
     spans = [(first, first + 60) for first in range(0, 270, 7)]
-    views = list(preprocess.window_views(preprocess.open_video(long_video), spans, **VIEW))
+    views = list(preprocess.window_views(long_video, spans, **VIEW))
     assert len(views) == len(spans)
     assert read == sorted(set(read))
     expected = {int(first + 60 / 4 * (i + 0.5)) for first, _ in spans for i in range(4)}
     assert set(read) == expected
+
+
+def test_frames_come_one_by_one_as_they_come_together(long_video, tmp_path):
+    indices = np.array([0, 7, 8, 100, 329])
+    together = preprocess.decode_frames(preprocess.open_video(long_video), indices)
+    np.testing.assert_array_equal(list(preprocess.stream_frames(long_video, indices)), together)
+    shuffled = preprocess.decode_frames(preprocess.open_video(long_video), indices[[3, 0, 3]])
+    np.testing.assert_array_equal(shuffled, together[[3, 0, 3]])
+    stream = preprocess.stream_frames(long_video, np.array([2, 330]))
+    next(stream)
+    with pytest.raises(preprocess.UnreadableVideoError, match="it ends before frame 330"):
+        next(stream)
+    with pytest.raises(preprocess.UnreadableVideoError):
+        preprocess.decode_frames(preprocess.open_video(long_video), np.array([330]))
+    (tmp_path / "no.mp4").write_text("no video")
+    with pytest.raises(preprocess.UnreadableVideoError, match="Invalid data found"):
+        next(preprocess.stream_frames(tmp_path / "no.mp4", indices))
+
+
+def test_frames_are_right_where_every_few_are_key_frames(tmp_path):
+    """Scene cuts: decord, left to find its way from key frame to key frame, returns others."""
+    # A fade, and noise above it that makes the encoder see a new scene now and then.
+    frames = np.empty((32, 64, 48, 3), np.uint8)
+    frames[:] = 120 + 4 * np.arange(32)[:, None, None, None]
+    frames[:, :32] = np.random.default_rng(0).integers(0, 255, (32, 4, 6, 1)).repeat(8, 1).repeat(8, 2)
+    writer.encode(tmp_path / "cuts.mp4", frames)
+    video = preprocess.open_video(tmp_path / "cuts.mp4")
+    assert 2 < len(video.get_key_indices()) < 32
+    with av.open(str(tmp_path / "cuts.mp4")) as container:
+        expected = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    indices = np.arange(2, 32, 4)
+    np.testing.assert_array_equal(preprocess.decode_frames(video, indices), expected[indices])
 
 
 def test_a_window_shows_what_a_clip_of_its_frames_would(long_video):
@@ -185,25 +218,24 @@ def test_a_window_shows_what_a_clip_of_its_frames_would(long_video):
     )
     content = long_video.read_bytes()
     whole = preprocess.middle_views(content, **VIEW, appearance=appearance)
-    (window,) = preprocess.window_views(preprocess.open_video(content), [(0, 330)], **VIEW, appearance=appearance)
+    (window,) = preprocess.window_views(long_video, [(0, 330)], **VIEW, appearance=appearance)
     assert window.keys() == whole.keys() == {"video", "appearance"}
     for name, view in whole.items():
         np.testing.assert_array_equal(window[name], view)
-    only = preprocess.window_views(
-        preprocess.open_video(content), [(0, 330)], **VIEW, appearance=appearance, video=False
-    )
+    only = preprocess.window_views(long_video, [(0, 330)], **VIEW, appearance=appearance, video=False)
     np.testing.assert_array_equal(next(only)["appearance"], whole["appearance"])
 
 
 def test_a_video_that_breaks_off_keeps_its_first_windows(model, long_video, monkeypatch):
-    decode = preprocess.decode_frames
+    stream = preprocess.stream_frames
 
-    def fail_late(video, indices):
-        if indices[0] > 200:
-            raise preprocess.UnreadableVideoError("no more")
-        return decode(video, indices)
+    def fail_late(path, indices):
+        for index, frame in zip(indices, stream(path, indices), strict=True):
+            if index > 200:
+                raise preprocess.UnreadableVideoError("no more")
+            yield frame
 
-    monkeypatch.setattr(preprocess, "decode_frames", fail_late)
+    monkeypatch.setattr(preprocess, "stream_frames", fail_late)
     said = model.predict(long_video, window=4.0, stride=3.0)
     assert [(each.start, each.error) for each in said] == [(0, ""), (3, ""), (6, "no more")]
     text = predict.format_video(said, 5).splitlines()

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num, PyTree
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, emotion, input_pipeline, metrics, parallel
+from manet_jax import configuration, emotion, inference, input_pipeline, metrics, parallel
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import Labels, same_classes
 
@@ -135,9 +135,8 @@ def score(predictions: Predictions, labels: Labels, threshold: float | None = No
     groups = np.array(labels.groups)
     if "logits" in outputs and "labels" in truth:
         logits = outputs["logits"].astype(np.float64)
-        values |= metrics.multilabel_metrics(
-            1 / (1 + np.exp(-logits)), truth["labels"], groups, labels.group_names, threshold
-        )
+        probabilities = inference.to_probabilities(logits, multilabel=True)
+        values |= metrics.multilabel_metrics(probabilities, truth["labels"], groups, labels.group_names, threshold)
         # log(1 + exp(x)) - x for what is shown, log(1 + exp(x)) for what is not.
         values["cross_entropy"] = float((np.logaddexp(0, logits) - truth["labels"] * logits).sum(1).mean())
     elif "logits" in outputs:

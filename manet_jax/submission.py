@@ -14,7 +14,6 @@ from manet_jax.evaluate import Evaluation
 from tfds_ma52.errors import UserError
 from tfds_ma52.folder import report
 
-FORMATS = ("current", "2024")
 _RANKS = {"current": 5, "2024": 1}  # actions a clip
 _COLUMNS = {
     "current": ["vid", *(f"action_pred_{i}" for i in range(1, 6)), *(f"body_pred_{i}" for i in range(1, 6))],

@@ -56,8 +56,7 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
         clip = _read_clip(root, split, row, video_folder, labels and _Names(labels.names), emotions, problems)
         if clip:
             clips.append(clip)
-    clips = _hide_test(clips, problems)
-    problems += folder_lib.repeated(clips)
+    problems += _partly_hidden(clips) + folder_lib.repeated(clips)
     labels = labels or labels_lib.MA52
     return Folder(labels, emotions.names, tuple(clips), fingerprint(root, list_file=list_file), tuple(problems))
 
@@ -107,21 +106,9 @@ def _normal(name: str) -> str:
 
 
 def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
-    """Returns the file of each split, or under "" the one of all."""
-    if not root.is_dir():
-        raise UserError(
-            f"there is no folder {root}: name the folder of the annotation files with --manual_dir (python -m "
-            "tfds_ma52) or --config.data.manual_dir (manet_jax.main)"
-        )
-    wanted = (list_file,) if list_file else ()
-    if not list_file or "{" in list_file:
-        of_splits = {split: folder_lib.find_first(root, wanted or SPLIT_FILES, split) for split in SPLITS}
-        if all(of_splits[split] for split in REQUIRED_SPLITS):
-            return {split: path for split, path in of_splits.items() if path}
-    whole = folder_lib.find_first(root, wanted or WHOLE_FILES) if "{" not in list_file else None
-    if not whole:
-        raise UserError(_MISSING.format(root=root))
-    return {"": whole}
+    return folder_lib.find_annotations(
+        root, list_file, SPLIT_FILES, WHOLE_FILES, what="the annotation files", missing=_MISSING
+    )
 
 
 def _read_names(root: pathlib.Path) -> tuple[labels_lib.Labels | None, tuple[str, ...] | None, list[str]]:
@@ -232,13 +219,10 @@ def _read_clip(
     return Clip(video, name, split, shown, folder_lib.subject_of(name), row.place, emotion=emotion)
 
 
-def _hide_test(clips: list[Clip], problems: list[str]) -> list[Clip]:
-    """A test split hides all its labels or none."""
+def _partly_hidden(clips: Sequence[Clip]) -> list[str]:
+    """A line for each clip of a test split that hides its labels, where another shows them."""
     test = [clip for clip in clips if clip.split == "test"]
-    if any(clip.labels is not None for clip in test):
-        problems += [
-            f"{clip.place}: a label is empty; expected names or ids with ';' between them"
-            for clip in test
-            if clip.labels is None
-        ]
-    return clips
+    if all(clip.labels is None for clip in test):
+        return []
+    text = "a label is empty; expected names or ids with ';' between them"
+    return [f"{clip.place}: {text}" for clip in test if clip.labels is None]

@@ -95,7 +95,7 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
             labels, problems = None, str(error).splitlines()
     clips = []
     for split, path in list_files.items():
-        videos = _find(root, video_folder, VIDEO_FOLDERS, split, pathlib.Path.is_dir)
+        videos = find_first(root, [video_folder] if video_folder else VIDEO_FOLDERS, split, pathlib.Path.is_dir)
         if videos is None:
             wanted = (video_folder or " or ".join(VIDEO_FOLDERS)).format(split=split)
             problems.append(f"{path}: its clips have no folder; looked for {wanted} in {root}")
@@ -137,31 +137,66 @@ def _find_lists(root: pathlib.Path, list_file: str) -> tuple[dict[str, pathlib.P
     how = "--manual_dir (python -m tfds_ma52) or --config.data.manual_dir (manet_jax.main)"
     if not root.is_dir():
         raise UserError(MISSING_DATA.format(reason=f"There is no folder {root}.", how=how))
-    found = {split: _find(root, list_file, LIST_FILES, split, pathlib.Path.is_file) for split in SPLITS}
+    found = {split: find_first(root, [list_file] if list_file else LIST_FILES, split) for split in SPLITS}
     missing = [split for split in REQUIRED_SPLITS if found[split] is None]
     if missing:
         wanted = list_file or " or ".join(LIST_FILES)
         reason = f"{root} has no list for {' and '.join(missing)} (looked for {wanted})."
         raise UserError(MISSING_DATA.format(reason=reason, how=how))
     list_files = {split: path for split, path in found.items() if path is not None}
-    return list_files, _find(root, "", LABEL_FILES, "", pathlib.Path.is_file)
+    return list_files, find_first(root, LABEL_FILES)
 
 
-def _find(
-    root: pathlib.Path, wanted: str, usual: tuple[str, ...], split: str, exists: Callable[[pathlib.Path], bool]
+def find_first(
+    root: pathlib.Path,
+    patterns: Sequence[str],
+    split: str = "",
+    exists: Callable[[pathlib.Path], bool] = pathlib.Path.is_file,
 ) -> pathlib.Path | None:
-    paths = [root / fill(pattern, split) for pattern in ([wanted] if wanted else usual)]
-    return next((path for path in paths if exists(path)), None)
-
-
-def find_first(root: pathlib.Path, patterns: Sequence[str], split: str = "") -> pathlib.Path | None:
-    """The first file in a folder that one of some patterns with {split} names; None where there is none.
+    """The first of a folder's places, named by patterns with {split}, that exists; None where none does.
 
     Raises:
       UserError: a pattern has something else in braces.
     """
-    paths = [root / fill(pattern, split) for pattern in patterns]
-    return next((path for path in paths if path.is_file()), None)
+    return next((path for path in [root / fill(pattern, split) for pattern in patterns] if exists(path)), None)
+
+
+def find_annotations(
+    root: pathlib.Path,
+    list_file: str,
+    split_files: Sequence[str],
+    whole_files: Sequence[str],
+    *,
+    what: str,
+    missing: str,
+) -> dict[str, pathlib.Path]:
+    """Returns the annotation file of each split, or under "" the one of all.
+
+    Args:
+      root: the folder.
+      list_file: where a split's file lies, with {split}, or the one of all; "" looks for the usual places.
+      split_files: the usual places of a split's file.
+      whole_files: those of the one of all.
+      what: lies in the folder, for the error.
+      missing: the error where there are no files, with {root}.
+
+    Raises:
+      UserError: the folder or its annotation files are missing.
+    """
+    if not root.is_dir():
+        raise UserError(
+            f"there is no folder {root}: name the folder of {what} with --manual_dir (python -m tfds_ma52) or "
+            "--config.data.manual_dir (manet_jax.main)"
+        )
+    wanted = (list_file,) if list_file else ()
+    if not list_file or "{" in list_file:
+        of_splits = {split: find_first(root, wanted or split_files, split) for split in SPLITS}
+        if all(of_splits[split] for split in REQUIRED_SPLITS):
+            return {split: path for split, path in of_splits.items() if path}
+    whole = find_first(root, wanted or whole_files) if "{" not in list_file else None
+    if not whole:
+        raise UserError(missing.format(root=root))
+    return {"": whole}
 
 
 def fill(pattern: str, split: str) -> str:

@@ -149,20 +149,7 @@ def labels_of(actions: Sequence[Action], span: tuple[float, float], min_overlap:
 
 
 def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
-    """Returns the csv file of each split, or under "" the json file of all."""
-    if not root.is_dir():
-        raise UserError(
-            f"there is no folder {root}: name the folder of MMA-52 with --manual_dir (python -m tfds_ma52) or "
-            "--config.data.manual_dir (manet_jax.main)"
-        )
-    wanted = (list_file,) if list_file else ()
-    whole = folder_lib.find_first(root, wanted or WHOLE_FILES) if "{" not in list_file else None
-    of_splits = {split: folder_lib.find_first(root, wanted or SPLIT_FILES, split) for split in SPLITS}
-    if (not list_file or "{" in list_file) and all(of_splits[split] for split in REQUIRED_SPLITS):
-        return {split: path for split, path in of_splits.items() if path}
-    if not whole:
-        raise UserError(_MISSING.format(root=root))
-    return {"": whole}
+    return folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
 
 
 def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:

@@ -224,7 +224,7 @@ def create_evaluation(
 
     def run(variables: dict[str, PyTree]) -> Predictions:
         batches = input_pipeline.eval_batches(source, num_prefetch=num_prefetch, **pipeline)
-        batches = parallel.to_devices(batches, mesh, num_prefetch)
+        batches = input_pipeline.to_devices(batches, mesh, num_prefetch)
         with contextlib.closing(iter(batches)) as batches:
             bar = tqdm.tqdm(batches, f"evaluating {split}", num_batches, unit="batch", leave=False, dynamic_ncols=True)
             return collect([step(variables, batch) for batch in bar])

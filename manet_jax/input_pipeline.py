@@ -13,11 +13,12 @@ import pathlib
 from collections.abc import Sequence
 
 import grain
+import jax
 import numpy as np
 import tensorflow_datasets as tfds
 from jaxtyping import Float
 
-from manet_jax import preprocess
+from manet_jax import parallel, preprocess
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52 import ma52_dataset_builder, synthetic
 from tfds_ma52.errors import UserError
@@ -203,6 +204,12 @@ def eval_batches(
     dataset = grain.MapDataset.range(length).map(load)
     dataset = dataset[process_index::process_count].batch(_local_batch_size(batch_size, process_count))
     return _read(dataset, num_threads, num_prefetch)
+
+
+def to_devices(batches: grain.IterDataset, mesh: jax.sharding.Mesh, num_prefetch: int) -> grain.IterDataset:
+    """Puts this process's part of batches on its devices, `num_prefetch` ahead, in a thread of its own."""
+    batches = batches.map(lambda batch: parallel.shard_batch(batch, mesh))
+    return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=num_prefetch)
 
 
 def _labels(example: dict) -> dict:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import grain
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
@@ -48,12 +47,6 @@ def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
         raise UserError(
             f"config.{field} is {batch_size}, which does not divide among {mesh.size} devices; set it to {fitting}"
         )
-
-
-def to_devices(batches: grain.IterDataset, mesh: Mesh, num_prefetch: int) -> grain.IterDataset:
-    """Puts this process's part of batches on its devices, `num_prefetch` ahead, in a thread of its own."""
-    batches = batches.map(lambda batch: shard_batch(batch, mesh))
-    return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=num_prefetch)
 
 
 def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -17,7 +17,7 @@ import safetensors.numpy
 from flax import nnx
 from golden import inputs
 
-from manet_jax import checkpoint, losses, nets, optimizers, parallel, preprocess, pretrained, train
+from manet_jax import checkpoint, losses, nets, optimizers, parallel, preprocess, pretrained, train_state
 from tfds_ma52.transcode import transcode
 
 GOLDEN = inputs.GOLDEN
@@ -96,7 +96,7 @@ def run_recorded_steps():
     )
     trained, _ = nets.abstract_variables(metadata["model"] | {"dropout": 0.0})
     step = functools.partial(
-        train.train_step,
+        train_state.train_step,
         graphdef=trained,
         optimizer=optimizer,
         objective=functools.partial(losses.objective, label_vectors=inputs.label_vectors(0), embedding_weight=50.0),
@@ -104,7 +104,7 @@ def run_recorded_steps():
         sync_batch_norm=False,
     )
     step = parallel.map_step(step, parallel.make_mesh(1), "shard_map")
-    state = train.TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
+    state = train_state.TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
     batch, history = {"video": jnp.array(inputs.clips(0)), "label": jnp.array(inputs.LABELS, jnp.int32)}, []
     for _ in range(3):
         state, metrics = step(state, batch)

@@ -12,7 +12,19 @@ from conftest import shrink, write_clip
 
 import manet_jax
 from configs import ma52_pro
-from manet_jax import checkpoint, emotion, evaluate, losses, metrics, nets, optimizers, parallel, pretrained, train
+from manet_jax import (
+    checkpoint,
+    emotion,
+    evaluate,
+    losses,
+    metrics,
+    nets,
+    optimizers,
+    parallel,
+    pretrained,
+    train,
+    train_state,
+)
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
 
@@ -118,7 +130,7 @@ def run_steps(num_devices, frozen=False):
         boosted_layer="last",
         frozen="micro_actions" if frozen else "",
     )
-    graphdef, state = train.create_train_state(options("fused", frozen), optimizer, seed=0)
+    graphdef, state = train_state.create_train_state(options("fused", frozen), optimizer, seed=0)
     objective = functools.partial(
         losses.objective,
         label_vectors=np.random.default_rng(0).normal(size=(4, 5)).astype(np.float32),
@@ -127,7 +139,7 @@ def run_steps(num_devices, frozen=False):
         emotion_weight=1.0,
     )
     step = functools.partial(
-        train.train_step,
+        train_state.train_step,
         graphdef=graphdef,
         optimizer=optimizer,
         objective=objective,

@@ -11,9 +11,8 @@ from golden import inputs
 
 torch = pytest.importorskip("torch")
 
-import torch_manet  # noqa: E402
-
 import manet_jax  # noqa: E402
+from benchmarks import torch_manet  # noqa: E402
 from manet_jax import pretrained  # noqa: E402
 from tfds_ma52.errors import UserError  # noqa: E402
 

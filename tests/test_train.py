@@ -12,7 +12,7 @@ from conftest import shrink, write_folder
 
 import manet_jax
 from configs import ma52
-from manet_jax import checkpoint, evaluate, input_pipeline, losses, metrics, optimizers, parallel, train
+from manet_jax import checkpoint, evaluate, input_pipeline, losses, metrics, optimizers, parallel, train, train_state
 from tfds_ma52 import labels, ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
@@ -34,9 +34,9 @@ def run_steps(num_devices, mapping, sync, num_steps=3, **options):
     optimizer = optimizers.create_optimizer(
         schedule, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
     )
-    graphdef, state = train.create_train_state({**OPTIONS, **options}, optimizer, seed=0)
+    graphdef, state = train_state.create_train_state({**OPTIONS, **options}, optimizer, seed=0)
     step = functools.partial(
-        train.train_step,
+        train_state.train_step,
         graphdef=graphdef,
         optimizer=optimizer,
         objective=functools.partial(
@@ -213,7 +213,7 @@ def test_a_workdir_without_checkpoints_is_named(tmp_path, kind):
 
 
 def test_padding_does_not_count():
-    graphdef, state = train.create_train_state(OPTIONS, optax.identity(), seed=0)
+    graphdef, state = train_state.create_train_state(OPTIONS, optax.identity(), seed=0)
     variables = {"params": state.params, "batch_stats": state.batch_stats}
     mesh = parallel.make_mesh(8)
     step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")

@@ -10,10 +10,11 @@ import sklearn.metrics
 import torch
 
 GOLDEN = pathlib.Path(__file__).parent
-sys.path.insert(0, str(GOLDEN.parent))
+sys.path[:0] = [str(GOLDEN.parents[1]), str(GOLDEN.parent)]
 
-import torch_manet  # noqa: E402
 from golden import inputs  # noqa: E402
+
+from benchmarks import torch_manet  # noqa: E402
 
 
 def recorded_steps(dtype, seed=0):

@@ -96,7 +96,8 @@ class MANet(nn.Module):
     def forward(self, video):
         """uint8 [b, t, h, w, 3] -> logits [b, n], embedding [b, e]; without dropout."""
         dtype = self.cls_head.fc_cls.weight.dtype
-        x = (video.to(dtype) - torch.tensor(MEAN, dtype=dtype)) / torch.tensor(STD, dtype=dtype)
+        mean, std = (torch.tensor(values, dtype=dtype, device=video.device) for values in (MEAN, STD))
+        x = (video.to(dtype) - mean) / std
         x = x.flatten(0, 1).permute(0, 3, 1, 2)
         pooled = self.backbone(x).mean((2, 3)).unflatten(0, video.shape[:2])
         head = self.cls_head

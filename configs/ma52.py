@@ -24,6 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.embedding = True  # joint-embedding branch; its size follows the label vectors
     config.model.dropout = 0.5  # share of pooled features that is dropped
     config.model.dtype = "float32"  # of the computation; "bfloat16" is faster on TPUs and recent GPUs
+    config.model.remat = False  # compute activations again for the gradient: less memory, slower steps
 
     # Where the weights come from. The paper starts from ImageNet: python -m manet_jax.pretrained resnet50.pth DIR
     config.init_from = ""  # a workdir: of a run, or of converted weights; "": fresh weights

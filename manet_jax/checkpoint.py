@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree, UInt8
 
-from manet_jax import configuration, inference
+from manet_jax import configuration, inference, parallel
 from manet_jax.emotion import EmotionNet, Outputs
 from manet_jax.inference import Prediction
 from manet_jax.models import MANet
@@ -334,7 +334,11 @@ class LoadedModel:
         if isinstance(net, EmotionNet):
             net = net.appearance if net.micro_actions is None else net.micro_actions
         graphdef, variables = nnx.split(net)
-        return functools.partial(jax.jit(lambda variables, x: nnx.merge(graphdef, variables).class_maps(x)), variables)
+
+        def class_maps(variables, x):
+            return nnx.merge(graphdef, variables).class_maps(x)
+
+        return functools.partial(jax.jit(class_maps, compiler_options=parallel.compiler_options()), variables)
 
     @functools.cached_property
     def _forward(self):
@@ -344,7 +348,7 @@ class LoadedModel:
             model = nnx.merge(graphdef, variables)
             return model(video, appearance) if isinstance(model, EmotionNet) else model(video)
 
-        return functools.partial(jax.jit(forward), variables)
+        return functools.partial(jax.jit(forward, compiler_options=parallel.compiler_options()), variables)
 
 
 def load_model(workdir: str | pathlib.Path, checkpoint: str = "best") -> LoadedModel:

@@ -53,7 +53,7 @@ _FREE = tuple(
     for field in (
         *("data.manual_dir", "data.data_dir", "data.video_folder", "data.list_file", "data.allow_damaged"),
         *("data.read_threads", "data.prefetch_batches", "data.synthetic", "eval.batch_size"),
-        *("log_every_steps", "checkpoint_every_steps", "parallel"),
+        *("log_every_steps", "checkpoint_every_steps", "parallel", "model.remat"),
     )
 )
 
@@ -185,7 +185,7 @@ def model_options(
         return options
     appearance = {name: config.emotion[name] for name in ("depth", "width", "dropout")}
     appearance |= {"num_segments": config.emotion.num_frames, "shift": False, "se": False}
-    appearance |= {"num_classes": num_emotions, "dtype": config.model.dtype}
+    appearance |= {"num_classes": num_emotions, **{name: config.model[name] for name in ("dtype", "remat")}}
     return {
         "form": form,
         "num_emotions": num_emotions,

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
+from manet_jax.ops import convolve, max_pool, temporal_shift
+
 STAGES = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks in each stage; 14 is for tests
 EXPANSION = 4  # a bottleneck's output channels over its inner ones
 # ImageNet's statistics on the 0..255 scale, RGB.
@@ -30,67 +32,6 @@ class BatchNormContext:
 
     train: bool = False
     axis_name: str | None = None
-
-
-def temporal_shift(x: Float[Array, "b t h w c"], shift_div: int) -> Float[Array, "b t h w c"]:
-    """Moves a part of the channels by one frame along time (Lin et al., "TSM", ICCV 2019).
-
-    Of c channels the first c // shift_div are taken from the next frame, as many after them from the previous frame,
-    and the rest stays; beyond the clip's ends there are zeros.
-    """
-    fold = x.shape[-1] // shift_div
-    from_next, from_previous, rest = jnp.split(x, (fold, 2 * fold), axis=-1)
-    zeros = jnp.zeros_like(from_next[:, :1])
-    from_next = jnp.concatenate([from_next[:, 1:], zeros], axis=1)
-    from_previous = jnp.concatenate([zeros, from_previous[:, :-1]], axis=1)
-    return jnp.concatenate([from_next, from_previous, rest], axis=-1)
-
-
-@jax.custom_vjp
-def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
-    """The largest values of 3x3 windows, two pixels apart, padded by one: the pooling after a ResNet's first layer.
-
-    Its gradient goes to a window's first largest value, as in PyTorch. XLA's own gradient takes ten times as long on a
-    CPU, a fifth of a small model's training step.
-    """
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-
-def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    pooled = max_pool(x)
-    return pooled, (x, pooled)
-
-
-def _max_pool_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    x, pooled = residuals
-    n, height, width, channels = x.shape
-    rows, columns = pooled.shape[1:3]
-    padding = ((0, 0), (1, 2 * rows - height), (1, 2 * columns - width), (0, 0))
-    padded = jnp.pad(x, padding, constant_values=-jnp.inf)
-    source = jnp.full(pooled.shape, 9, jnp.int32)  # which of the nine pixels of its window a value is from
-    for i in reversed(range(9)):
-        top, left = divmod(i, 3)
-        values = padded[:, top : top + 2 * rows : 2, left : left + 2 * columns : 2]
-        source = jnp.where(values == pooled, i, source)
-    # Computed once, then read at four places, rather than computed anew for each.
-    source, gradient = jax.lax.optimization_barrier((source, gradient))
-    beyond = ((0, 0), (0, 1), (0, 1), (0, 0))
-    source, gradient = jnp.pad(source, beyond, constant_values=9), jnp.pad(gradient, beyond)
-
-    def given(y: int, x: int, below: int = 0, right: int = 0) -> Array:
-        """What each window, or the one below it or to its right, gives its pixel (y, x)."""
-        window = (slice(None), slice(below, below + rows), slice(right, right + columns))
-        return jnp.where(source[window] == 3 * y + x, gradient[window], 0)
-
-    # Of two by two pixels, the first is in one window, the last in four.
-    even = jnp.stack([given(1, 1), given(1, 2) + given(1, 0, right=1)], axis=3)
-    corners = given(2, 2) + given(0, 2, below=1) + given(2, 0, right=1) + given(0, 0, below=1, right=1)
-    odd = jnp.stack([given(2, 1) + given(0, 1, below=1), corners], axis=3)
-    whole = jnp.stack([even, odd], axis=2).reshape(n, 2 * rows, 2 * columns, channels)
-    return (whole[:, :height, :width],)
-
-
-max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
 class BatchNorm(nnx.Module):
@@ -148,6 +89,11 @@ class SqueezeExcite(nnx.Module):
         return x * gate[:, None, None, :]
 
 
+def _conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:
+    # At the module's level: models whose layers hold the same function count as the same to nnx.
+    return convolve(x, kernel, strides[0])
+
+
 class ConvBN(nnx.Module):
     """A convolution without bias, then batch normalisation; padded as in PyTorch: kernel_size // 2 on every side."""
 
@@ -168,14 +114,16 @@ class ConvBN(nnx.Module):
             # XLA runs a matrix product faster than a 1x1 convolution on CPU, and its gradient too.
             self.conv = nnx.Linear(in_features, out_features, **options)
         else:
-            kernel, padding = (kernel_size, kernel_size), kernel_size // 2  # "SAME" pads unevenly where the stride is 2
-            self.conv = nnx.Conv(in_features, out_features, kernel, strides=stride, padding=padding, **options)
+            kernel = (kernel_size, kernel_size)
+            options |= {"strides": stride, "conv_general_dilated": _conv_general_dilated}
+            self.conv = nnx.Conv(in_features, out_features, kernel, **options)
         self.bn = BatchNorm(out_features)
 
     def __call__(self, x: Float[Array, "bt h w c"], context: BatchNormContext) -> Float[Array, "bt h2 w2 c2"]:
         """Convolves and normalises."""
         if self.pointwise:
             x = x[:, :: self.stride, :: self.stride]
+            return self.bn(self.conv(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1), context)
         return self.bn(self.conv(x), context)
 
 
@@ -244,6 +192,7 @@ class MANet(nnx.Module):
         se: bool = True,
         dropout: float = 0.5,
         dtype: str = "float32",
+        remat: bool = False,
         rngs: nnx.Rngs,
     ):
         """Makes a model with fresh weights.
@@ -259,10 +208,12 @@ class MANet(nnx.Module):
           se: whether to use squeeze-and-excitation.
           dropout: share of pooled features that training drops.
           dtype: of the computation, "float32" or "bfloat16"; parameters are always float32.
+          remat: whether training computes what is inside a block again for its gradient rather than keep it.
           rngs: the stream `params` makes the weights.
         """
         self.num_segments = num_segments
         self.dropout = dropout
+        self.remat = remat
         self.dtype = dtype = jnp.dtype(dtype)
         self.stem = ConvBN(3, width, 7, 2, dtype=dtype, rngs=rngs)
         blocks, in_features = [], width
@@ -350,8 +301,9 @@ class MANet(nnx.Module):
         x = x.reshape(-1, *x.shape[2:]).astype(self.dtype)
         x = nnx.relu(self.stem(x, context))
         x = max_pool(x)
+        apply = nnx.remat(Bottleneck.__call__, static_argnums=2) if self.remat else Bottleneck.__call__
         for block in self.blocks:
-            x = block(x, context)
+            x = jax.lax.optimization_barrier(apply(block, x, context))
         return x.reshape(*video.shape[:2], *x.shape[1:])
 
 

@@ -1,0 +1,166 @@
+"""Times forward pass and training step of MANet, ours and a plain PyTorch one in turn, on the same batch.
+
+Beside each stands what the machine allows: the network's floating-point operations over the rate of a large matrix
+product, and the bytes that the compiled program moves over the memory's bandwidth, both measured in the same run.
+Needs jax, flax, optax, jaxtyping, numpy and torch only.
+"""
+
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+
+from benchmarks import measure
+from manet_jax import losses, nets, optimizers, parallel, train_state
+
+_OPTIONS = {"num_classes": 52, "embedding_dim": 300}
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = measure.parser("benchmarks.step", __doc__, repeats=10)
+    parser.add_argument("--batch_size", type=int, default=2, help="clips of 8 frames")
+    parser.add_argument("--size", type=int, default=224, help="pixels of a frame's sides")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
+    parser.add_argument("--no_torch", action="store_true", help="time ours alone")
+    arguments = parser.parse_args()
+
+    batch = make_batch(arguments.batch_size, arguments.size)
+    functions, compiled, compile_seconds = ours(batch, arguments.dtype, remat=arguments.remat)
+    if not arguments.no_torch:
+        functions |= plain_pytorch(batch, arguments.dtype)
+    seconds = measure.in_turn(functions, arguments.repeats, warm_up=3)
+
+    forward_flops = jax.jit(forward_function(arguments.dtype)[0]).lower(*_abstract(batch)).cost_analysis()["flops"]
+    rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()
+    rows = []
+    for kind, factor in (("forward", 1), ("train step", 3)):
+        flops, num_bytes = factor * forward_flops, compiled[kind].cost_analysis()["bytes accessed"]
+        times = {
+            name: measure.spread(seconds[f"{name} {kind}"])
+            for name in ("ours", "pytorch")
+            if f"{name} {kind}" in seconds
+        }
+        row = {"": kind}
+        for name, time_of in times.items():
+            row |= {
+                f"{name} (s)": time_of["median"],
+                f"{name}, middle half": f"{time_of['low']:.3g}-{time_of['high']:.3g}",
+            }
+        if "pytorch" in times:
+            row["speed over pytorch"] = times["pytorch"]["median"] / times["ours"]["median"]
+        row |= {"operations / rate (s)": flops / rate, "bytes / bandwidth (s)": num_bytes / bandwidth}
+        rows.append(
+            row | {"share of the rate": flops / rate / times["ours"]["median"], "compile (s)": compile_seconds[kind]}
+        )
+    print(f"{arguments.batch_size} clips of 8 x {arguments.size} x {arguments.size}, {arguments.dtype}")
+    print(f"{measure.machine()}, {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s\n{measure.table(rows)}")
+    measure.finish({"arguments": vars(arguments) | {"json": None}, "seconds": seconds, "rows": rows}, arguments.json)
+
+
+def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
+    """A batch of random pixels and labels."""
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (batch_size, 8, size, size, 3), np.uint8)
+    return {"video": video, "label": rng.integers(0, 52, batch_size).astype(np.int32)}
+
+
+def forward_function(dtype: str, remat: bool = False) -> tuple[Callable, dict[str, Any]]:
+    """The released model's forward pass as a function of variables and video, and its options."""
+    options = _OPTIONS | {"dtype": dtype, "remat": remat}
+    graphdef, _ = nets.abstract_variables(options)
+    return lambda variables, video: nnx.merge(graphdef, variables["params"], variables["batch_stats"])(video), options
+
+
+def _abstract(batch: dict[str, np.ndarray]) -> tuple[Any, Any]:
+    return nets.abstract_variables(_OPTIONS)[1], jax.ShapeDtypeStruct(batch["video"].shape, jnp.uint8)
+
+
+def create_step(dtype: str, mesh: jax.sharding.Mesh, remat: bool = False) -> tuple[Callable, train_state.TrainState]:
+    """The training's own step over a mesh, and a fresh state on this machine's first device."""
+    vectors = np.random.default_rng(0).normal(size=(52, 300)).astype(np.float32)
+    optimizer = optimizers.create_optimizer(
+        optax.constant_schedule(0.00125), momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
+    )
+    graphdef, state = train_state.create_train_state(_OPTIONS | {"dtype": dtype, "remat": remat}, optimizer, seed=0)
+    step = functools.partial(
+        train_state.train_step,
+        graphdef=graphdef,
+        optimizer=optimizer,
+        objective=functools.partial(losses.objective, label_vectors=vectors, embedding_weight=50.0),
+        seed=0,
+        sync_batch_norm=False,
+    )
+    return parallel.map_step(step, mesh, "shard_map", donate_state=True), state
+
+
+def ours(batch: dict[str, np.ndarray], dtype: str, *, remat: bool):
+    """Functions that run our forward pass and training step once, their compiled programs and compile times."""
+    mesh = parallel.make_mesh(1)
+    step, state = create_step(dtype, mesh, remat)
+    state, batch = parallel.replicate(state, mesh), parallel.shard_batch(batch, mesh)
+    variables = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
+    forward = jax.jit(forward_function(dtype, remat)[0], compiler_options=parallel.compiler_options())
+    compiled, compile_seconds = {}, {}
+    for kind, lowered in (
+        ("forward", forward.lower(variables, batch["video"])),
+        ("train step", step.lower(state, batch)),
+    ):
+        start = time.perf_counter()
+        compiled[kind] = lowered.compile()
+        compile_seconds[kind] = time.perf_counter() - start
+
+    def run_step() -> None:
+        nonlocal state
+        state, metrics = compiled["train step"](state, batch)
+        jax.block_until_ready((state, metrics))
+
+    def run_forward() -> None:
+        jax.block_until_ready(compiled["forward"](variables, batch["video"]))
+
+    return {"ours forward": run_forward, "ours train step": run_step}, compiled, compile_seconds
+
+
+def plain_pytorch(batch: dict[str, np.ndarray], dtype: str) -> dict[str, Callable[[], None]]:
+    """Functions that run a plain PyTorch MANet's forward pass and training step once.
+
+    On a GPU in PyTorch's fast form: channels last, torch.compile and, for bfloat16, autocast.
+    """
+    import torch
+
+    from benchmarks import torch_manet
+
+    on_gpu = jax.default_backend() == "gpu"
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit("PyTorch sees no GPU, but JAX does: install a CUDA build of torch, or add --no_torch")
+    device = "cuda" if on_gpu else "cpu"
+    model = torch_manet.MANet().to(device)
+    optimizer = torch_manet.create_optimizer(model)
+    video, label = (torch.tensor(batch[name], device=device) for name in ("video", "label"))
+    vectors = torch.randn(52, 300, device=device)
+    if on_gpu:
+        model = torch.compile(model.to(memory_format=torch.channels_last))
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    context = functools.partial(torch.autocast, device, torch.bfloat16, enabled=dtype == "bfloat16")
+
+    def run_forward() -> None:
+        model.eval()
+        with torch.inference_mode(), context():
+            model(video)[0].float().sum().item()
+
+    def run_step() -> None:
+        with context():
+            torch_manet.train_step(model, optimizer, video, label.long(), vectors)
+
+    return {"pytorch forward": run_forward, "pytorch train step": run_step}
+
+
+if __name__ == "__main__":
+    main()

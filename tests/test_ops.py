@@ -1,0 +1,77 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from manet_jax import ops
+
+
+def test_temporal_shift_by_hand():
+    # One clip of 3 frames and 8 channels: channel c of frame t holds 10 t + c.
+    x = jnp.array([[10 * t + c for c in range(8)] for t in (1, 2, 3)], jnp.float32)
+    shifted = ops.temporal_shift(x[None, :, None, None, :], shift_div=4)[0, :, 0, 0]
+    expected = [
+        [20, 21, 0, 0, 14, 15, 16, 17],
+        [30, 31, 12, 13, 24, 25, 26, 27],
+        [0, 0, 22, 23, 34, 35, 36, 37],
+    ]
+    np.testing.assert_array_equal(shifted, expected)
+
+
+def test_temporal_shift_has_the_gradient_of_its_slices():
+    def plain(x, fold):
+        before = jnp.concatenate([x[:, 1:, ..., :fold], jnp.zeros_like(x[:, :1, ..., :fold])], 1)
+        after = jnp.concatenate([jnp.zeros_like(x[:, :1, ..., :fold]), x[:, :-1, ..., fold : 2 * fold]], 1)
+        return jnp.concatenate([before, after, x[..., 2 * fold :]], -1)
+
+    rng = np.random.default_rng(0)
+    x, gradient = (jnp.asarray(rng.normal(size=(2, 5, 3, 2, 11)), jnp.float32) for _ in range(2))
+    expected, expected_vjp = jax.vjp(lambda x: plain(x, 2), x)
+    shifted, vjp = jax.vjp(lambda x: ops.temporal_shift(x, 5), x)
+    np.testing.assert_array_equal(shifted, expected)
+    np.testing.assert_array_equal(vjp(gradient)[0], expected_vjp(gradient)[0])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (6, 5), (1, 1)])
+def test_max_pool_has_xlas_gradient(size):
+    rng = np.random.default_rng(0)
+    # Few different values, so that most windows hold their largest one several times.
+    x = jnp.asarray(rng.integers(-2, 3, (3, *size, 4)), jnp.float32)
+    xlas = functools.partial(nnx.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    expected, expected_vjp = jax.vjp(xlas, x)
+    pooled, vjp = jax.vjp(ops.max_pool, x)
+    np.testing.assert_array_equal(pooled, expected)
+    gradient = jnp.asarray(rng.integers(1, 100, pooled.shape), jnp.float32)
+    np.testing.assert_array_equal(vjp(gradient)[0], expected_vjp(gradient)[0])
+
+
+@pytest.mark.parametrize(
+    ("size", "channels", "kernel_size", "stride"),
+    [
+        ((32, 30), 3, 7, 2),  # the stem
+        ((6, 5), 5, 3, 1),
+        ((8, 6), 5, 3, 2),
+        ((7, 9), 5, 3, 2),  # odd sides: no pixel after the last window
+        ((8, 9), 5, 3, 2),
+        ((4, 4), 130, 3, 2),
+    ],
+)
+def test_convolve_has_xlas_gradients(size, channels, kernel_size, stride):
+    def plain(x, kernel):
+        padding = [(kernel_size // 2, kernel_size // 2)] * 2
+        dimensions = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=dimensions)
+
+    rng = np.random.default_rng(0)
+    # Whole numbers, whose sums are exact in whatever order.
+    x = jnp.asarray(rng.integers(-8, 9, (2, *size, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-8, 9, (kernel_size, kernel_size, channels, 4)), jnp.float32)
+    expected, expected_vjp = jax.vjp(plain, x, kernel)
+    convolved, vjp = jax.vjp(lambda x, kernel: ops.convolve(x, kernel, stride), x, kernel)
+    np.testing.assert_array_equal(convolved, expected)
+    gradient = jnp.asarray(rng.integers(-8, 9, convolved.shape), jnp.float32)
+    for of_ours, of_xla in zip(vjp(gradient), expected_vjp(gradient), strict=True):
+        np.testing.assert_array_equal(of_ours, of_xla)

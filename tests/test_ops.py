@@ -57,6 +57,11 @@ def test_max_pool_has_xlas_gradient(size):
         ((7, 9), 5, 3, 2),  # odd sides: no pixel after the last window
         ((8, 9), 5, 3, 2),
         ((4, 4), 130, 3, 2),
+        ((4, 8), 130, 3, 2),
+        ((8, 8), 130, 3, 2),
+        ((2, 2), 5, 3, 1),  # smaller than the kernel
+        ((1, 2), 5, 3, 1),
+        ((2, 5), 5, 3, 2),
     ],
 )
 def test_convolve_has_xlas_gradients(size, channels, kernel_size, stride):

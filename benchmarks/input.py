@@ -1,0 +1,161 @@
+"""How many clips a second are read: from original files and from the built set; on one core, and on all.
+
+Without --manual_dir it writes clips of MA-52's size and length itself. Every figure is for training batches: 8 frames
+of a clip, random crops of 224 pixels.
+"""
+
+import concurrent.futures
+import contextlib
+import itertools
+import os
+import pathlib
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import tqdm
+
+from benchmarks import clips, measure
+from configs import ma52
+from manet_jax import configuration, input_pipeline, parallel, preprocess
+
+_BATCH_SIZE = 8
+_WARM_UP = 6  # batches, until what was read ahead is used up
+_SETS = {"originals": "original", "built set": "h264_256"}
+
+
+def main() -> None:
+    """Runs the command."""
+    parser = measure.parser("benchmarks.input", __doc__, repeats=5)
+    parser.add_argument("--manual_dir", type=pathlib.Path, help="a folder in MA-52's layout")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each timed round, about")
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = arguments.manual_dir
+        if folder is None:
+            folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            clips.write_clips(folder)
+        config = ma52.get_config()
+        config.data.manual_dir = str(folder)
+        sources, rates = {}, {}
+        for name, config.data.builder_config in _SETS.items():
+            sources[name] = input_pipeline.open_dataset(**configuration.data_arguments(config)).source("train")
+        cores = {"one core": 1, "all cores": len(os.sched_getaffinity(0))}
+        for _ in tqdm.trange(arguments.repeats, desc="rounds"):
+            for (name, source), (where, count) in itertools.product(sources.items(), cores.items()):
+                for what, function in (("decode", decode), ("decode and crop", crop), ("to the device", pipeline)):
+                    with _on_cores(count):
+                        rate = function(source, config, count, arguments.seconds)
+                    rates.setdefault((name, where, what), []).append(rate)
+
+    rows = [
+        {"": f"{name}, {where}"}
+        | {
+            f"{what}, clips/s": _text(rates[name, where, what])
+            for what in ("decode", "decode and crop", "to the device")
+        }
+        | {"share of decode": _ratio(rates[name, where, "to the device"], rates[name, where, "decode"])}
+        for name, where in itertools.product(sources, cores)
+    ]
+    gain = {
+        where: _ratio(*(rates[name, where, "to the device"] for name in ("built set", "originals"))) for where in cores
+    }
+    sizes = {
+        name: np.mean([len(source[i]["video"]) for i in range(len(source))]) / 1e3 for name, source in sources.items()
+    }
+    print(f"{measure.machine()}; {', '.join(f'{name} {size:.0f} kB a clip' for name, size in sizes.items())}")
+    print(measure.table(rows))
+    print("built set over originals: " + ", ".join(f"{ratio:.1f} on {where}" for where, ratio in gain.items()))
+    figures = {" / ".join(key): values for key, values in rates.items()}
+    measure.finish(
+        {"clips_per_second": figures, "rows": rows, "built over originals": gain, "kB": sizes}, arguments.json
+    )
+
+
+@contextlib.contextmanager
+def _on_cores(count: int) -> Iterator[None]:
+    """Lets this thread, and those that it starts, use so many cores."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, set(sorted(cores)[:count]))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+def decode(source: Sequence[dict[str, Any]], config, count: int, seconds: float) -> float:
+    """Clips a second when the frames of a training clip are decoded and nothing else is done."""
+
+    def one(i: int) -> None:
+        reader = preprocess.open_video(contents[i % len(contents)])
+        frames = preprocess.sample_segments(np.random.default_rng(i), len(reader), config.model.num_segments)
+        preprocess.decode_frames(reader, frames)
+
+    contents = [source[i]["video"] for i in range(len(source))]
+    return _in_threads(one, count, seconds)
+
+
+def crop(source: Sequence[dict[str, Any]], config, count: int, seconds: float) -> float:
+    """Clips a second when they are scaled, cropped and flipped too."""
+    options = {name: config.data[name] for name in ("short_side", "crop_scales", "crop_middle")}
+    options |= {"num_segments": config.model.num_segments, "size": config.data.crop_size}
+
+    def one(i: int) -> None:
+        preprocess.train_views(np.random.default_rng(i), contents[i % len(contents)], **options)
+
+    contents = [source[i]["video"] for i in range(len(source))]
+    return _in_threads(one, count, seconds)
+
+
+def _in_threads(function: Callable[[int], None], count: int, seconds: float) -> float:
+    start = time.perf_counter()
+
+    def work(first: int) -> int:
+        done = 0
+        while time.perf_counter() - start < seconds:
+            function(first + done * count)
+            done += 1
+        return done
+
+    with concurrent.futures.ThreadPoolExecutor(count) as threads:
+        done = sum(threads.map(work, range(count)))
+    return done / (time.perf_counter() - start)
+
+
+def pipeline(source: Sequence[dict[str, Any]], config, count: int, seconds: float) -> float:
+    """Clips a second of the training's own batches, on the device."""
+    batches = input_pipeline.train_batches(
+        source,
+        batch_size=_BATCH_SIZE,
+        seed=0,
+        crop_scales=tuple(config.data.crop_scales),
+        crop_middle=config.data.crop_middle,
+        num_threads=count,
+        num_prefetch=config.data.prefetch_batches,
+        **configuration.view_arguments(config),
+    )
+    batches = input_pipeline.to_devices(batches, parallel.make_mesh(1), config.data.prefetch_batches)
+    with contextlib.closing(iter(batches)) as iterator:
+        for _ in range(_WARM_UP):
+            next(iterator)
+        start, done = time.perf_counter(), 0
+        while (elapsed := time.perf_counter() - start) < seconds:
+            jax.block_until_ready(next(iterator))
+            done += _BATCH_SIZE
+    return done / elapsed
+
+
+def _text(rates: Sequence[float]) -> str:
+    return "{median:.3g} ({low:.3g}-{high:.3g})".format(**measure.spread(rates))
+
+
+def _ratio(rates: Sequence[float], others: Sequence[float]) -> float:
+    return statistics.median(rates) / statistics.median(others)
+
+
+if __name__ == "__main__":
+    main()

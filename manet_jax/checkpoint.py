@@ -9,7 +9,8 @@ import logging
 import os
 import pathlib
 import platform
-from collections.abc import Iterable, Sequence
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ from tfds_ma52.labels import Labels, same_classes
 _log = logging.getLogger(__name__)
 
 KINDS = ("best", "latest")
+FORMAT = 1  # of what a checkpoint says of itself; 0, which did not say so, lacks nothing that is needed
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
 
 
@@ -62,12 +64,33 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
 
 
+def commit() -> str | None:
+    """The commit of the project's sources, with "+" where they were changed since; None where they are no checkout."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--match="],
+            capture_output=True,
+            text=True,
+        )
+    except OSError:  # there is no git
+        return None
+    # An installation may lie in another project's checkout, such as that of a virtual environment.
+    tracked = subprocess.run(["git", "-C", folder, "ls-files", "--error-unmatch", __file__], capture_output=True)
+    return found.stdout.strip() if found.returncode == tracked.returncode == 0 else None
+
+
+class CheckpointError(Exception):
+    """A checkpoint could not be written; the text says why, and which one is left."""
+
+
 class Checkpoints:
     """The checkpoints in a workdir: `latest`, which a run goes on from, and `best`, by F1 mean."""
 
     def __init__(self, workdir: str | pathlib.Path, *, read_only: bool = False):
         """Opens the checkpoints of a workdir; unless `read_only`, there need not be any."""
-        root = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
+        self._root = root = pathlib.Path(workdir).expanduser().absolute() / "checkpoints"
+        self._writes = not read_only
         # The best but one stays too: a run killed right after a best one goes on from before it, and may not know it.
         keep = {"best": 2, "latest": 1}
         self._managers = {}
@@ -76,7 +99,14 @@ class Checkpoints:
                 options = ocp.CheckpointManagerOptions(max_to_keep=keep[kind])
                 self._managers[kind] = ocp.CheckpointManager(root / kind, options=options)
             elif (root / kind).is_dir():
-                options = ocp.CheckpointManagerOptions(read_only=True, create=False, save_interval_steps=0)
+                process = jax.process_index()
+                # Each process reads by itself, so that one of several may do so alone.
+                alone = ocp.options.MultiprocessingOptions(
+                    primary_host=process, active_processes={process}, barrier_sync_key_prefix=f"process_{process}"
+                )
+                options = ocp.CheckpointManagerOptions(
+                    read_only=True, create=False, save_interval_steps=0, multiprocessing_options=alone
+                )
                 with _without_warnings():
                     self._managers[kind] = ocp.CheckpointManager(root / kind, options=options)
 
@@ -88,11 +118,29 @@ class Checkpoints:
         """Copies trees of arrays, then writes them in the background; the last checkpoint stays until that is done.
 
         What was saved before is on disk when this returns: a `latest` that names a `best` never comes before it.
+
+        Raises:
+          CheckpointError: one saved before could not be written.
         """
-        for manager in self._managers.values():
-            manager.wait_until_finished()
-        items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
-        self._managers[kind].save(step, args=ocp.args.Composite(**items, metadata=ocp.args.JsonSave(as_json(metadata))))
+        with self._naming_errors():
+            for manager in self._managers.values():
+                manager.wait_until_finished()
+            items = {name: ocp.args.StandardSave(tree) for name, tree in trees.items()}
+            items["metadata"] = ocp.args.JsonSave(as_json(metadata))
+            self._managers[kind].save(step, args=ocp.args.Composite(**items))
+
+    @contextlib.contextmanager
+    def _naming_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of Orbax, of TensorStore or of the file system, most of them from a thread
+            if not self._writes:
+                raise
+            text = " ".join(str(error).split())
+            raise CheckpointError(
+                f"a checkpoint cannot be written to {self._root}: {text[:300]}. Those before it are whole; make room, "
+                "and the same command goes on from the latest one"
+            ) from error
 
     def delete_other(self, kind: str, step: int | None) -> None:
         """Deletes the checkpoints of a kind that are not of `step`."""
@@ -113,9 +161,14 @@ class Checkpoints:
         return {name: restored[name] for name in like}
 
     def close(self) -> None:
-        """Waits until everything is written."""
-        for manager in self._managers.values():
-            manager.close()
+        """Waits until everything is written.
+
+        Raises:
+          CheckpointError: it cannot be.
+        """
+        with self._naming_errors():
+            for manager in self._managers.values():
+                manager.close()
 
 
 def _open_to_read(workdir: str | pathlib.Path, kind: str) -> Checkpoints:

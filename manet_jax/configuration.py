@@ -89,6 +89,8 @@ def check(config: ml_collections.ConfigDict) -> None:
     ):
         if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
             problems.append(f"{field} is {scales}; each must be a number in 0..1, above 0")
+    if config.parallel == "pmap" and jax.process_count() > 1:
+        problems.append("parallel is 'pmap', which is for one process: set it to 'shard_map'")
     try:
         mma52.check_windows(**config.data.windows.to_dict())
     except UserError as error:

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num, PyTree
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, emotion, inference, input_pipeline, metrics, parallel
+from manet_jax import configuration, emotion, hosts, inference, input_pipeline, metrics, parallel
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import Labels, same_classes
 
@@ -226,7 +226,15 @@ def create_evaluation(
         batches = input_pipeline.eval_batches(source, num_prefetch=num_prefetch, **pipeline)
         batches = input_pipeline.to_devices(batches, mesh, num_prefetch)
         with contextlib.closing(iter(batches)) as batches:
-            bar = tqdm.tqdm(batches, f"evaluating {split}", num_batches, unit="batch", leave=False, dynamic_ncols=True)
+            bar = tqdm.tqdm(
+                batches,
+                f"evaluating {split}",
+                num_batches,
+                unit="batch",
+                leave=False,
+                dynamic_ncols=True,
+                disable=not hosts.is_first(),
+            )
             return collect([step(variables, batch) for batch in bar])
 
     return run
@@ -309,6 +317,8 @@ def _open_data(
 
 
 def _write(path: pathlib.Path, scores: dict[str, float | int], predictions: Predictions) -> None:
+    if not hosts.is_first():
+        return
     found = {name: confusion.tolist() for name, confusion in confusions(predictions).items()}
     try:
         path.write_text(json.dumps({**scores, **found}))

@@ -163,7 +163,7 @@ def train_batches(
         return _decode(preprocess.train_views, example, rng=rng, **crops, **view) | _labels(example)
 
     dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
-    dataset = dataset[process_index::process_count].batch(_local_batch_size(batch_size, process_count))
+    dataset = _of_process(dataset, batch_size, process_index, process_count)
     return _read(dataset[start_step:], num_threads, num_prefetch)
 
 
@@ -202,7 +202,7 @@ def eval_batches(
 
     length = math.ceil(len(source) / batch_size) * batch_size
     dataset = grain.MapDataset.range(length).map(load)
-    dataset = dataset[process_index::process_count].batch(_local_batch_size(batch_size, process_count))
+    dataset = _of_process(dataset, batch_size, process_index, process_count)
     return _read(dataset, num_threads, num_prefetch)
 
 
@@ -232,10 +232,17 @@ def _decode(view, example: dict, **options) -> dict[str, np.ndarray]:
         ) from error
 
 
-def _local_batch_size(batch_size: int, process_count: int) -> int:
+def _of_process(dataset: grain.MapDataset, batch_size: int, process_index: int, process_count: int) -> grain.MapDataset:
+    """Batches of this process's clips: of every whole batch, those of its devices."""
     if batch_size % process_count:
         raise UserError(f"batch size {batch_size} does not divide among {process_count} processes; choose a multiple")
-    return batch_size // process_count
+    size = batch_size // process_count
+    first = process_index * size
+
+    def load(index: int) -> dict:
+        return dataset[index // size * batch_size + first + index % size]
+
+    return grain.MapDataset.range(len(dataset) // process_count).map(load).batch(size)
 
 
 def _read(dataset: grain.MapDataset, num_threads: int, num_prefetch: int) -> grain.IterDataset:

@@ -30,35 +30,49 @@ _SUBMISSION = flags.DEFINE_string("submission", None, "With --mode=evaluate: a z
 _SUBMISSION_FORMAT = flags.DEFINE_enum(
     "submission_format", "current", ["current", "2024"], "Five ranked actions with body groups, or the best of each."
 )
+_COORDINATOR = flags.DEFINE_string(
+    "coordinator", "", "HOST:PORT of process 0 of a run of several; SLURM, Open MPI and Cloud TPU need no such flags."
+)
+_NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: of the run.", lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: of this process.", lower_bound=0)
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit status."""
     # Here as below late, because the flags' help should not wait for JAX.
-    from manet_jax import evaluate, train
+    from manet_jax import checkpoint, evaluate, hosts, train
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if not _WORKDIR.value:
         raise UserError("--workdir is missing: name a folder for logs and checkpoints")
+    if _MODE.value == "train" and _SUBMISSION.value:
+        raise UserError("--submission is written by --mode=evaluate, from a training's workdir")
+    if _MODE.value == "train" and _CONFIG.value is None:
+        raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
+    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if not hosts.is_first():
+        logging.getLogger("manet_jax").setLevel(logging.ERROR)
     if _MODE.value == "evaluate":
         _evaluate()
         return 0
-    if _SUBMISSION.value:
-        raise UserError("--submission is written by --mode=evaluate, from a training's workdir")
-    if _CONFIG.value is None:
-        raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
     try:
         results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
-    except train.NonFiniteLossError as error:
+    except train.StoppedError as stop:
+        if hosts.is_first():
+            print(f"manet_jax: {stop}; the same command goes on from there", file=sys.stderr)
+        return 0
+    except (train.NonFiniteLossError, checkpoint.CheckpointError) as error:
         print(f"manet_jax: {error}", file=sys.stderr)
         return 1
+    if not hosts.is_first():
+        return 0
     print(evaluate.format_table({f"{name} (step {scores['step']})": scores for name, scores in results.items()}))
     return 0
 
 
 def _evaluate() -> None:
-    from manet_jax import evaluate, report, submission
+    from manet_jax import evaluate, hosts, report, submission
 
     target = pathlib.Path(_SUBMISSION.value or "").expanduser()
     if _SUBMISSION.value and (target.is_dir() or not target.parent.is_dir()):
@@ -66,6 +80,8 @@ def _evaluate() -> None:
     evaluation = evaluate.evaluate_checkpoint(
         _CONFIG.value, _WORKDIR.value, _CHECKPOINT.value, need_labels=not _SUBMISSION.value
     )
+    if not hosts.is_first():
+        return
     if _SUBMISSION.value:
         submission.write(evaluation, target, _SUBMISSION_FORMAT.value)
         print(f"{target}: {len(evaluation.video_ids)} clips of split {evaluation.split}", file=sys.stderr)

@@ -5,12 +5,20 @@ import pathlib
 
 import tensorboardX
 
+from manet_jax import hosts
+
 
 class MetricWriter:
-    """Keeps the metrics of a run in its workdir; a run that goes on from a checkpoint leaves no step twice."""
+    """Keeps the metrics of a run in its workdir; a run that goes on from a checkpoint leaves no step twice.
+
+    Of a run of several processes only the first writes.
+    """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
         """Opens the files, and drops what an earlier run wrote after `start_step`."""
+        self._writes = hosts.is_first()
+        if not self._writes:
+            return
         path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start_step]
         partial = path.with_name(path.name + ".partial")
@@ -23,6 +31,8 @@ class MetricWriter:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds one line of scalars."""
+        if not self._writes:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -30,8 +40,9 @@ class MetricWriter:
 
     def close(self) -> None:
         """Writes out what is still in memory."""
-        self._file.close()
-        self._tensorboard.close()
+        if self._writes:
+            self._file.close()
+            self._tensorboard.close()
 
 
 def _lines(path: pathlib.Path) -> list[str]:

@@ -2,8 +2,10 @@
 
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import hashlib
+import json
 import logging
 import math
 import pathlib
@@ -22,7 +24,7 @@ import tqdm
 from jaxtyping import Array, PyTree
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, evaluate, input_pipeline, losses, nets, optimizers, parallel
+from manet_jax import configuration, evaluate, hosts, input_pipeline, losses, nets, optimizers, parallel
 from manet_jax.label_embeddings import load_label_vectors
 from manet_jax.metric_writer import MetricWriter
 from manet_jax.train_state import TrainState, create_train_state, train_step
@@ -30,9 +32,15 @@ from tfds_ma52.errors import UserError
 
 _log = logging.getLogger(__name__)
 
+_RUN_FILE = "run.json"  # what a checkpoint says of itself, to be read without Orbax
+
 
 class NonFiniteLossError(Exception):
     """The training has diverged; the text names the step and the last good checkpoint."""
+
+
+class StoppedError(Exception):
+    """The training was asked to stop, and has saved its state; the text names the step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +75,7 @@ def train_and_evaluate(
 ) -> dict[str, dict[str, float | int]]:
     """Trains as `config` says, or goes on from the latest checkpoint in `workdir`.
 
-    Writes metrics.jsonl, tensorboard/ and checkpoints/ in `workdir`.
+    Writes run.json, metrics.jsonl, tensorboard/ and checkpoints/ in `workdir`.
 
     Returns:
       The metrics of the best and of the last evaluation.
@@ -75,17 +83,17 @@ def train_and_evaluate(
     Raises:
       UserError: config, data or workdir do not allow the run.
       NonFiniteLossError: the training has diverged.
+      StoppedError: SIGTERM came; the step at work was finished, and its state saved.
+      checkpoint.CheckpointError: a checkpoint could not be written.
     """
     configuration.check(config)
     workdir = pathlib.Path(workdir).expanduser()
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--workdir: {workdir} cannot be made ({error.strerror}); name another folder") from error
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_lock(workdir))
         checkpoints = stack.enter_context(contextlib.closing(checkpoint_lib.Checkpoints(workdir)))
         _check_start(checkpoints, config, workdir)
         run, state = _prepare(config)
+        _check_processes(run.metadata, workdir)
         if checkpoints.step("latest") is not None:
             state = _restore(checkpoints, state, run.metadata, workdir)
         else:
@@ -93,13 +101,48 @@ def train_and_evaluate(
         start, total = int(state.step), run.lengths.total
         size = nets.count_parameters(state.params)
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
+        if hosts.is_first():
+            (workdir / _RUN_FILE).write_text(json.dumps(run.metadata, indent=2) + "\n")
         batches = stack.enter_context(contextlib.closing(iter(_train_batches(config, run, start))))
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
         bar = stack.enter_context(
-            tqdm.tqdm(total=total, initial=start, desc="training", unit="step", dynamic_ncols=True)
+            tqdm.tqdm(
+                total=total,
+                initial=start,
+                desc="training",
+                unit="step",
+                dynamic_ncols=True,
+                disable=not hosts.is_first(),
+            )
         )
-        _train(config, run, state, batches, checkpoints, writer, bar)
+        should_stop = stack.enter_context(hosts.stop_on_request())
+        _train(config, run, state, batches, checkpoints, writer, bar, should_stop)
     return {"best": run.metadata["best"], "last": run.metadata["last"]}
+
+
+@contextlib.contextmanager
+def _lock(workdir: pathlib.Path) -> Iterator[None]:
+    """Makes a workdir, and keeps other runs out of it."""
+    refused = ""
+    with contextlib.ExitStack() as stack:
+        if hosts.is_first():
+            try:
+                workdir.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context((workdir / ".lock").open("w"))
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                refused = "is in use by another run: wait until that has ended, or name another folder"
+            except OSError as error:
+                refused = f"cannot be made or written ({error.strerror}); name another folder"
+        if hosts.from_first(bool(refused)):
+            raise UserError(f"--workdir: {workdir} {refused or 'is refused by the first process'}")
+        yield
+
+
+def _check_processes(metadata: dict[str, Any], workdir: pathlib.Path) -> None:
+    """Checks that all processes of a run are about the same thing."""
+    facts = {name: json.dumps(metadata[name]) for name in ("config", "data", "versions")}
+    hosts.check_agreement(**facts, workdir=str((workdir / ".lock").exists()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,6 +201,7 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
         frozen=configuration.frozen_part(config),
     )
     metadata = {
+        "format": checkpoint_lib.FORMAT,
         "config": config.to_dict(),
         "model": model_options,
         "labels": dataclasses.asdict(dataset.labels),
@@ -170,6 +214,7 @@ def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
             "label vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest()[:16],
         },
         "versions": checkpoint_lib.versions(),
+        "commit": checkpoint_lib.commit(),
         "initialized_from": None,
         "best": None,
         "last": None,
@@ -210,6 +255,7 @@ def _train(
     checkpoints: checkpoint_lib.Checkpoints,
     writer: MetricWriter,
     bar: tqdm.tqdm,
+    should_stop: Callable[[int], bool],
 ) -> None:
     """The loop from the state's step to the last."""
     meter = _Meter(config.batch_size)
@@ -217,8 +263,8 @@ def _train(
         state, metrics = run.step(state, meter.wait_for(batches))
         meter.add(metrics)
         bar.update()
-        evaluating = step in run.lengths.evaluate
-        saving = evaluating or step % config.checkpoint_every_steps == 0
+        evaluating, stopping = step in run.lengths.evaluate, should_stop(step)
+        saving = evaluating or stopping or step % config.checkpoint_every_steps == 0
         if saving or step % config.log_every_steps == 0:
             values = meter.read(step, checkpoints.step("latest"))
             writer.write(step, {"learning_rate": float(run.schedule(step - 1)), **values})
@@ -232,6 +278,8 @@ def _train(
         if saving:
             checkpoints.save("latest", step, _trees(state, "model", "optimizer"), run.metadata)
             meter.restart()  # neither evaluating nor saving is training time
+        if stopping and step < run.lengths.total:
+            raise StoppedError(f"stopped as asked, with step {step} of {run.lengths.total} done and saved")
 
 
 def _create_optimizer(
@@ -312,7 +360,8 @@ def _record(
     # A figure that is not a number, for want of clips, is no reason to keep a checkpoint.
     if metadata["best"] is None or not scores[name] <= metadata["best"][name]:
         metadata["best"] = metadata["last"]
-    bar.write(f"step {step}: {evaluate.format_summary(scores)}", file=sys.stderr)
+    if hosts.is_first():
+        bar.write(f"step {step}: {evaluate.format_summary(scores)}", file=sys.stderr)
 
 
 class _Meter:

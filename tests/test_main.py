@@ -1,8 +1,10 @@
 import json
 import os
+import pathlib
 import random
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -47,9 +49,18 @@ def run(arguments, num_devices=1):
     )
 
 
+def log(workdir):
+    path = workdir / "metrics.jsonl"
+    lines = path.read_text().splitlines(True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
 def losses(workdir):
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [line["loss"] for line in lines if "loss" in line]
+    return [line["loss"] for line in log(workdir) if "loss" in line]
+
+
+def evaluations(workdir):
+    return [line for line in log(workdir) if "loss" not in line]
 
 
 def variables(workdir):
@@ -82,39 +93,71 @@ def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path, layout):
     assert (tmp_path / "run" / "evaluation_val_best.json").exists()
 
 
-def test_a_killed_run_ends_as_if_it_had_never_stopped(tmp_path):
-    num_devices = 2
+def start(arguments, num_devices=1, messages=pathlib.Path(os.devnull)):
+    with messages.open("w") as file:
+        return subprocess.Popen(
+            arguments, cwd=ROOT, env=environment(num_devices), stdout=subprocess.DEVNULL, stderr=file
+        )
+
+
+def start_two(arguments, folder):
+    """Two processes of one run, with one device each; their messages go to two files."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    flags = [f"--coordinator={address}", "--num_processes=2"]
+    return [start([*arguments, *flags, f"--process_id={i}"], messages=folder / f"messages.{i}") for i in range(2)]
+
+
+def wait_until(condition, *processes, seconds=120):
+    """Waits for a condition while some processes run."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in processes), "it ended too early"
+        time.sleep(0.005)
+
+
+def has_checkpoint(workdir):
+    return any(path.name.isdecimal() for path in (workdir / "checkpoints" / "latest").glob("*"))
+
+
+def test_a_run_that_is_killed_and_stopped_ends_as_if_it_had_not_been(tmp_path):
+    """One process, killed; two processes, asked to stop; one process: together the same as one that was left alone."""
     root = write_folder(tmp_path / "data", per_split=(("train", 12), ("val", 4)))
-    # 30 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
-    fields = {"num_epochs": 20.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
-    whole = run(command(tmp_path / "whole", root, **fields), num_devices)
+    # 60 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
+    fields = {"num_epochs": 40.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
+    whole = run(command(tmp_path / "whole", root, **fields), num_devices=2)
     assert whole.returncode == 0, whole.stderr
 
-    killed = tmp_path / "killed"
+    workdir = tmp_path / "stopped"
+    process = start(command(workdir, root, **fields), num_devices=2)
+    wait_until(lambda: has_checkpoint(workdir), process)
     # Any moment from the first checkpoint on: in the middle of a step, an evaluation, or another checkpoint.
-    delay = random.uniform(0, 0.6)
-    process = subprocess.Popen(
-        command(killed, root, **fields),
-        cwd=ROOT,
-        env=environment(num_devices),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while not any(path.name.isdecimal() for path in (killed / "checkpoints" / "latest").glob("*")):
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.005)
+    delay = random.uniform(0, 0.3)
     time.sleep(delay)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
-    resumed = run(command(killed, root, **fields), num_devices)
+
+    done = len(losses(workdir))
+    two = start_two(command(workdir, root, **fields), tmp_path)
+    wait_until(lambda: len(losses(workdir)) > done + 2, *two)
+    two[1].send_signal(signal.SIGTERM)  # one hears of it, both stop after the same step
+    assert [process.wait(120) for process in two] == [0, 0], delay
+    first, second = ((tmp_path / f"messages.{i}").read_text() for i in range(2))
+    step = int(re.search(r"manet_jax: stopped as asked, with step (\d+) of 60 done and saved; the same", first)[1])
+    assert "going on from step" in first
+    assert "manet_jax" not in second  # one set of messages
+    assert losses(workdir) == losses(tmp_path / "whole")[:step]
+
+    resumed = run(command(workdir, root, **fields), num_devices=2)
     assert resumed.returncode == 0, resumed.stderr
-    assert "going on from step" in resumed.stderr, delay
-    assert losses(killed) == losses(tmp_path / "whole")
-    for left, right in zip(variables(killed), variables(tmp_path / "whole"), strict=True):
+    assert f"going on from step {step} in" in resumed.stderr
+    assert losses(workdir) == losses(tmp_path / "whole")
+    for left, right in zip(variables(workdir), variables(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(left, right)
     assert resumed.stdout.splitlines()[-9:] == whole.stdout.splitlines()[-9:]
+    assert evaluations(workdir) == evaluations(tmp_path / "whole")
 
 
 def test_a_hand_written_annotation_file_trains(tmp_path):

@@ -1,0 +1,104 @@
+"""A run of several processes: joining it, agreeing, and stopping together when a scheduler asks."""
+
+import contextlib
+import importlib.util
+import os
+import pathlib
+import signal
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from tfds_ma52.errors import UserError
+
+# The variables by which launchers tell a process how many there are; JAX reads the rest of what they say by itself.
+_LAUNCHED = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+
+
+def join(coordinator: str = "", num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the run's other processes, if there are any; comes before anything else is asked of JAX.
+
+    SLURM, Open MPI and Cloud TPU tell by themselves who the others are.
+
+    Args:
+      coordinator: host and port of process 0, where nothing else tells; "" finds out.
+      num_processes: of the run, with a coordinator.
+      process_id: of this process, with a coordinator.
+
+    Raises:
+      UserError: the arguments are incomplete, or the others cannot be reached.
+    """
+    given = (bool(coordinator), num_processes is not None, process_id is not None)
+    if any(given) and not all(given):
+        raise UserError("--coordinator, --num_processes and --process_id go together: give all three, or none")
+    if not (coordinator or _launched() or _on_tpu()):
+        return
+    try:
+        jax.distributed.initialize(coordinator or None, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        text = str(error).strip().partition("\n")[0]
+        raise UserError(
+            f"the run's other processes cannot be joined ({text}): start as many as there should be, with the same "
+            "--coordinator and --num_processes and each with its own --process_id"
+        ) from error
+
+
+def _launched() -> bool:
+    return any(int(os.environ.get(name, 1)) > 1 for name in _LAUNCHED)
+
+
+def _on_tpu() -> bool:
+    has_devices = any(True for pattern in ("accel*", "vfio/*") for _ in pathlib.Path("/dev").glob(pattern))
+    return importlib.util.find_spec("libtpu") is not None and has_devices and not os.environ.get("JAX_PLATFORMS")
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes what the run writes once: logs, reports, tables."""
+    return jax.process_index() == 0
+
+
+def check_agreement(**values: str) -> None:
+    """Checks that every process of the run has the same values.
+
+    Raises:
+      UserError: names those that differ.
+    """
+    digests = np.array([zlib.crc32(value.encode()) for value in values.values()], np.uint32)
+    everywhere = np.atleast_2d(multihost_utils.process_allgather(digests))
+    differing = [name for name, column in zip(values, everywhere.T, strict=True) if len(set(column.tolist())) > 1]
+    if differing:
+        raise UserError(
+            f"the processes of this run differ in their {', '.join(differing)}: give all of them the same command, "
+            "data and versions, and a --workdir that all can see"
+        )
+
+
+def from_first(value: bool) -> bool:
+    """What the first process has as this value."""
+    return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
+
+
+@contextlib.contextmanager
+def stop_on_request() -> Iterator[Callable[[int], bool]]:
+    """Keeps SIGTERM, by which schedulers announce that a machine is taken away, from ending the process at once.
+
+    Yields:
+      A function of the step just done, to be called after every one: whether to save and stop now. In a run of several
+      processes it says so to all of them after the same step.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point  # JAX listens for the signal
+        return
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda _: False  # only the main thread may listen
+        return
+    asked = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield lambda _: asked.is_set()
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -9,6 +9,7 @@ import logging
 import os
 import pathlib
 import platform
+import re
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -46,6 +47,9 @@ def _without_warnings():
     finally:
         logger.setLevel(level)
 
+
+# Orbax logs, with its stack trace, what it raises too.
+logging.getLogger("absl").addFilter(lambda record: "orbax" not in record.pathname or record.levelno < logging.ERROR)
 
 with _without_warnings():
     # By itself Orbax cuts an array into a part for each device that has a copy, which takes longer than to write it.
@@ -133,13 +137,12 @@ class Checkpoints:
     def _naming_errors(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # of Orbax, of TensorStore or of the file system, most of them from a thread
+        except Exception as error:  # of Orbax, TensorStore or the file system, most of them in another thread
             if not self._writes:
                 raise
-            text = " ".join(str(error).split())
             raise CheckpointError(
-                f"a checkpoint cannot be written to {self._root}: {text[:300]}. Those before it are whole; make room, "
-                "and the same command goes on from the latest one"
+                f"a checkpoint cannot be written to {self._root} ({_reason(error)}); those before it are whole. Make "
+                "room, and the same command goes on from the latest one"
             ) from error
 
     def delete_other(self, kind: str, step: int | None) -> None:
@@ -149,16 +152,40 @@ class Checkpoints:
                 self._managers[kind].delete(other)
 
     def metadata(self, kind: str) -> dict[str, Any]:
-        """The metadata of the checkpoint of a kind."""
+        """The metadata of the checkpoint of a kind.
+
+        Raises:
+          UserError: it is damaged, or of a later version of the project.
+        """
         items = ocp.args.Composite(metadata=ocp.args.JsonRestore())
-        return self._managers[kind].restore(self.step(kind), args=items).metadata
+        found = self._restore(kind, items).metadata
+        if found.get("format", 0) > FORMAT:
+            raise UserError(
+                f"{self._root / kind} was written by a later version of manet_jax (format {found['format']}, this one "
+                f"reads up to {FORMAT}): install that version"
+            )
+        return found
 
     def restore(self, kind: str, like: dict[str, PyTree]) -> dict[str, PyTree]:
-        """The trees of the checkpoint of a kind, with the shapes and placement of those in `like`."""
+        """The trees of the checkpoint of a kind, with the shapes and placement of those in `like`.
+
+        Raises:
+          UserError: it is damaged.
+        """
         abstract = {name: jax.tree.map(ocp.utils.to_shape_dtype_struct, tree) for name, tree in like.items()}
         items = {name: ocp.args.StandardRestore(tree) for name, tree in abstract.items()}
-        restored = self._managers[kind].restore(self.step(kind), args=ocp.args.Composite(**items))
+        restored = self._restore(kind, ocp.args.Composite(**items))
         return {name: restored[name] for name in like}
+
+    def _restore(self, kind: str, items: ocp.args.Composite) -> ocp.args.Composite:
+        step = self.step(kind)
+        try:
+            return self._managers[kind].restore(step, args=items)
+        except Exception as error:  # whatever damaged files make Orbax and TensorStore raise
+            raise UserError(
+                f"{self._root / kind / str(step)} cannot be read ({_reason(error)}): remove that folder to go on from "
+                "an earlier checkpoint, if there is one, or use another workdir"
+            ) from error
 
     def close(self) -> None:
         """Waits until everything is written.
@@ -169,6 +196,13 @@ class Checkpoints:
         with self._naming_errors():
             for manager in self._managers.values():
                 manager.close()
+
+
+def _reason(error: Exception) -> str:
+    """The last cause that an error of Orbax or TensorStore names."""
+    text = " ".join(str(error).split())
+    of_system = re.search(r"([^:]+) \[os_error_code", text)
+    return of_system[1].strip() if of_system else text[:200] or type(error).__name__
 
 
 def _open_to_read(workdir: str | pathlib.Path, kind: str) -> Checkpoints:

@@ -9,6 +9,7 @@ evaluation it has "index" (int32 [b]), the clips' places in their split.
 import dataclasses
 import logging
 import math
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -55,7 +56,7 @@ class Dataset:
         absent = self.builder.info.splits["train"].num_examples - counts
         return np.where((counts > 0) & (absent > 0), absent / np.maximum(counts, 1), 1).astype(np.float32)
 
-    def source(self, split: str):
+    def source(self, split: str) -> "Source":
         """Random access to the examples of a split.
 
         Raises:
@@ -64,7 +65,27 @@ class Dataset:
         if split not in self.builder.info.splits:
             known = ", ".join(self.builder.info.splits)
             raise UserError(f"{self.builder.data_dir} has no split {split!r}; it has {known}")
-        return self.builder.as_data_source(split)
+        return Source(self.builder.as_data_source(split), split, self.builder.data_dir)
+
+
+class Source:
+    """Random access to the examples of a split of a built data set; damaged files are a user's error."""
+
+    def __init__(self, examples: Sequence[dict], split: str, data_dir: str | os.PathLike):
+        self._examples, self._split, self._data_dir = examples, split, data_dir
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict:
+        """The example; UserError where its file is damaged, which ArrayRecord tells by its checksums."""
+        try:
+            return self._examples[index]
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"split {self._split!r} of {self._data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
+                "are damaged; build the set again with python -m tfds_ma52 --overwrite"
+            ) from error
 
 
 def open_dataset(

@@ -6,6 +6,7 @@ python -m manet_jax.main --mode=evaluate --workdir runs/ma52
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --submission val.zip
 """
 
+import errno
 import itertools
 import logging
 import pathlib
@@ -64,6 +65,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     except (train.NonFiniteLossError, checkpoint.CheckpointError) as error:
         print(f"manet_jax: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print(f"manet_jax: {_WORKDIR.value} cannot be written ({error.strerror}): make room", file=sys.stderr)
         return 1
     if not hosts.is_first():
         return 0

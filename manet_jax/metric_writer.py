@@ -2,8 +2,10 @@
 
 import json
 import pathlib
+import time
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
 
 from manet_jax import hosts
 
@@ -25,9 +27,11 @@ class MetricWriter:
         partial.write_text("".join(kept))
         partial.replace(path)
         self._file = path.open("a")
-        self._tensorboard = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=start_step + 1, filename_suffix=f".from_step_{start_step}"
-        )
+        # Not its SummaryWriter, whose thread, once it meets a full disk, lets the training wait for it for ever.
+        (workdir / "tensorboard").mkdir(exist_ok=True)
+        self._tensorboard = EventsWriter(str(workdir / "tensorboard" / "events"), f".from_step_{start_step}")
+        restart = event_pb2.SessionLog(status=event_pb2.SessionLog.START)  # hides later steps of earlier runs
+        self._tensorboard.write_event(event_pb2.Event(step=start_step + 1, session_log=restart))
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Adds one line of scalars."""
@@ -35,8 +39,10 @@ class MetricWriter:
             return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
-        for name, value in values.items():
-            self._tensorboard.add_scalar(name, value, step)
+        scalars = [summary_pb2.Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        event = event_pb2.Event(wall_time=time.time(), step=step, summary=summary_pb2.Summary(value=scalars))
+        self._tensorboard.write_event(event)
+        self._tensorboard.flush()
 
     def close(self) -> None:
         """Writes out what is still in memory."""

@@ -125,6 +125,7 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
     variables = nets.create_variables(options, seed=0) if fresh else nets.abstract_variables(options)[1]
     taken = {path: _TO_OURS[tensor.layout](state[tensor.name]) for path, tensor in named.items()}
     metadata = {
+        "format": checkpoint_lib.FORMAT,
         "config": notes["config"] if notes else _known_config(options, short_side=256, crop_size=224),
         "model": options,
         "labels": dataclasses.asdict(labels),

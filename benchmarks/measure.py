@@ -18,26 +18,29 @@ def parser(module: str, description: str, repeats: int | None) -> argparse.Argum
     """Returns a command's parser with the flags that all commands have; `repeats` is the default, None for no flag."""
     made = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     if repeats is not None:
-        made.add_argument("--repeats", type=int, default=repeats, help="timed rounds, after one that does not count")
+        made.add_argument("--repeats", type=int, default=repeats, help="rounds")
     made.add_argument("--json", type=pathlib.Path, help="a file to write all figures to")
     return made
 
 
-def in_turn(functions: dict[str, Callable[[], Any]], repeats: int, warm_up: int = 2) -> dict[str, list[float]]:
-    """Calls functions in turn, so that whatever else the machine does meets all of them; returns seconds a call.
+def in_turn(functions: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Times functions in turn, so that whatever else the machine does meets all of them; returns seconds a call.
+
+    In its turn a function is called four times, of which the first does not count: calls in a row, as in a training
+    run, find in memory what the one before gave back, rather than pages that a virtual machine returned to its host.
 
     Args:
       functions: each waits until its work is done.
-      repeats: calls of each that count.
-      warm_up: calls of each, before those, that do not.
+      repeats: turns of each.
     """
     seconds = {name: [] for name in functions}
-    for i in range(warm_up + repeats):
+    for _ in range(repeats):
         for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if i >= warm_up:
-                seconds[name].append(time.perf_counter() - start)
+            for i in range(4):
+                start = time.perf_counter()
+                function()
+                if i:
+                    seconds[name].append(time.perf_counter() - start)
     return seconds
 
 
@@ -52,7 +55,7 @@ def matrix_rate(dtype: str) -> float:
     size = 2048 if jax.default_backend() == "cpu" else 8192
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
-    seconds = in_turn({"": lambda: product(x, x).block_until_ready()}, repeats=10)[""]
+    seconds = in_turn({"": lambda: product(x, x).block_until_ready()}, repeats=4)[""]
     return 2 * size**3 / min(seconds)
 
 
@@ -65,7 +68,7 @@ def bandwidth() -> float:
         nonlocal x
         x = add(x).block_until_ready()
 
-    return 2 * x.nbytes / min(in_turn({"": run}, repeats=5)[""])
+    return 2 * x.nbytes / min(in_turn({"": run}, repeats=2)[""])
 
 
 def machine() -> dict[str, Any]:

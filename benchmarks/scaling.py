@@ -15,7 +15,7 @@ from manet_jax import parallel
 
 def main() -> None:
     """Runs the command."""
-    parser = measure.parser("benchmarks.scaling", __doc__, repeats=5)
+    parser = measure.parser("benchmarks.scaling", __doc__, repeats=2)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of them")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32], help="clips of 8 frames, over all")
     parser.add_argument("--size", type=int, default=64, help="pixels of a frame's sides")
@@ -30,7 +30,7 @@ def main() -> None:
         functions = {}
         for devices in arguments.devices:
             functions[devices], compile_seconds[batch_size, devices] = _step(batch_size, devices, arguments)
-        timed = measure.in_turn(functions, arguments.repeats, warm_up=1)
+        timed = measure.in_turn(functions, arguments.repeats)
         seconds |= {(batch_size, devices): times for devices, times in timed.items()}
     rows = [_row(key, times, seconds, compile_seconds) for key, times in seconds.items()]
     print(f"clips of 8 x {arguments.size} x {arguments.size}, {arguments.dtype}; {measure.machine()}")

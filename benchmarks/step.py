@@ -24,7 +24,7 @@ _OPTIONS = {"num_classes": 52, "embedding_dim": 300}
 
 def main() -> None:
     """Runs the command."""
-    parser = measure.parser("benchmarks.step", __doc__, repeats=10)
+    parser = measure.parser("benchmarks.step", __doc__, repeats=5)
     parser.add_argument("--batch_size", type=int, default=2, help="clips of 8 frames")
     parser.add_argument("--size", type=int, default=224, help="pixels of a frame's sides")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
@@ -36,7 +36,7 @@ def main() -> None:
     functions, compiled, compile_seconds = ours(batch, arguments.dtype, remat=arguments.remat)
     if not arguments.no_torch:
         functions |= plain_pytorch(batch, arguments.dtype)
-    seconds = measure.in_turn(functions, arguments.repeats, warm_up=3)
+    seconds = measure.in_turn(functions, arguments.repeats)
 
     forward_flops = jax.jit(forward_function(arguments.dtype)[0]).lower(*_abstract(batch)).cost_analysis()["flops"]
     rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()

@@ -160,7 +160,7 @@ class _Run:
     """
 
     mesh: jax.sharding.Mesh
-    source: Sequence[dict[str, Any]]
+    source: input_pipeline.Source
     lengths: Durations
     schedule: optax.Schedule
     step: Callable

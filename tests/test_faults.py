@@ -1,0 +1,255 @@
+"""What happens when machines, disks and files fail; `test_main` kills whole runs, `faults.py` does so many times."""
+
+import contextlib
+import fcntl
+import json
+import os
+import resource
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pytest
+from conftest import ROOT, shrink, write_folder
+
+import manet_jax
+from configs import ma52
+from manet_jax import checkpoint, hosts, input_pipeline, preprocess, train
+from manet_jax.nets import split_variables
+from tfds_ma52.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A workdir and its data, after one step."""
+    root = write_folder(tmp_path_factory.mktemp("data"))
+    config = shrink(ma52.get_config(), root)
+    config.num_epochs = 0.5
+    workdir = tmp_path_factory.mktemp("run")
+    train.train_and_evaluate(config, workdir)
+    return workdir, root
+
+
+def variables(workdir):
+    return jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").model)[1])
+
+
+def outcome(function):
+    """What a function returns, or the text of the user's error that it raises."""
+    try:
+        return function(), ""
+    except UserError as error:
+        return None, str(error)
+
+
+def test_a_workdir_tells_what_made_it(trained):
+    workdir, root = trained
+    found = json.loads((workdir / "run.json").read_text())
+    assert found["config"]["data"]["manual_dir"] == str(root)
+    assert found["versions"].keys() >= {"manet_jax", "jax", "flax", "python"}
+    assert found["data"]["training clips"] == 12
+    assert len(found["data"]["lists"]) >= 16
+    in_checkpoint = manet_jax.load_model(workdir).metadata
+    assert {name: in_checkpoint[name] for name in ("format", "commit", "data", "versions")} == {
+        name: found[name] for name in ("format", "commit", "data", "versions")
+    }
+
+
+def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    values = np.random.default_rng(0).normal(size=(300, 400)).astype(np.float32)
+    checkpoints.save("latest", 1, {"model": {"x": jax.numpy.asarray(values)}}, {})
+    checkpoints.close()
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        checkpoints.save("latest", 2, {"model": {"x": jax.numpy.asarray(values + 1)}}, {})
+        with pytest.raises(checkpoint.CheckpointError, match=r"cannot be written to .*checkpoints \(File too large\)"):
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with contextlib.closing(checkpoint.Checkpoints(tmp_path)) as checkpoints:
+        assert checkpoints.step("latest") == 1
+        like = {"model": {"x": jax.numpy.zeros((300, 400))}}
+        np.testing.assert_array_equal(checkpoints.restore("latest", like)["model"]["x"], values)
+        checkpoints.save("latest", 2, {"model": {"x": jax.numpy.asarray(values + 1)}}, {})
+    assert checkpoint.Checkpoints(tmp_path).step("latest") == 2
+
+
+def files_of_the_model():
+    """Names of the parts of a checkpoint, without the random names of its data files."""
+    return ["metadata/metadata", "model/_METADATA", "model/manifest.ocdbt", "model/d/*", "model/ocdbt.process_0/d/*"]
+
+
+@pytest.mark.parametrize("part", files_of_the_model())
+def test_a_damaged_checkpoint_is_named_or_makes_no_difference(trained, tmp_path, part):
+    workdir, _ = trained
+    expected, named = variables(workdir), 0
+    (folder,) = (workdir / "checkpoints" / "latest").glob("[0-9]*")
+    files = sorted(folder.glob(part))
+    assert files
+    for file in files:
+        damaged = tmp_path / file.name
+        shutil.copytree(workdir, damaged)
+        target = damaged / file.relative_to(workdir)
+        target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
+        found, error = outcome(lambda damaged=damaged: variables(damaged))
+        if error:
+            assert "checkpoints/latest/1 cannot be read (" in error
+            named += 1
+        else:  # a part that only the optimiser's state or nothing needs
+            for left, right in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(left, right)
+    assert named
+
+
+def rewrite_metadata(workdir, tmp_path, **values):
+    copy = tmp_path / "copy"
+    shutil.copytree(workdir, copy)
+    for path in copy.glob("checkpoints/*/*/metadata/metadata"):
+        found = json.loads(path.read_text()) | values
+        path.write_text(json.dumps({name: value for name, value in found.items() if value is not None}))
+    return copy
+
+
+def test_checkpoints_of_other_versions_are_read_or_refused_by_name(trained, tmp_path):
+    before = rewrite_metadata(trained[0], tmp_path / "before", format=None, commit=None)
+    for left, right in zip(variables(before), variables(trained[0]), strict=True):
+        np.testing.assert_array_equal(left, right)
+    later = rewrite_metadata(trained[0], tmp_path / "later", format=checkpoint.FORMAT + 1)
+    with pytest.raises(UserError, match=r"was written by a later version of manet_jax \(format 2, this one reads up"):
+        manet_jax.load_model(later)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95, None])
+def test_a_built_set_that_was_cut_is_named(trained, tmp_path, share):
+    shutil.copytree(trained[1], tmp_path / "data")
+    (path,) = (tmp_path / "data" / "tfds").rglob("*-train.array_record*")
+    content = path.read_bytes()
+    path.unlink()
+    if share is not None:
+        path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UserError, match=r"split 'train' of .* cannot be read \(.*\): its files are damaged; build the"):
+        train.train_and_evaluate(shrink(ma52.get_config(), tmp_path / "data"), tmp_path / "run")
+
+
+def test_a_built_set_with_flipped_bytes_is_named_or_reads_the_same(trained, tmp_path):
+    shutil.copytree(trained[1], tmp_path / "data")
+    (path,) = (tmp_path / "data" / "tfds").rglob("*-train.array_record*")
+    whole, rng, named = bytearray(path.read_bytes()), np.random.default_rng(0), 0
+    config = shrink(ma52.get_config(), tmp_path / "data")
+    dataset = input_pipeline.open_dataset(**train.configuration.data_arguments(config))
+    expected = [dict(dataset.source("train")[i]) for i in range(12)]
+    used = len(bytes(whole).rstrip(b"\0"))
+    for place in rng.integers(used, size=40):
+        damaged = whole.copy()
+        damaged[place] ^= 0x10
+        path.write_bytes(damaged)
+        source = dataset.source("train")
+        found, error = outcome(lambda source=source: [dict(source[i]) for i in range(12)])
+        if error:
+            assert "its files are damaged" in error
+            named += 1
+        else:
+            assert [example["video"] for example in found] == [example["video"] for example in expected]
+            assert [example["label"] for example in found] == [example["label"] for example in expected]
+    assert named
+
+
+def test_a_thread_that_dies_while_reading_ends_the_run(trained, tmp_path, monkeypatch):
+    calls = []
+
+    def fail(*arguments, **options):
+        calls.append(1)
+        if len(calls) > 20:
+            raise MemoryError("no memory for frames")
+        return real(*arguments, **options)
+
+    real = preprocess.train_views
+    monkeypatch.setattr(preprocess, "train_views", fail)
+    config = shrink(ma52.get_config(), trained[1])
+    config.num_epochs = 8.0
+    with pytest.raises(MemoryError, match="no memory for frames"):
+        train.train_and_evaluate(config, tmp_path)
+    assert checkpoint.Checkpoints(tmp_path).step("latest") >= 1
+
+
+def test_a_second_run_in_a_workdir_is_refused(trained, tmp_path):
+    config = shrink(ma52.get_config(), trained[1])
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match=f"--workdir: {tmp_path} is in use by another run: wait until that"):
+            train.train_and_evaluate(config, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
+def test_a_request_to_stop_finishes_the_step_and_saves(trained, tmp_path, monkeypatch):
+    config = shrink(ma52.get_config(), trained[1])
+    config.checkpoint_every_steps = 100
+    whole = train.train_and_evaluate(config, tmp_path / "whole")
+    write = train.MetricWriter.write
+
+    def ask(self, step, values):
+        write(self, step, values)
+        if step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.MetricWriter, "write", ask)
+        with pytest.raises(train.StoppedError, match="stopped as asked, with step 2 of 3 done and saved"):
+            train.train_and_evaluate(config, tmp_path / "run")
+    assert checkpoint.Checkpoints(tmp_path / "run").step("latest") == 2
+    assert train.train_and_evaluate(config, tmp_path / "run") == whole
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_the_same_seed_is_the_same_run(trained, tmp_path):
+    for name in ("first", "second"):
+        train.train_and_evaluate(shrink(ma52.get_config(), trained[1]), tmp_path / name)
+    for left, right in zip(variables(tmp_path / "first"), variables(tmp_path / "second"), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"coordinator": "127.0.0.1:1"}, {"num_processes": 2}, {"coordinator": "a:1", "process_id": 0}]
+)
+def test_the_flags_of_several_processes_go_together(arguments):
+    with pytest.raises(UserError, match="--coordinator, --num_processes and --process_id go together"):
+        hosts.join(**arguments)
+
+
+def test_processes_that_differ_are_told_in_what(monkeypatch):
+    def gather(mine):
+        return np.stack([mine, mine + np.array([0, 1], np.uint32)])
+
+    hosts.check_agreement(config="a", data="b")
+    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
+    with pytest.raises(UserError, match="the processes of this run differ in their data: give all of them the same"):
+        hosts.check_agreement(config="a", data="b")
+
+
+def test_a_launcher_is_noticed(monkeypatch):
+    asked = []
+    monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: asked.append(arguments))
+    for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    hosts.join()
+    monkeypatch.setenv("SLURM_NTASKS", "1")
+    hosts.join()
+    assert asked == []
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    hosts.join()
+    hosts.join("host:1", 2, 1)
+    assert asked == [(None, None, None), ("host:1", 2, 1)]
+
+
+def test_nothing_that_is_loaded_is_a_pickle():
+    sources = [path for folder in ("manet_jax", "tfds_ma52") for path in (ROOT / folder).rglob("*.py")]
+    assert len(sources) > 40
+    for path in sources:
+        text = path.read_text()
+        assert "import pickle" not in text
+        assert "allow_pickle=True" not in text
+        assert "torch.load(" not in text or "weights_only=True" in text

@@ -152,6 +152,8 @@ def _open(path: pathlib.Path, view: dict[str, Any], window: float, stride: float
         transcode.check_file(path)
         reader = preprocess.open_video(path)
         frame_rate = float(reader.get_avg_fps())
+        if not 0.1 <= frame_rate <= 10_000:
+            return _Clip(path, error=f"the file announces {frame_rate:.3g} frames a second")
         duration = len(reader) / frame_rate
         if duration > LONG:
             return _Long(path, mma52.windows(duration, window, stride), frame_rate, len(reader))

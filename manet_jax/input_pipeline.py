@@ -12,6 +12,7 @@ import math
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import grain
 import jax
@@ -71,7 +72,7 @@ class Dataset:
 class Source:
     """Random access to the examples of a split of a built data set; damaged files are a user's error."""
 
-    def __init__(self, examples: Sequence[dict], split: str, data_dir: str | os.PathLike):
+    def __init__(self, examples: Any, split: str, data_dir: str | os.PathLike):
         self._examples, self._split, self._data_dir = examples, split, data_dir
 
     def __len__(self) -> int:
@@ -79,6 +80,8 @@ class Source:
 
     def __getitem__(self, index: int) -> dict:
         """The example; UserError where its file is damaged, which ArrayRecord tells by its checksums."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
         try:
             return self._examples[index]
         except (RuntimeError, OSError) as error:

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import io
 import pathlib
+import re
 from collections.abc import Iterator, Sequence
 
 import av
@@ -120,7 +121,9 @@ def _without_padding(frame: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h 
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    """What went wrong, without the time and the places in decord's source that come before it."""
+    line = str(error).strip().partition("\n")[0]
+    return re.sub(r"\[[\d:]+\] \S+:\d+: ", "", line) or type(error).__name__
 
 
 def resize_short_side(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t h2 w2 3"]:

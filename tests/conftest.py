@@ -47,6 +47,33 @@ def write_silence(container, stream, num_samples=4096):
     container.mux(stream.encode())
 
 
+def set_rotation(path, degrees):
+    """Writes the display matrix of an mp4's video track, as phones do."""
+    fixed = 1 << 16
+    matrix = {90: (0, fixed, -fixed, 0), 180: (-fixed, 0, 0, -fixed), 270: (0, -fixed, fixed, 0)}[degrees]
+    a, b, c, d = (value.to_bytes(4, "big", signed=True) for value in matrix)
+    content, identity = path.read_bytes(), fixed.to_bytes(4, "big") + bytes(12) + fixed.to_bytes(4, "big")
+    place = content.index(identity, content.index(b"tkhd"))
+    path.write_bytes(content[:place] + a + b + bytes(4) + c + d + content[place + 20 :])
+
+
+def cut_at_packet(path, keep=12):
+    """Drops a clip's last packets, but leaves an index in front that announces them."""
+    with (
+        av.open(str(path)) as source,
+        av.open(str(path) + ".new", "w", format="mp4", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.video[0])
+        end, packets = 0, [packet for packet in source.demux(video=0) if packet.size]
+        sizes = [packet.size for packet in packets]
+        for packet in packets:
+            packet.stream = stream
+            target.mux(packet)
+        end = sum(sizes[:keep])
+    content = (path.parent / (path.name + ".new")).read_bytes()
+    path.write_bytes(content[: content.index(b"mdat") + 4 + end])
+
+
 def write_folder(
     root, *, per_split=(("train", 12), ("val", 5)), layout="videos", names=("nodding", "waving", "tiptoe")
 ):

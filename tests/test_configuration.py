@@ -67,7 +67,7 @@ def test_options_follow_labels_and_vectors():
         ("emotion.crop_size", 300, "config.emotion.crop_size is 300, more than emotion.short_side 256: lower it"),
         ("emotion.box", (0.5, 0.0, 0.5, 1.0), "config.emotion.box is (0.5, 0.0, 0.5, 1.0); give the top, left"),
         ("emotion.appearance_from", "runs/a", "config.emotion.appearance_from is for emotion.form 'fused'; use init_"),
-        ("data.windows.stride", 0.0, "config.data.windows.stride is 0.0; give seconds above 0"),
+        ("data.windows.stride", 0.0, "config.data.windows.stride is 0.0; give 0.01 to 86400 seconds"),
         ("data.crop_scales", ("a",), "config.data.crop_scales is ('a',); each must be a number in 0..1"),
         ("model.dropout", 1.0, "config.model.dropout is 1.0; it must lie in 0..1, below 1"),
         ("data.crop_size", 300, "config.data.crop_size is 300, more than data.short_side 256: lower it"),

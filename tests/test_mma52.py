@@ -178,8 +178,8 @@ def test_json_that_cannot_be_used(tmp_path, content, expected):
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("window", 0.0, "window is 0.0; give seconds above 0"),
-        ("stride", -1.0, "stride is -1.0; give seconds above 0"),
+        ("window", 0.0, "window is 0.0; give 0.01 to 86400 seconds"),
+        ("stride", -1.0, "stride is -1.0; give 0.01 to 86400 seconds"),
         ("min_overlap", 0.0, "min_overlap is 0.0; give a share above 0, up to 1"),
         ("min_overlap", 1.5, "min_overlap is 1.5; give a share above 0, up to 1"),
     ],

@@ -246,7 +246,7 @@ def test_a_video_that_breaks_off_keeps_its_first_windows(model, long_video, monk
 
 @pytest.mark.parametrize(("window", "stride"), [(0.0, 1.0), (2.0, -1.0)])
 def test_windows_need_a_length(model, long_video, window, stride):
-    with pytest.raises(UserError, match=r"(window|stride) is (0.0|-1.0); give seconds above 0"):
+    with pytest.raises(UserError, match=r"(window|stride) is (0.0|-1.0); give 0.01 to 86400 seconds"):
         model.predict(long_video, window=window, stride=stride)
 
 
@@ -365,7 +365,7 @@ def test_mistakes_end_with_status_2(workdir, tmp_path, capsys):
     assert predict.main(["--workdir", str(tmp_path), "a.mp4"]) == 2
     assert "checkpoints/best holds no checkpoint" in capsys.readouterr().err
     assert predict.main(["--workdir", str(workdir), "--stride", "0", "a.mp4"]) == 2
-    assert capsys.readouterr().err.endswith("manet_jax: stride is 0.0; give seconds above 0\n")
+    assert capsys.readouterr().err.endswith("manet_jax: stride is 0.0; give 0.01 to 86400 seconds\n")
     with pytest.raises(SystemExit) as stopped:
         predict.main(["--workdir", str(workdir), "--top", "0", "a.mp4"])
     assert stopped.value.code == 2

@@ -248,7 +248,7 @@ def test_a_best_checkpoint_that_the_run_does_not_know_goes(config, tmp_path):
 
 def test_a_workdir_that_cannot_be_made_is_named(config, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"--workdir: .*/file/run cannot be made \(Not a directory\)"):
+    with pytest.raises(UserError, match=r"--workdir: .*/file/run cannot be made or written \(Not a directory\)"):
         train.train_and_evaluate(config, tmp_path / "file" / "run")
 
 

@@ -8,7 +8,7 @@ import time
 import av
 import numpy as np
 import pytest
-from conftest import write_clip
+from conftest import cut_at_packet, set_rotation, write_clip, write_silence
 
 from tfds_ma52 import transcode
 from tfds_ma52.transcode import DamagedVideoError, VideoInfo
@@ -17,16 +17,6 @@ from tfds_ma52.transcode import DamagedVideoError, VideoInfo
 def decode(path):
     with av.open(str(path)) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-
-
-def set_rotation(path, degrees):
-    """Writes the display matrix of an mp4's video track, as phones do."""
-    fixed = 1 << 16
-    matrix = {90: (0, fixed, -fixed, 0), 180: (-fixed, 0, 0, -fixed), 270: (0, -fixed, fixed, 0)}[degrees]
-    a, b, c, d = (value.to_bytes(4, "big", signed=True) for value in matrix)
-    content, identity = path.read_bytes(), fixed.to_bytes(4, "big") + bytes(12) + fixed.to_bytes(4, "big")
-    place = content.index(identity, content.index(b"tkhd"))
-    path.write_bytes(content[:place] + a + b + bytes(4) + c + d + content[place + 20 :])
 
 
 def test_transcoding_keeps_frames_and_drops_sound(tmp_path):
@@ -80,8 +70,6 @@ def damaged_video(path, kind):
         return "the file is missing"
     if kind == "audio only":
         with av.open(str(path), "w", format="mp4") as container:
-            from conftest import write_silence
-
             write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
         return "the file has no video track"
     write_clip(path, num_frames=30)
@@ -102,23 +90,6 @@ def damaged_video(path, kind):
     assert kind == "cut at a packet"
     cut_at_packet(path)
     return "the file is cut off: 12 of its 30 frames are there"
-
-
-def cut_at_packet(path, keep=12):
-    """Drops a clip's last packets, but leaves an index in front that announces them."""
-    with (
-        av.open(str(path)) as source,
-        av.open(str(path) + ".new", "w", format="mp4", options={"movflags": "faststart"}) as target,
-    ):
-        stream = target.add_stream_from_template(source.streams.video[0])
-        end, packets = 0, [packet for packet in source.demux(video=0) if packet.size]
-        sizes = [packet.size for packet in packets]
-        for packet in packets:
-            packet.stream = stream
-            target.mux(packet)
-        end = sum(sizes[:keep])
-    content = (path.parent / (path.name + ".new")).read_bytes()
-    path.write_bytes(content[: content.index(b"mdat") + 4 + end])
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "audio only", "no index", "zeroed", "cut at a packet"])

@@ -85,9 +85,9 @@ class _Names:
           ValueError: there is no such name or id; the text says so.
         """
         if text.isdecimal():
-            if int(text) < len(self.names):
+            if len(text) < 10 and int(text) < len(self.names):
                 return int(text)
-            raise ValueError(f"{what} {text} is outside 0..{len(self.names) - 1}")
+            raise ValueError(f"{what} {text[:20]} is outside 0..{len(self.names) - 1}")
         if _normal(text) in self._ids:
             return self._ids[_normal(text)]
         near = difflib.get_close_matches(_normal(text), self._ids, n=1)
@@ -149,28 +149,31 @@ def read_csv(path: pathlib.Path, columns: Sequence[str], problems: list[str]) ->
     except UserError as error:
         problems.append(str(error))
         return []
-    reader = csv.reader(io.StringIO(text))
-    header = [name.strip().lower() for name in next(reader, [])]
-    if not header:
-        problems.append(f"{path}: the file is empty")
+    reader, lines = csv.reader(io.StringIO(text)), []
+    try:
+        for fields in reader:
+            lines.append((f"{path}:{reader.line_num}", fields))
+    except csv.Error as error:
+        problems.append(f"{path}:{reader.line_num}: not a csv row ({error})")
+    else:
+        if not lines:
+            problems.append(f"{path}: the file is empty")
+    if not lines:
         return []
+    header = [name.strip().lower() for name in lines[0][1]]
     missing = [name for name in columns if name not in header]
     if missing:
         hint = "; or name the files train.csv and val.csv" if missing == ["split"] else ""
         problems.append(f"{path}:1: the header {','.join(header)!r} lacks {' and '.join(missing)}{hint}")
         return []
     rows = []
-    try:
-        for fields in reader:
-            place = f"{path}:{reader.line_num}"
-            if not any(field.strip() for field in fields):
-                continue
-            if len(fields) != len(header):
-                problems.append(f"{place}: expected {len(header)} fields ({','.join(header)}), got {len(fields)}")
-            else:
-                rows.append(_Row(place, dict(zip(header, fields, strict=True))))
-    except csv.Error as error:
-        problems.append(f"{path}:{reader.line_num}: not a csv row ({error})")
+    for place, fields in lines[1:]:
+        if not any(field.strip() for field in fields):
+            continue
+        if len(fields) != len(header):
+            problems.append(f"{place}: expected {len(header)} fields ({','.join(header)}), got {len(fields)}")
+        else:
+            rows.append(_Row(place, dict(zip(header, fields, strict=True))))
     if not rows and not problems:
         problems.append(f"{path}: there is no row below the header")
     return rows
@@ -194,8 +197,8 @@ def _read_clip(
     name = row.fields["video"].strip()
     if not name:
         wrong.append("the video is missing")
-    elif pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
-        wrong.append(f"{name!r} lies outside {root}")
+    elif problem := folder_lib.wrong_name(name, root):
+        wrong.append(problem)
     texts = [text.strip() for text in row.fields["labels"].split(";")]
     hidden = split == "test" and texts == [""]
     for text in () if hidden or labels is None else texts:

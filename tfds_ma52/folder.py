@@ -211,6 +211,16 @@ def fill(pattern: str, split: str) -> str:
         raise UserError(f"{pattern!r} names no place: {{split}} is the only thing that may stand in braces") from error
 
 
+def wrong_name(name: str, folder: pathlib.Path) -> str:
+    """What is wrong with the name of a video that should lie in a folder; "" where nothing is."""
+    path = pathlib.PurePath(name)
+    if path.is_absolute() or ".." in path.parts:
+        return f"{name!r} lies outside {folder}"
+    if "\0" in name or any(len(part.encode()) > 250 for part in path.parts) or len(name) > 1000:
+        return f"{name[:40]!r}, of {len(name)} characters, can be no file's name"
+    return ""
+
+
 def find_video(root: pathlib.Path, folders: Sequence[str], split: str, name: str) -> pathlib.Path:
     """The first of some folders' files of a name; that of the first folder where none is, to be reported as missing."""
     places = [root / fill(folder, split) / name for folder in folders]
@@ -244,8 +254,8 @@ def _read_list(
             problems.append(f"{place}: expected '<name>.mp4 <label>', got {line!r}")
             continue
         name, label = match[1], int(match[2])
-        if pathlib.PurePath(name).is_absolute() or ".." in pathlib.PurePath(name).parts:
-            problems.append(f"{place}: {name!r} lies outside {videos}")
+        if wrong := wrong_name(name, videos):
+            problems.append(f"{place}: {wrong}")
         elif labels is not None and not 0 <= label < len(labels.names):
             problems.append(f"{place}: label {label} is outside 0..{len(labels.names) - 1}")
         else:

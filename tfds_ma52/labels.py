@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Sequence
 
 from tfds_ma52.errors import UserError
@@ -117,7 +118,7 @@ def read_labels(path: pathlib.Path) -> Labels:
         if not line.strip():
             continue
         fields = [field.strip() for field in line.split("\t")]
-        if len(fields) not in (2, 3) or not fields[0].isdecimal() or not all(fields[1:]):
+        if len(fields) not in (2, 3) or not re.fullmatch(r"\d{1,9}", fields[0]) or not all(fields[1:]):
             problems.append(
                 f"{path}:{number}: expected '<id><TAB><name>' or '<id><TAB><name><TAB><group>', got {line!r}"
             )

@@ -19,6 +19,8 @@ VIDEO_FOLDERS = (".", "videos", "{split}", "videos_{split}")
 COLUMNS = ("video_id", "start_frame", "end_frame", "class", "total_frames", "fps")
 
 _SUBSETS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
+_LONGEST = 24 * 3600.0  # seconds of a video
+_SHORTEST = 0.01  # seconds of a window and from one's start to the next
 _TOLERANCE = 0.1  # seconds by which an action may end after its video
 _SLACK = 1e-6  # seconds and shares that rounding may cost
 _MISSING = """\
@@ -119,8 +121,8 @@ def check_windows(window: float, stride: float, min_overlap: float) -> None:
       UserError: one is out of range.
     """
     for name, value in (("window", window), ("stride", stride)):
-        if not (value > 0 and math.isfinite(value)):
-            raise UserError(f"{name} is {value}; give seconds above 0")
+        if not _SHORTEST <= value <= _LONGEST:
+            raise UserError(f"{name} is {value}; give {_SHORTEST} to {_LONGEST:.0f} seconds")
     if not 0 < min_overlap <= 1:
         raise UserError(f"min_overlap is {min_overlap}; give a share above 0, up to 1")
 
@@ -162,10 +164,12 @@ def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], 
             first, last, frames, fps = (
                 _number(fields[column], column) for column in ("start_frame", "end_frame", "total_frames", "fps")
             )
-            if not name:
-                raise ValueError("the video_id is missing")
-            if fps <= 0 or frames <= 0:
-                raise ValueError(f"total_frames is {frames:g} and fps {fps:g}; both must be above 0")
+            if wrong := folder_lib.wrong_name(name, path.parent) if name else "the video_id is missing":
+                raise ValueError(wrong)
+            if fps <= 0 or not 0 < frames <= fps * _LONGEST:
+                raise ValueError(
+                    f"total_frames is {frames:g} and fps {fps:g}; both must be above 0, the video at most a day long"
+                )
             if lengths.setdefault(name, length) != length:
                 raise ValueError(f"total_frames and fps are {', '.join(length)}, but {', '.join(lengths[name])} above")
             video = videos.setdefault(name, Video(name, split, frames / fps, row.place, []))
@@ -178,7 +182,7 @@ def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], 
 def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
     try:
         content = json.loads("\n".join(labels_lib.read_lines(path)))
-    except (ValueError, UserError) as error:
+    except (ValueError, RecursionError, UserError) as error:
         problems.append(f"{path}: not readable as json ({error})")
         return
     if not isinstance(content, dict) or not content:
@@ -191,8 +195,10 @@ def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], pro
             if subset.lower() not in _SUBSETS:
                 raise ValueError(f"subset is {subset!r}; expected train, val or test")
             duration = _number(entry["duration"], "duration")
-            if duration <= 0:
-                raise ValueError(f"duration is {duration:g}; it must be above 0")
+            if not 0 < duration <= _LONGEST:
+                raise ValueError(f"duration is {duration:g}; it must be above 0 and at most a day, in seconds")
+            if wrong := folder_lib.wrong_name(name, path.parent) if name.strip() else "the video's name is missing":
+                raise ValueError(wrong)
             video = Video(name, _SUBSETS[subset.lower()], duration, place, [])
             actions = [(action[0], action[1], action[2]) for action in entry["actions"]]
         except ValueError as error:
@@ -212,7 +218,7 @@ def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], pro
 def _number(value: object, what: str) -> float:
     try:
         number = float(value)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{what} is {value!r}; expected a number") from error
     if not math.isfinite(number) or number < 0:
         raise ValueError(f"{what} is {value!r}; expected a number from 0 on")

@@ -57,6 +57,8 @@ def decode_video(
     """
     with _open_whole(path) as container:
         stream = container.streams.video[0]
+        if span and not stream.average_rate:
+            raise DamagedVideoError("the file does not tell its frame rate")
         first, end = (0, None) if span is None else (round(s * float(stream.average_rate)) for s in span)
         number = -1
         for number, frame in enumerate(container.decode(stream)):
@@ -88,13 +90,18 @@ def _open_whole(path: pathlib.Path) -> collections.abc.Iterator[av.container.Inp
         with av.open(str(path), metadata_errors="replace") as container:
             if not container.streams.video:
                 raise DamagedVideoError("the file has no video track")
-            _refuse_cut(container.streams.video[0], path.stat().st_size)
+            _refuse_false_header(container.streams.video[0], path.stat().st_size)
             yield container
     except av.error.FFmpegError as error:
         raise DamagedVideoError(f"the file is damaged or not a video ({error.strerror})") from error
 
 
-def _refuse_cut(stream: av.VideoStream, file_size: int) -> None:
+def _refuse_false_header(stream: av.VideoStream, file_size: int) -> None:
+    # decord makes room for as many frames as a header announces, and ends the process where there is none.
+    if stream.frames > file_size:
+        raise DamagedVideoError(f"the file announces {stream.frames} frames in {file_size} bytes")
+    if stream.average_rate is not None and not 0.1 <= stream.average_rate <= 10_000:
+        raise DamagedVideoError(f"the file announces {float(stream.average_rate):.3g} frames a second")
     # A file cut at a packet decodes without an error: only its index, which points beyond its end, gives it away.
     entries = list(stream.index_entries)
     present = sum(entry.pos + entry.size <= file_size for entry in entries)
@@ -152,7 +159,11 @@ def inspect(path: pathlib.Path) -> VideoInfo:
     num_frames, shape = 0, (0, 0)
     for image in decode_video(path):
         num_frames, shape = num_frames + 1, image.shape[:2]
-    if len(decord.VideoReader(str(path), num_threads=1, fault_tol=1)) != num_frames:
+    try:
+        num_read = len(decord.VideoReader(str(path), num_threads=1, fault_tol=1))
+    except (decord.DECORDError, RuntimeError) as error:
+        raise DamagedVideoError("decord, which reads stored files in training, cannot: write the file anew") from error
+    if num_read != num_frames:
         raise DamagedVideoError(f"the file's edit list hides all but {num_frames} of its frames: write it anew")
     return VideoInfo(num_frames, *shape)
 

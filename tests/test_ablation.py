@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, write_folder
 from PIL import Image
 
 from configs import ablation as config_file
@@ -99,10 +99,10 @@ def test_arms_add_one_part_each():
 
 
 def test_the_study_in_small(tmp_path):
+    write_folder(tmp_path / "set", names=MA52_NAMES)
     fields = {
         "data.manual_dir": tmp_path / "set",
-        "data.synthetic.size": 1e-6,
-        "data.synthetic.short_side": 40,
+        "data.synthetic.size": 0,
         "data.short_side": 36,
         "data.crop_size": 32,
         "model.width": 4,

@@ -14,7 +14,6 @@ import manet_jax
 from configs import ma52_pro
 from manet_jax import (
     checkpoint,
-    emotion,
     evaluate,
     losses,
     metrics,
@@ -233,7 +232,7 @@ def test_the_threshold_of_another_split_is_that_of_training(pro_folder, micro_ac
     assert evaluate.evaluate_checkpoint(config, micro_actions, "best").scores["threshold"] == trained
 
 
-@pytest.mark.parametrize("form", emotion.FORMS)
+@pytest.mark.parametrize("form", ["appearance", "fused"])
 def test_emotions_train_resume_evaluate_and_load(form, pro_folder, tmp_path):
     config = pro_config(pro_folder, form)
     whole = train.train_and_evaluate(config, tmp_path / "whole")

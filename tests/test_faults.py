@@ -15,7 +15,7 @@ from conftest import ROOT, shrink, write_folder
 
 import manet_jax
 from configs import ma52
-from manet_jax import checkpoint, hosts, input_pipeline, preprocess, train
+from manet_jax import checkpoint, configuration, hosts, input_pipeline, preprocess, train
 from manet_jax.nets import split_variables
 from tfds_ma52.errors import UserError
 
@@ -83,6 +83,8 @@ def files_of_the_model():
     return ["metadata/metadata", "model/_METADATA", "model/manifest.ocdbt", "model/d/*", "model/ocdbt.process_0/d/*"]
 
 
+# What Orbax still reads when one of its files has failed ends in a loop that is closed by then.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("part", files_of_the_model())
 def test_a_damaged_checkpoint_is_named_or_makes_no_difference(trained, tmp_path, part):
     workdir, _ = trained
@@ -123,32 +125,41 @@ def test_checkpoints_of_other_versions_are_read_or_refused_by_name(trained, tmp_
         manet_jax.load_model(later)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95, None])
-def test_a_built_set_that_was_cut_is_named(trained, tmp_path, share):
+@pytest.fixture
+def built(trained, tmp_path):
+    """A copy of the built set, and the file of its training clips."""
     shutil.copytree(trained[1], tmp_path / "data")
     (path,) = (tmp_path / "data" / "tfds").rglob("*-train.array_record*")
+    config = shrink(ma52.get_config(), tmp_path / "data")
+    return input_pipeline.open_dataset(**configuration.data_arguments(config)), path
+
+
+def read_all(dataset):
+    source = dataset.source("train")
+    return [dict(source[i]) for i in range(12)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95, None])
+def test_a_built_set_that_was_cut_is_named(built, share):
+    dataset, path = built
     content = path.read_bytes()
     path.unlink()
     if share is not None:
         path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UserError, match=r"split 'train' of .* cannot be read \(.*\): its files are damaged; build the"):
-        train.train_and_evaluate(shrink(ma52.get_config(), tmp_path / "data"), tmp_path / "run")
+        read_all(dataset)
 
 
-def test_a_built_set_with_flipped_bytes_is_named_or_reads_the_same(trained, tmp_path):
-    shutil.copytree(trained[1], tmp_path / "data")
-    (path,) = (tmp_path / "data" / "tfds").rglob("*-train.array_record*")
+def test_a_built_set_with_flipped_bytes_is_named_or_reads_the_same(built):
+    dataset, path = built
     whole, rng, named = bytearray(path.read_bytes()), np.random.default_rng(0), 0
-    config = shrink(ma52.get_config(), tmp_path / "data")
-    dataset = input_pipeline.open_dataset(**train.configuration.data_arguments(config))
-    expected = [dict(dataset.source("train")[i]) for i in range(12)]
+    expected = read_all(dataset)
     used = len(bytes(whole).rstrip(b"\0"))
     for place in rng.integers(used, size=40):
         damaged = whole.copy()
         damaged[place] ^= 0x10
         path.write_bytes(damaged)
-        source = dataset.source("train")
-        found, error = outcome(lambda source=source: [dict(source[i]) for i in range(12)])
+        found, error = outcome(lambda: read_all(dataset))
         if error:
             assert "its files are damaged" in error
             named += 1
@@ -206,9 +217,10 @@ def test_a_request_to_stop_finishes_the_step_and_saves(trained, tmp_path, monkey
 
 
 def test_the_same_seed_is_the_same_run(trained, tmp_path):
-    for name in ("first", "second"):
-        train.train_and_evaluate(shrink(ma52.get_config(), trained[1]), tmp_path / name)
-    for left, right in zip(variables(tmp_path / "first"), variables(tmp_path / "second"), strict=True):
+    config = shrink(ma52.get_config(), trained[1])
+    config.num_epochs = 0.5
+    train.train_and_evaluate(config, tmp_path)
+    for left, right in zip(variables(tmp_path), variables(trained[0]), strict=True):
         np.testing.assert_array_equal(left, right)
 
 

@@ -1,5 +1,6 @@
 """Checks configs, compares them, and hands their fields on as the plain arguments of the modules below."""
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -38,6 +39,7 @@ _LEAST = {
     "log_every_steps": 1,
     "checkpoint_every_steps": 1,
     "schedule.warmup_epochs": 0,
+    "schedule.decay_factor": 0,
     "optimizer.learning_rate": 0,
     "optimizer.weight_decay": 0,
     "optimizer.clip_norm": 0,
@@ -74,13 +76,18 @@ def check(config: ml_collections.ConfigDict) -> None:
         f"{field} is {values[field]}; the least is {least}" for field, least in _LEAST.items() if values[field] < least
     ]
     problems += [
+        f"{field} is {value}; it must be a finite number"
+        for field, value in values.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
+    problems += [
         f"{field} is {values[field]}; it must be positive"
         for field in ("num_epochs", "eval.every_epochs")
-        if not values[field] > 0  # not a number neither
+        if values[field] <= 0
     ]
     problems += [
         f"{field} is {values[field]}; it must lie in 0..1, below 1"
-        for field in ("model.dropout", "emotion.dropout")
+        for field in ("model.dropout", "emotion.dropout", "optimizer.momentum")
         if not 0 <= values[field] < 1
     ]
     for field, scales in (
@@ -89,6 +96,9 @@ def check(config: ml_collections.ConfigDict) -> None:
     ):
         if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
             problems.append(f"{field} is {scales}; each must be a number in 0..1, above 0")
+    epochs = config.schedule.decay_epochs
+    if not all(isinstance(epoch, int | float) and 0 <= epoch < math.inf for epoch in epochs):
+        problems.append(f"schedule.decay_epochs is {epochs}; each must be a number from 0 on")
     if config.parallel == "pmap" and jax.process_count() > 1:
         problems.append("parallel is 'pmap', which is for one process: set it to 'shard_map'")
     try:
@@ -119,7 +129,8 @@ def check(config: ml_collections.ConfigDict) -> None:
 def _emotion_problems(options: ml_collections.ConfigDict, init_from: str, num_segments: int) -> list[str]:
     problems = []
     box = options.box
-    if len(box) != 4 or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+    numbers = len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
+    if not numbers or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
         problems.append(f"emotion.box is {box}; give the top, left, bottom and right edge as shares of the frame, 0..1")
     if options.form in ("appearance", "fused") and options.num_frames > num_segments:
         problems.append(

@@ -4,6 +4,7 @@ import collections
 import logging
 import pathlib
 import re
+import tokenize
 from collections.abc import Sequence
 
 import numpy as np
@@ -81,10 +82,11 @@ def _by_words(known: dict[str, list[str]]) -> dict[tuple[str, ...], list[str]]:
 
 def _read_table(path: pathlib.Path, num_labels: int) -> np.ndarray:
     try:
-        table = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        # Nothing is read of what a false header announces, and pickled objects are refused.
+        table = np.lib.format.open_memmap(path, mode="r")
+    except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"label_vectors: {path} is not a plain .npy array ({error})") from error
-    if table.ndim != 2 or len(table) != num_labels or not np.issubdtype(table.dtype, np.floating):
+    if table.ndim != 2 or len(table) != num_labels or not table.size or not np.issubdtype(table.dtype, np.floating):
         raise UserError(
             f"label_vectors: {path} holds {table.dtype} {list(table.shape)}; expected floats [{num_labels}, dimensions]"
         )
@@ -107,4 +109,6 @@ def _read_glove(path: pathlib.Path, wanted: set[str]) -> dict[str, np.ndarray]:
             size = size or len(values)
             if len(values) != size or not size:
                 raise UserError(f"label_vectors: {path}:{number}: expected {size} numbers, found {len(values)}")
+            if not np.isfinite(vectors[word]).all():
+                raise UserError(f"label_vectors: {path}:{number}: not all numbers are finite")
     return vectors

@@ -10,10 +10,17 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="mane
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 
 import av
+import hypothesis
 import numpy as np
 import pytest
 
 from configs import ma52
+from tfds_ma52.errors import UserError
+
+# The same examples in every run; a fault is found by `--hypothesis-profile=thorough`, which draws anew.
+hypothesis.settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True, database=None)
+hypothesis.settings.register_profile("thorough", max_examples=3000, deadline=None, database=None, print_blob=True)
+hypothesis.settings.load_profile("quick")
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -123,3 +130,11 @@ def shrink(config, manual_dir):
 @pytest.fixture
 def config(folder):
     return shrink(ma52.get_config(), folder)
+
+
+def outcome(function):
+    """What a function returns, or the text of the user's error that it raises."""
+    try:
+        return function(), ""
+    except UserError as error:
+        return None, str(error)

@@ -18,13 +18,15 @@ class Video:
 
     Attributes:
       path: the file.
-      error: a part of what must be said of it; "" where it must be read, None where either may be: a flipped bit that
-        leaves a picture that decodes is not to be told from another picture.
-      num_frames: of a file that must be read.
+      refused: whether it must be refused, or read; None where either may be: a bit flipped in a picture may leave one
+        that decodes.
+      saying: a part of what must be said of a refused one.
+      num_frames: of one that must be read.
     """
 
     path: pathlib.Path
-    error: str | None = ""
+    refused: bool | None = False
+    saying: str = ""
     num_frames: int = NUM_FRAMES
 
 
@@ -35,8 +37,7 @@ def write_corpus(folder: pathlib.Path) -> list[Video]:
     write_clip(good, num_frames=NUM_FRAMES)
     _remux(good, front, {"movflags": "faststart"})
     found = [Video(good), Video(front)]
-    for whole, error in ((good, "damaged or not a video"), (front, "")):
-        found += [_truncated(whole, tenth, error) for tenth in range(10)]
+    found += [_truncated(whole, tenth) for whole in (good, front) for tenth in range(10)]
     found += [_flipped(good, seed) for seed in range(8)]
     found += [_zeroed(good, part) for part in range(4)]
     found += [_cut_at_packet(folder), *_of_other_kinds(folder), *_of_other_shapes(folder, good), *_claims(good)]
@@ -53,14 +54,11 @@ def _remux(source: pathlib.Path, target: pathlib.Path, options: dict[str, str], 
             new.mux(packet)
 
 
-def _truncated(whole: pathlib.Path, tenth: int, error: str) -> Video:
+def _truncated(whole: pathlib.Path, tenth: int) -> Video:
     path = whole.with_name(f"{whole.stem}, {tenth}0 % of it.mp4")
     content = whole.read_bytes()
     path.write_bytes(content[: len(content) * tenth // 10])
-    in_index = tenth * len(content) // 10 < content.index(b"mdat")
-    if tenth == 0:
-        return Video(path, "is empty")
-    return Video(path, error or ("damaged or not a video" if in_index else "cut off"))
+    return Video(path, True, "" if tenth else "is empty")
 
 
 def _flipped(whole: pathlib.Path, seed: int) -> Video:
@@ -86,7 +84,7 @@ def _cut_at_packet(folder: pathlib.Path) -> Video:
     path = folder / "cut at a packet.mp4"
     write_clip(path, num_frames=NUM_FRAMES)
     cut_at_packet(path)
-    return Video(path, "cut off: 12 of its 24 frames are there")
+    return Video(path, True, "cut off: 12 of its 24 frames are there")
 
 
 def _of_other_kinds(folder: pathlib.Path) -> list[Video]:
@@ -96,11 +94,11 @@ def _of_other_kinds(folder: pathlib.Path) -> list[Video]:
     with av.open(str(folder / "audio only.mp4"), "w") as container:
         write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
     return [
-        Video(folder / "missing.mp4", "missing"),
-        Video(folder / "a folder.mp4", "missing"),
-        Video(folder / "text.mp4", "damaged or not a video"),
-        Video(folder / "noise.mp4", "damaged or not a video"),
-        Video(folder / "audio only.mp4", "no video track"),
+        Video(folder / "missing.mp4", True, "missing"),
+        Video(folder / "a folder.mp4", True, "missing"),
+        Video(folder / "text.mp4", True, "damaged or not a video"),
+        Video(folder / "noise.mp4", True, "damaged or not a video"),
+        Video(folder / "audio only.mp4", True, "no video track"),
     ]
 
 
@@ -124,7 +122,6 @@ def _of_other_shapes(folder: pathlib.Path, good: pathlib.Path) -> list[Video]:
         encode("vp9.webm", "libvpx-vp9"),
         encode("mpeg4.avi", "mpeg4"),
         encode("one frame.mp4", "libx264", num_frames=1),
-        encode("one frame.webm", "libvpx-vp9", num_frames=1),
         encode("odd sides.mp4", "libx264", (33, 51), pix_fmt="yuv444p"),
         encode("ten bits.mp4", "libx264", pix_fmt="yuv420p10le"),
         encode("flat.mp4", "libx264", (320, 16)),
@@ -138,7 +135,8 @@ def _of_other_shapes(folder: pathlib.Path, good: pathlib.Path) -> list[Video]:
     steps = np.random.default_rng(0).integers(1, 2000, NUM_FRAMES)
     _remux(good, folder / "variable frame rate.mp4", {}, pts=np.cumsum(steps).tolist())
     names = ("an avi.mp4", "an mp4.dat", "rotated.mp4", "naïve 名前 #1 (50%).mp4", "variable frame rate.mp4")
-    return made + [Video(folder / name) for name in names]
+    alone = dataclasses.replace(encode("one frame.webm", "libvpx-vp9", num_frames=1), refused=None)  # decord cannot
+    return [*made, alone] + [Video(folder / name) for name in names]
 
 
 def _claims(good: pathlib.Path) -> list[Video]:
@@ -152,7 +150,7 @@ def _claims(good: pathlib.Path) -> list[Video]:
         return path
 
     return [
-        Video(write("no frames.mp4", b"stsz", 12, 0), "no frames"),
+        Video(write("no frames.mp4", b"stsz", 12, 0), True),
         Video(write("claims samples.mp4", b"stsz", 12, 0x7FFFFFFF), None),
         Video(write("claims duration.mp4", b"mdhd", 20, 0xFFFFFFFF), None),
         Video(write("claims one long frame.mp4", b"stts", 16, 0x7FFFFFFF), None),

@@ -1,5 +1,6 @@
 import importlib
 import json
+import math
 import re
 
 import numpy as np
@@ -56,7 +57,11 @@ def test_options_follow_labels_and_vectors():
         ("batch_size", 0, "config.batch_size is 0; the least is 1"),
         ("num_epochs", 0.0, "config.num_epochs is 0.0; it must be positive"),
         ("eval.every_epochs", -1.0, "config.eval.every_epochs is -1.0; it must be positive"),
-        ("num_epochs", float("nan"), "config.num_epochs is nan; it must be positive"),
+        ("optimizer.learning_rate", math.inf, "config.optimizer.learning_rate is inf; it must be a finite number"),
+        ("optimizer.momentum", 1.0, "config.optimizer.momentum is 1.0; it must lie in 0..1, below 1"),
+        ("schedule.decay_epochs", ("x",), "config.schedule.decay_epochs is ('x',); each must be a number from 0 on"),
+        ("emotion.box", ("a", 0, 1, 1), "config.emotion.box is ('a', 0, 1, 1); give the top"),
+        ("num_epochs", float("nan"), "config.num_epochs is nan; it must be a finite number"),
         ("seed", -1, "config.seed is -1; the least is 0"),
         ("multilabel.loss", "focal", "config.multilabel.loss is 'focal'; choose one of plain, weighted, asymmetric"),
         ("emotion.form", "face", "config.emotion.form is 'face'; choose one of , appearance, micro_action, fused"),

@@ -11,7 +11,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, shrink, write_folder
+from conftest import ROOT, outcome, shrink, write_folder
 
 import manet_jax
 from configs import ma52
@@ -33,14 +33,6 @@ def trained(tmp_path_factory):
 
 def variables(workdir):
     return jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").model)[1])
-
-
-def outcome(function):
-    """What a function returns, or the text of the user's error that it raises."""
-    try:
-        return function(), ""
-    except UserError as error:
-        return None, str(error)
 
 
 def test_a_workdir_tells_what_made_it(trained):

@@ -1,6 +1,8 @@
 import dataclasses
 import shutil
+import subprocess
 import sys
+import time
 
 import av
 import numpy as np
@@ -384,6 +386,37 @@ def test_complete_folder_is_left_alone(folder, capsys):
     write_synthetic(folder, size=TINY, subjects="disjoint", test=True, short_side=40)
     assert "already holds" in capsys.readouterr().err
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+def test_a_second_run_waits_for_the_first_and_draws_nothing_again(folder, tmp_path):
+    root = tmp_path / "set"
+    shutil.copytree(folder, root)
+    lost = sorted((root / "val").iterdir())[:8]
+    for path in (root / "label_name.txt", *lost):
+        path.unlink()
+    command = [
+        sys.executable,
+        "-m",
+        "tfds_ma52.synthetic",
+        root,
+        "--size",
+        str(TINY),
+        "--subjects",
+        "disjoint",
+        "--test",
+    ]
+    first = subprocess.Popen([*command, "--short_side", "40"], stderr=subprocess.PIPE, text=True)
+    while not any(path.exists() for path in lost):
+        assert first.poll() is None
+        time.sleep(0.005)
+    drawn = {path: path.stat().st_mtime_ns for path in lost if path.exists()}
+    assert len(drawn) < 8
+    write_synthetic(root, size=TINY, subjects="disjoint", test=True, short_side=40)
+    _, messages = first.communicate()
+    assert first.returncode == 0, messages
+    assert all(path.stat().st_mtime_ns == moment for path, moment in drawn.items())
+    assert all(path.read_bytes() == (folder / "val" / path.name).read_bytes() for path in lost)
+    assert not list(root.rglob("*.partial"))
 
 
 def test_partial_folder_is_completed(folder, tmp_path):

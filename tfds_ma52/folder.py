@@ -216,7 +216,8 @@ def wrong_name(name: str, folder: pathlib.Path) -> str:
     path = pathlib.PurePath(name)
     if path.is_absolute() or ".." in path.parts:
         return f"{name!r} lies outside {folder}"
-    if "\0" in name or any(len(part.encode()) > 250 for part in path.parts) or len(name) > 1000:
+    one_line = name.splitlines() == [name] and "\0" not in name
+    if not one_line or any(len(part.encode()) > 250 for part in path.parts) or len(name) > 1000:
         return f"{name[:40]!r}, of {len(name)} characters, can be no file's name"
     return ""
 

@@ -189,7 +189,7 @@ def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], pro
         problems.append(f"{path}: expected an object of videos, {{video: {{subset, duration, actions}}}}")
         return
     for name, entry in content.items():
-        place = f"{path}: {name}"
+        place = f"{path}: {name if name.isprintable() else repr(name)}"
         try:
             subset = str(entry["subset"])
             if subset.lower() not in _SUBSETS:

@@ -1,13 +1,16 @@
 """Writes the synthetic set: subjects, clip plans, encoding, lists."""
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import functools
 import io
 import json
 import os
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -106,12 +109,9 @@ def write_synthetic(
             print(f"{root} already holds this synthetic set; nothing to do.", file=sys.stderr)
             return
         root.mkdir(parents=True, exist_ok=True)
-        _write_text(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
-        for split in _splits(settings):
-            (root / split).mkdir(exist_ok=True)
-        missing = [clip for clip in clips if not (root / clip.split / clip.name).exists()]
-        _write_clips(missing, root, settings, processes or _cores())
-        (_write_pro_lists if pro else _write_lists)(root, clips)
+        with _locked(root):
+            if not _is_complete(root, settings):
+                _write_all(clips, root, settings, processes or _cores())
     except OSError as error:
         raise UserError(
             f"{root}: cannot be read or written ({error.strerror or error}); give another folder."
@@ -238,6 +238,26 @@ def _draw_face(clip: Clip, rng: np.random.Generator) -> face.Expression:
 def frame_size(short_side: int) -> tuple[int, int]:
     """(height, width) of the frames in pixels: portrait, as 1296 x 1080 in MA-52."""
     return 2 * round(0.6 * short_side), short_side
+
+
+@contextlib.contextmanager
+def _locked(folder: pathlib.Path) -> Iterator[None]:
+    """Waits until no other process writes into a folder."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _write_all(clips: list[Clip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
+    _write_text(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+    for split in _splits(settings):
+        (root / split).mkdir(exist_ok=True)
+    missing = [clip for clip in clips if not (root / clip.split / clip.name).exists()]
+    _write_clips(missing, root, settings, processes)
+    (_write_pro_lists if settings["pro"] else _write_lists)(root, clips)
 
 
 def _write_clips(clips: list[Clip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:

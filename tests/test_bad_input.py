@@ -1,0 +1,317 @@
+"""Whatever a file holds, it is read or refused in words: no crash, no hang, no reading elsewhere, nothing left out.
+
+`pytest --hypothesis-profile=thorough` draws anew, and fifty times as much.
+"""
+
+import contextlib
+import io
+import json
+import math
+import pathlib
+import string
+import subprocess
+import sys
+import tempfile
+
+import av
+import corpus
+import numpy as np
+import pytest
+from conftest import ROOT, outcome, shrink, write_clip
+from hypothesis import given
+from hypothesis import strategies as st
+
+from configs import ma52, ma52_pro, ma52_synthetic, mma52
+from manet_jax import configuration, label_embeddings
+from tfds_ma52 import annotations, folder, labels, transcode
+from tfds_ma52 import mma52 as mma52_lib
+
+# Text as people and programs write it: letters, what separates fields, and whatever else Unicode has.
+TEXT = st.text(st.one_of(st.sampled_from("ab ./\\;,\t\"'01٣²é名\0"), st.characters(codec="utf-8")), max_size=30)
+NAMES = st.one_of(
+    st.sampled_from(["a.mp4", "b c.mp4", "é/名.mp4", "../a.mp4", "/etc/passwd", "x/../../y.mp4", "~/a.mp4"]),
+    TEXT.map(lambda text: text + ".mp4"),
+    st.just("n" * 300 + ".mp4"),
+)
+NUMBERS = st.one_of(
+    st.integers(-(10**12), 10**12),
+    st.floats(),
+    st.sampled_from(["1", "25", "-1", "1e400", "nan", "9" * 5000, "0x1", "", "٣"]),
+)
+CELLS = st.one_of(NAMES, TEXT, NUMBERS.map(str), st.sampled_from(["nodding", "9;43", "nodding;nodding", "joy", "val"]))
+
+
+@contextlib.contextmanager
+def folder_with(files):
+    """A folder with some files of bytes, or of text as UTF-8."""
+    with tempfile.TemporaryDirectory() as root:
+        for name, content in files.items():
+            path = pathlib.Path(root, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        yield pathlib.Path(root)
+
+
+def read_mma52(root):
+    return mma52_lib.read_folder(root, window=2.0, stride=1.0, min_overlap=0.5)
+
+
+def check_folder(read, root):
+    """Reads a folder: all clips lie inside it and are sound, and problems are a line each; or there is an error."""
+    found, error = outcome(lambda: read(root))
+    if error:
+        return None
+    for clip in found.clips:
+        assert ".." not in clip.path.relative_to(root).parts
+        clip.path.is_file()  # raises where the system cannot have such a name
+        assert all(0 <= label < len(found.labels.names) for label in clip.labels or ())
+        assert clip.emotion == folder.HIDDEN_LABEL or 0 <= clip.emotion < len(found.emotions)
+        assert clip.span is None or 0 <= clip.span[0] < clip.span[1] < math.inf
+    assert all(len(problem.splitlines()) == 1 for problem in found.problems)
+    return found
+
+
+LIST_LINES = st.one_of(
+    st.tuples(NAMES, st.sampled_from([" ", "\t", "", "  "]), st.one_of(NUMBERS, st.integers(0, 60))).map(
+        lambda parts: "".join(map(str, parts))
+    ),
+    TEXT,
+)
+
+
+@given(st.lists(LIST_LINES, max_size=8))
+def test_every_line_of_a_list_is_a_clip_or_is_named(lines):
+    text = "\n".join(lines)
+    files = {"train_list_videos.txt": text, "val_list_videos.txt": "a.mp4 0\n", "train/x": b"", "val/x": b""}
+    with folder_with(files) as root:
+        found = check_folder(folder.read_folder, root)
+        place = f"{root}/train_list_videos.txt:"
+        numbers = {clip.place.removeprefix(place) for clip in found.clips if clip.split == "train"}
+        numbers |= {line.removeprefix(place).partition(":")[0] for line in found.problems if line.startswith(place)}
+    wanted = {str(number) for number, line in enumerate(text.splitlines(), 1) if line.strip()}
+    assert numbers - {" the list is empty"} == wanted
+
+
+@given(st.binary(max_size=200))
+def test_files_of_any_bytes(content):
+    lists = {f"{split}_list_videos.txt": content for split in ("train", "val")}
+    with folder_with(lists | {"label_name.txt": content, "train/x": b"", "val/x": b""}) as root:
+        check_folder(folder.read_folder, root)
+    with folder_with({"train.csv": content, "val.csv": content, "emotion_name.txt": content}) as root:
+        check_folder(annotations.read_folder, root)
+        check_folder(read_mma52, root)
+    with folder_with({"annotations.json": content}) as root:
+        check_folder(read_mma52, root)
+
+
+@given(st.lists(st.one_of(st.tuples(NUMBERS.map(str), TEXT, TEXT).map("\t".join), CELLS), max_size=6))
+def test_files_of_label_names(lines):
+    with folder_with({"label_name.txt": "\n".join(lines)}) as root:
+        found, error = outcome(lambda: labels.read_labels(root / "label_name.txt"))
+    if error:
+        assert "label_name.txt" in error
+    else:
+        assert len(found.names) == len(found.groups) == len(set(found.names)) > 0
+        assert set(found.groups) == set(range(len(found.group_names)))
+
+
+@given(
+    st.lists(st.lists(CELLS, min_size=2, max_size=5).map(",".join), max_size=6),
+    st.sampled_from(["video,labels,emotion", "video,labels", "labels", 'vid"eo,labels', '"', ""]),
+)
+def test_annotation_files(rows, header):
+    text = "\n".join([header, *rows])
+    with folder_with({"train.csv": text, "val.csv": "video,labels\na.mp4,nodding\n"}) as root:
+        check_folder(annotations.read_folder, root)
+    with folder_with({"annotations.csv": text.replace("video", "video,split", 1)}) as root:
+        check_folder(annotations.read_folder, root)
+
+
+@given(st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, CELLS, NUMBERS, NUMBERS), max_size=6))
+def test_annotations_of_untrimmed_videos(rows):
+    header = "id,video_id,start_frame,end_frame,class,total_frames,fps"
+    text = "\n".join([header, *(",".join(map(str, (i, *row))) for i, row in enumerate(rows))])
+    with folder_with({"train.csv": text, "val.csv": f"{header}\n0,v,0,9,1,30,30\n"}) as root:
+        check_folder(read_mma52, root)
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.integers(10**300, 10**400), st.floats(), TEXT),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXT, inner, max_size=3)),
+    max_leaves=6,
+)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "subset": st.one_of(st.sampled_from(["train", "val", "testing"]), JSON),
+        "duration": st.one_of(st.floats(0, 100), NUMBERS, JSON),
+        "actions": st.one_of(st.lists(st.lists(st.one_of(NUMBERS, JSON), max_size=4), max_size=3), JSON),
+    }
+)
+
+
+@given(st.one_of(JSON, st.dictionaries(NAMES, st.one_of(ENTRIES, JSON), max_size=3)))
+def test_annotations_as_json(content):
+    with folder_with({"annotations.json": json.dumps(content)}) as root:
+        check_folder(read_mma52, root)
+
+
+CONFIGS = {module.__name__: module.get_config() for module in (ma52, ma52_pro, ma52_synthetic, mma52)}
+FIELDS = sorted((name, *field) for name in CONFIGS for field in configuration.flatten(CONFIGS[name].to_dict()))
+VALUES = {
+    bool: st.booleans(),
+    int: st.one_of(st.integers(-3, 3), st.integers()),
+    float: st.one_of(st.floats(), st.floats(0, 1)),
+    str: st.one_of(TEXT, st.sampled_from(["", "step", "float32", "fused"])),
+    list: st.lists(st.one_of(st.floats(), st.integers(-2, 2), TEXT), max_size=5).map(tuple),
+}
+
+
+@given(st.data())
+def test_a_value_of_a_configs_field_is_taken_or_named(data):
+    """Values of the field's own type, which is all that flags let through."""
+    name, field, old = data.draw(st.sampled_from(FIELDS))
+    value = data.draw(VALUES[type(old)])
+    config = CONFIGS[name].copy_and_resolve_references()
+    config.update_from_flattened_dict({field: value})
+    _, error = outcome(lambda: configuration.check(config))
+    if error:
+        assert field.rpartition(".")[2] in error
+    else:
+        assert not isinstance(value, float) or math.isfinite(value)
+
+
+def npy(header, data):
+    """A file in NumPy's format, with any text for a header."""
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode() + data
+
+
+HEADERS = st.one_of(
+    st.text(string.printable, max_size=80),
+    st.builds(
+        "{{'descr': {!r}, 'fortran_order': {}, 'shape': {}}}".format,
+        st.sampled_from(["<f4", "<f8", "|O", "<i8", "<U4", "V8", "<f16", "x"]),
+        st.sampled_from(["False", "True", "2"]),
+        st.sampled_from(["(2, 2)", "(2,)", "(2, 0)", "(1000000000000, 2)", "(-2, -2)", "(2, 1)", "()"]),
+    ),
+)
+WORDS = st.one_of(st.sampled_from(["nodding", "waving"]), NUMBERS.map(str), TEXT)
+
+
+@given(st.one_of(st.binary(max_size=200), st.builds(npy, HEADERS, st.binary(max_size=40))))
+def test_tables_of_label_vectors(content):
+    check_vectors("vectors.npy", content)
+
+
+@given(st.lists(st.lists(WORDS, max_size=5).map(" ".join), max_size=6).map("\n".join))
+def test_files_of_word_vectors(content):
+    check_vectors("vectors.txt", content)
+
+
+def check_vectors(name, content):
+    """The vectors of a file are whole and finite, or refused with its name."""
+    with folder_with({name: content}) as root:
+        source = str(root / name)
+        found, error = outcome(lambda: label_embeddings.load_label_vectors(source, ["nodding", "waving"]))
+    if error:
+        assert source in error
+    else:
+        assert found.shape[0] == 2
+        assert found.shape[1] > 0
+        assert np.isfinite(found).all()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    """A data set of whole clips, whose training list also has the corpus."""
+    root = tmp_path_factory.mktemp("data")
+    found = corpus.write_corpus(root / "train")
+    for split, count in (("train", 4), ("val", 2)):
+        for i in range(count):
+            write_clip(root / split / f"whole {i}.mp4", seed=i)
+    lists = {"train": [video.path.name for video in found] + [f"whole {i}.mp4" for i in range(4)]}
+    lists["val"] = [f"whole {i}.mp4" for i in range(2)]
+    for split, names in lists.items():
+        lines = [f"{name} {i % 3}\n" for i, name in enumerate(names)]
+        (root / f"{split}_list_videos.txt").write_text("".join(lines))
+    (root / "label_name.txt").write_text("0\tnodding\n1\twaving\n2\ttiptoe\n")
+    return root, found
+
+
+def run(*arguments):
+    command = [sys.executable, "-m", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+
+
+def reasons(videos, text):
+    """What a text says of each video: what follows its path, "" where there is nothing."""
+    said = {}
+    for video in videos:
+        lines = [line.partition(f"{video.path}: ")[2] for line in text.splitlines() if f"{video.path}: " in line]
+        said[video.path.name] = lines[0] if lines else ""
+    return said
+
+
+def check_reasons(videos, said):
+    for video in videos:
+        if video.refused is not None:
+            assert bool(said[video.path.name]) == video.refused, (video, said)
+            assert video.saying in said[video.path.name]
+
+
+@pytest.fixture(scope="module")
+def built(videos, tmp_path_factory):
+    """The set, built without what is damaged; the build's messages."""
+    root, found = videos
+    target = tmp_path_factory.mktemp("built")
+    refused = run("tfds_ma52", "--manual_dir", root, "--data_dir", target, "--config", "original")
+    assert refused.returncode == 2, refused.stderr
+    assert "Traceback" not in refused.stderr
+    num_damaged = sum(bool(reason) for reason in reasons(found, refused.stderr).values())
+    assert f": {num_damaged} problems" in refused.stderr
+    flags = ("--manual_dir", root, "--data_dir", target, f"--allow_damaged={num_damaged}")
+    result = run("tfds_ma52", *flags, "--config", "original")
+    assert result.returncode == 0, result.stderr
+    assert reasons(found, result.stdout) == reasons(found, refused.stderr)
+    return target, num_damaged, result.stdout
+
+
+def test_a_build_names_every_damaged_video(videos, built):
+    check_reasons(videos[1], reasons(videos[1], built[2]))
+
+
+def test_what_a_build_took_can_be_trained_on_and_everything_predicted(videos, built, tmp_path):
+    root, found = videos
+    config = shrink(ma52.get_config(), root)
+    fields = {
+        field: value for field, value in configuration.flatten(config.to_dict()) if field.startswith(("data", "model"))
+    }
+    fields |= {"data.data_dir": built[0], "data.builder_config": "original", "data.allow_damaged": built[1]}
+    fields |= {"batch_size": 8, "eval.batch_size": 8, "num_epochs": 2.0, "eval.every_epochs": 2.0}
+    overrides = [
+        f"--config.{field}={tuple(value) if isinstance(value, list) else value}" for field, value in fields.items()
+    ]
+    trained = run("manet_jax.main", "--config", "configs/ma52.py", "--workdir", tmp_path, *overrides)
+    assert trained.returncode == 0, trained.stderr
+
+    found = [video for video in found if not video.path.is_dir()]
+    result = run("manet_jax.predict", "--workdir", tmp_path, "--json", *(video.path for video in found))
+    assert result.returncode == 1, result.stderr
+    said = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["video"] for each in said] == [str(video.path) for video in found]
+    check_reasons(found, {video.path.name: each.get("error", "") for video, each in zip(found, said, strict=True)})
+    for each in said:
+        assert ("error" in each) != ("top" in each)
+        assert all(0 <= action["probability"] <= 1 for action in each.get("top", ()))
+
+
+def test_unusual_videos_show_what_they_show(videos):
+    """Frames of the files that must be read, as another reader has them."""
+    for video in videos[1]:
+        if video.refused is False:
+            with av.open(str(video.path), metadata_errors="replace") as container:
+                expected = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
+            content, info = transcode.transcode(video.path, 256)
+            with av.open(io.BytesIO(content)) as container:
+                stored = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
+            assert info.num_frames == len(expected) == video.num_frames, video
+            np.testing.assert_allclose(stored, expected, atol=4, err_msg=str(video))

@@ -21,6 +21,8 @@ CROP_POSITIONS = (
     *((1, 1), (1, 3), (3, 1), (3, 3)),
 )
 
+_DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
+
 
 class UnreadableVideoError(Exception):
     """Video bytes that cannot be decoded; the text says why."""
@@ -56,7 +58,7 @@ def open_video(source: bytes | pathlib.Path) -> decord.VideoReader:
         # Without fault_tol, decord repeats the last good frame of some cut files without a word.
         opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
         return decord.VideoReader(opened, num_threads=1, fault_tol=1)
-    except (decord.DECORDError, RuntimeError) as error:
+    except _DECORD_ERRORS as error:
         raise UnreadableVideoError(_first_line(error)) from error
 
 
@@ -79,7 +81,7 @@ def decode_frames(video: decord.VideoReader, indices: Int[np.ndarray, " t"]) -> 
             while position <= index:
                 frame, position = video.next(), position + 1
             frames.append(_without_padding(frame.asnumpy()))
-    except (decord.DECORDError, RuntimeError, StopIteration) as error:
+    except (*_DECORD_ERRORS, StopIteration) as error:
         raise UnreadableVideoError(_first_line(error)) from error
     return np.stack([frames[place] for place in places])
 

@@ -13,6 +13,9 @@ import time
 
 import numpy as np
 import tqdm
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))  # for configs, as pytest does
+
 from conftest import write_folder
 from test_main import command, log, losses, start
 

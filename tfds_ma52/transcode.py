@@ -161,7 +161,7 @@ def inspect(path: pathlib.Path) -> VideoInfo:
         num_frames, shape = num_frames + 1, image.shape[:2]
     try:
         num_read = len(decord.VideoReader(str(path), num_threads=1, fault_tol=1))
-    except (decord.DECORDError, RuntimeError) as error:
+    except (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError) as error:
         raise DamagedVideoError("decord, which reads stored files in training, cannot: write the file anew") from error
     if num_read != num_frames:
         raise DamagedVideoError(f"the file's edit list hides all but {num_frames} of its frames: write it anew")

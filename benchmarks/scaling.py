@@ -15,7 +15,7 @@ from manet_jax import parallel
 
 def main() -> None:
     """Runs the command."""
-    parser = measure.parser("benchmarks.scaling", __doc__, repeats=2)
+    parser = measure.parser("benchmarks.scaling", __doc__, repeats=1)
     parser.add_argument("--devices", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of them")
     parser.add_argument("--batch_sizes", type=int, nargs="+", default=[8, 16, 32], help="clips of 8 frames, over all")
     parser.add_argument("--size", type=int, default=64, help="pixels of a frame's sides")

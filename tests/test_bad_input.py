@@ -53,7 +53,7 @@ def folder_with(files):
 
 
 def read_mma52(root):
-    return mma52_lib.read_folder(root, window=2.0, stride=1.0, min_overlap=0.5)
+    return mma52_lib.read_folder(root, window=60.0, stride=30.0, min_overlap=0.5)
 
 
 def check_folder(read, root):

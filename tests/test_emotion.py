@@ -232,21 +232,30 @@ def test_the_threshold_of_another_split_is_that_of_training(pro_folder, micro_ac
     assert evaluate.evaluate_checkpoint(config, micro_actions, "best").scores["threshold"] == trained
 
 
+@pytest.fixture(scope="module")
+def runs(pro_folder, tmp_path_factory):
+    """A function that trains a form of emotion recognition, once, and returns the workdir and the results."""
+
+    @functools.cache
+    def run(form):
+        workdir = tmp_path_factory.mktemp("runs") / form
+        return workdir, train.train_and_evaluate(pro_config(pro_folder, form), workdir)
+
+    return run
+
+
 @pytest.mark.parametrize("form", ["appearance", "fused"])
-def test_emotions_train_resume_evaluate_and_load(form, pro_folder, tmp_path):
-    config = pro_config(pro_folder, form)
-    whole = train.train_and_evaluate(config, tmp_path / "whole")
-    config.num_epochs = 1.0
-    config.schedule.decay_epochs = (9.0,)
-    values = evaluate.evaluate_checkpoint(None, tmp_path / "whole", "latest").scores
+def test_emotions_train_evaluate_and_load(form, runs):
+    workdir, whole = runs(form)
+    values = evaluate.evaluate_checkpoint(None, workdir, "latest").scores
     assert {name: values[name] for name in metrics.EMOTION_NAMES} == pytest.approx(
         {name: whole["last"][name] for name in metrics.EMOTION_NAMES}
     )
     assert ("map" in values) == (form != "appearance")
-    confusion = np.array(json.loads((tmp_path / "whole/evaluation_val_latest.json").read_text())["emotion_confusion"])
+    confusion = np.array(json.loads((workdir / "evaluation_val_latest.json").read_text())["emotion_confusion"])
     assert confusion.shape == (2, 2)
     assert confusion.sum() == 4  # two of six have no emotion
-    model = manet_jax.load_model(tmp_path / "whole")
+    model = manet_jax.load_model(workdir)
     assert model.emotions == ("fear", "joy")
     video, appearance = (np.zeros((1, frames, 32, 32, 3), np.uint8) for frames in (4, 2))
     said = model(None if form == "appearance" else video, None if form == "micro_action" else appearance)
@@ -254,9 +263,8 @@ def test_emotions_train_resume_evaluate_and_load(form, pro_folder, tmp_path):
     assert (said.logits is None) == (form == "appearance")
 
 
-def test_a_stopped_run_of_emotions_goes_on(pro_folder, tmp_path, monkeypatch):
+def test_a_stopped_run_of_emotions_goes_on(runs, pro_folder, tmp_path, monkeypatch):
     config = pro_config(pro_folder, "fused")
-    train.train_and_evaluate(config, tmp_path / "whole")
 
     class StopError(Exception):
         pass
@@ -274,16 +282,16 @@ def test_a_stopped_run_of_emotions_goes_on(pro_folder, tmp_path, monkeypatch):
             train.train_and_evaluate(config, tmp_path / "parts")
     assert checkpoint.Checkpoints(tmp_path / "parts").step("latest") == 2
     train.train_and_evaluate(config, tmp_path / "parts")
-    whole, parts = (jax.tree.leaves(checkpoint.read_model(tmp_path / name, "latest")[1]) for name in ("whole", "parts"))
+    workdirs = (runs("fused")[0], tmp_path / "parts")
+    whole, parts = (jax.tree.leaves(checkpoint.read_model(workdir, "latest")[1]) for workdir in workdirs)
     for left, right in zip(whole, parts, strict=True):
         np.testing.assert_array_equal(left, right)
 
 
-def test_training_after_the_micro_actions_starts_from_them(pro_folder, micro_actions, tmp_path):
+def test_training_after_the_micro_actions_starts_from_them(runs, pro_folder, micro_actions, tmp_path):
     config = pro_config(pro_folder, "fused")
     config.emotion.training, config.init_from = "after", str(micro_actions)
-    train.train_and_evaluate(pro_config(pro_folder, "appearance"), tmp_path / "appearance")
-    config.emotion.appearance_from = str(tmp_path / "appearance")
+    config.emotion.appearance_from = str(runs("appearance")[0])
     train.train_and_evaluate(config, tmp_path / "after")
     _, theirs, _ = checkpoint.read_model(micro_actions, "best")
     _, ours, metadata = checkpoint.read_model(tmp_path / "after", "latest")

@@ -1,5 +1,6 @@
 """Checkpoints: a run's state with all it takes to use it: model options, labels, config, versions."""
 
+import asyncio
 import contextlib
 import dataclasses
 import functools
@@ -56,6 +57,23 @@ with _without_warnings():
     ocp.type_handlers.register_type_handler(
         jax.Array, ocp.type_handlers.ArrayHandler(use_replica_parallel=False), override=True
     )
+
+
+class _WaitingLoop(asyncio.SelectorEventLoop):
+    def close(self) -> None:
+        if not self.is_closed() and (left := asyncio.all_tasks(self)):
+            self.run_until_complete(asyncio.wait(left))
+        super().close()
+
+
+@contextlib.contextmanager
+def _waiting_for_reads() -> Iterator[None]:
+    # When one of Orbax's reads fails it closes the event loop under the others, each of which then prints a trace.
+    new_event_loop, asyncio.new_event_loop = asyncio.new_event_loop, _WaitingLoop
+    try:
+        yield
+    finally:
+        asyncio.new_event_loop = new_event_loop
 
 
 def as_json(value: Any) -> Any:
@@ -180,7 +198,8 @@ class Checkpoints:
     def _restore(self, kind: str, items: ocp.args.Composite) -> ocp.args.Composite:
         step = self.step(kind)
         try:
-            return self._managers[kind].restore(step, args=items)
+            with _waiting_for_reads():
+                return self._managers[kind].restore(step, args=items)
         except Exception as error:  # whatever damaged files make Orbax and TensorStore raise
             raise UserError(
                 f"{self._root / kind / str(step)} cannot be read ({_reason(error)}): remove that folder to go on from "

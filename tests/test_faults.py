@@ -1,7 +1,9 @@
 """What happens when machines, disks and files fail; `test_main` kills whole runs, `faults.py` does so many times."""
 
+import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import resource
@@ -97,6 +99,17 @@ def test_a_damaged_checkpoint_is_named_or_makes_no_difference(trained, tmp_path,
             for left, right in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(left, right)
     assert named
+
+
+def test_reads_beside_one_that_fails_are_waited_for(trained, tmp_path):
+    """What Orbax leaves of them would print a stack trace each, beside the sentence that names the fault."""
+    shutil.copytree(trained[0], tmp_path / "run")
+    for path in (tmp_path / "run" / "checkpoints").glob("*/*/model/**/d/*"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for _ in range(3):
+        with pytest.raises(UserError, match="cannot be read"):
+            variables(tmp_path / "run")
+        assert not [each for each in gc.get_objects() if issubclass(type(each), asyncio.Task) and not each.done()]
 
 
 def rewrite_metadata(workdir, tmp_path, **values):

@@ -5,6 +5,7 @@ import logging
 import pathlib
 import re
 import tokenize
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -83,16 +84,19 @@ def _by_words(known: dict[str, list[str]]) -> dict[tuple[str, ...], list[str]]:
 def _read_table(path: pathlib.Path, num_labels: int) -> np.ndarray:
     try:
         # Nothing is read of what a false header announces, and pickled objects are refused.
-        table = np.lib.format.open_memmap(path, mode="r")
+        with warnings.catch_warnings(action="ignore", category=UserWarning):  # of headers that Python 2 wrote
+            table = np.lib.format.open_memmap(path, mode="r")
     except (ValueError, OSError, EOFError, OverflowError, SyntaxError, tokenize.TokenError) as error:
         raise UserError(f"label_vectors: {path} is not a plain .npy array ({error})") from error
     if table.ndim != 2 or len(table) != num_labels or not table.size or not np.issubdtype(table.dtype, np.floating):
         raise UserError(
             f"label_vectors: {path} holds {table.dtype} {list(table.shape)}; expected floats [{num_labels}, dimensions]"
         )
+    with np.errstate(over="ignore"):
+        table = table.astype(np.float32)
     if not np.isfinite(table).all():
-        raise UserError(f"label_vectors: {path} holds values that are not finite numbers")
-    return table.astype(np.float32)
+        raise UserError(f"label_vectors: {path} holds values that are not finite float32 numbers")
+    return table
 
 
 def _read_glove(path: pathlib.Path, wanted: set[str]) -> dict[str, np.ndarray]:
@@ -103,12 +107,13 @@ def _read_glove(path: pathlib.Path, wanted: set[str]) -> dict[str, np.ndarray]:
             if word not in wanted:
                 continue
             try:
-                vectors[word] = np.array(values, np.float32)
+                with np.errstate(over="ignore"):
+                    vectors[word] = np.array(values, np.float32)
             except ValueError as error:
                 raise UserError(f"label_vectors: {path}:{number}: expected '<word> <number> ...'") from error
             size = size or len(values)
             if len(values) != size or not size:
                 raise UserError(f"label_vectors: {path}:{number}: expected {size} numbers, found {len(values)}")
             if not np.isfinite(vectors[word]).all():
-                raise UserError(f"label_vectors: {path}:{number}: not all numbers are finite")
+                raise UserError(f"label_vectors: {path}:{number}: not all numbers are finite in float32")
     return vectors

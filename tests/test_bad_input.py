@@ -9,6 +9,7 @@ import json
 import math
 import pathlib
 import string
+import struct
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,7 @@ import corpus
 import numpy as np
 import pytest
 from conftest import ROOT, outcome, shrink, write_clip
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs import ma52, ma52_pro, ma52_synthetic, mma52
@@ -128,6 +129,7 @@ def test_annotation_files(rows, header):
 
 
 @given(st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, CELLS, NUMBERS, NUMBERS), max_size=6))
+@example([("a.mp4", 0, 0, "nodding", 1e-200, 1e200)])
 def test_annotations_of_untrimmed_videos(rows):
     header = "id,video_id,start_frame,end_frame,class,total_frames,fps"
     text = "\n".join([header, *(",".join(map(str, (i, *row))) for i, row in enumerate(rows))])
@@ -198,11 +200,14 @@ WORDS = st.one_of(st.sampled_from(["nodding", "waving"]), NUMBERS.map(str), TEXT
 
 
 @given(st.one_of(st.binary(max_size=200), st.builds(npy, HEADERS, st.binary(max_size=40))))
+@example(npy("0L", b""))
+@example(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, 1)}", struct.pack("<dd", 1.0, 1e300)))
 def test_tables_of_label_vectors(content):
     check_vectors("vectors.npy", content)
 
 
 @given(st.lists(st.lists(WORDS, max_size=5).map(" ".join), max_size=6).map("\n".join))
+@example("nodding 3.4028235677973366e+38\nwaving 1")
 def test_files_of_word_vectors(content):
     check_vectors("vectors.txt", content)
 

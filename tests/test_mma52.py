@@ -146,7 +146,7 @@ def test_everything_wrong_is_named_together(tmp_path):
         "train.csv:7: unknown label 'nodin'; did you mean 'nodding'?",
         "train.csv:8: the action ends at 6.67 s, but the video at 5.50 s",
         "train.csv:9: total_frames and fps are 165, 25, but 165, 30 above",
-        "train.csv:10: total_frames is 60 and fps 0; both must be above 0, the video at most a day long",
+        "train.csv:10: total_frames is 60 and fps 0; expected 1 frame to a day of them, 0.1 to 10,000 a second",
         "train.csv:11: start_frame is 'x'; expected a number",
         "train.csv:12: the video_id is missing",
         "train.csv:14: end_frame is '-5'; expected a number from 0 on",

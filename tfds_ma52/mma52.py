@@ -166,9 +166,10 @@ def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], 
             )
             if wrong := folder_lib.wrong_name(name, path.parent) if name else "the video_id is missing":
                 raise ValueError(wrong)
-            if fps <= 0 or not 0 < frames <= fps * _LONGEST:
+            if not 0.1 <= fps <= 10_000 or not 1 <= frames <= fps * _LONGEST:
                 raise ValueError(
-                    f"total_frames is {frames:g} and fps {fps:g}; both must be above 0, the video at most a day long"
+                    f"total_frames is {frames:g} and fps {fps:g}; expected 1 frame to a day of them, 0.1 to 10,000 a "
+                    "second"
                 )
             if lengths.setdefault(name, length) != length:
                 raise ValueError(f"total_frames and fps are {', '.join(length)}, but {', '.join(lengths[name])} above")

@@ -74,14 +74,14 @@ def test_the_study_in_small(tmp_path):
         "emotion.width": 8,
     }
     flags = [f"--config.{name}={value}" for name, value in small.items()]
-    command = [*COMMAND, "--workdir", str(tmp_path / "study"), "--seeds=1", "--arms=appearance", *flags]
+    command = [*COMMAND, "--workdir", str(tmp_path / "study"), "--seeds=1", "--arms=fused", *flags]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0] == "| % | appearance |"
-    assert "possible emotion accuracy: appearance 60.0" in result.stdout
+    assert result.stdout.splitlines()[0] == "| % | fused |"
+    assert "possible emotion accuracy: fused 77.4" in result.stdout
     written = json.loads((tmp_path / "study/emotion.json").read_text())
-    assert set(written) == {"appearance"}
-    assert "emotion_accuracy" in written["appearance"][0]
+    assert set(written) == {"fused"}
+    assert "map" in written["fused"][0]
     assert (tmp_path / "study/emotion.png").exists()
 
 

@@ -69,9 +69,9 @@ def test_shard_map_and_pmap_give_the_same_numbers():
         assert distance(left, right) < 1e-6
 
 
-def test_synchronised_batch_norm_on_8_devices_equals_one_device():
-    many, _, many_statistics = run_steps(8, "shard_map", True)
-    one, _, one_statistics = run_steps(1, "shard_map", False)
+@pytest.mark.parametrize("mapping", parallel.MAPPINGS)
+def test_synchronised_batch_norm_on_8_devices_equals_one_device(mapping):
+    (many, _, many_statistics), (one, _, one_statistics) = run_steps(8, mapping, True), run_steps(1, "shard_map", False)
     assert [values["loss"] for values in many] == pytest.approx([values["loss"] for values in one], rel=1e-5)
     assert [values["grad_norm"] for values in many] == pytest.approx([v["grad_norm"] for v in one], rel=1e-4)
     assert distance(many_statistics, one_statistics) < 1e-4

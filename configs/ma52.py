@@ -15,16 +15,26 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The network. TSN is shift=False, se=False, embedding=False; TSM is se=False, embedding=False.
     config.model = ml_collections.ConfigDict()
+    config.model.name = "manet"  # of manet_jax.models.MODELS; the fields below but `embedding` are its own options
+    config.model.embedding = True  # joint-embedding head; its size follows the label vectors
     config.model.depth = 50  # layers: 50, 101, or 14 for small machines
     config.model.width = 64  # channels after the first convolution
-    config.model.num_segments = 8  # frames a clip
     config.model.shift = True  # temporal shift in every bottleneck
     config.model.shift_div = 8  # 1 / shift_div of the channels move in each direction of time
     config.model.se = True  # squeeze-and-excitation in every bottleneck
-    config.model.embedding = True  # joint-embedding branch; its size follows the label vectors
     config.model.dropout = 0.5  # share of pooled features that is dropped
     config.model.dtype = "float32"  # of the computation; "bfloat16" is faster on TPUs and recent GPUs
     config.model.remat = False  # compute activations again for the gradient: less memory, slower steps
+
+    # What the network sees of a video.
+    config.clip = ml_collections.ConfigDict()
+    config.clip.num_frames = 8  # one from each of as many equal segments of the video
+    config.clip.short_side = 256  # pixels of the frames' shorter side before cropping
+    config.clip.crop_size = 224  # pixels of the network's input
+    config.clip.crop_scales = (1.0, 0.875, 0.75, 0.66)  # sides of training crops, as shares of the short side
+    config.clip.center_crop_first = False  # training crops are cut from the center crop, and scales are shares of that
+    config.clip.mean = (123.675, 116.28, 103.53)  # of the pixels, RGB, 0..255, that the weights were trained with
+    config.clip.std = (58.395, 57.12, 57.375)
 
     # Where the weights come from. The paper starts from ImageNet: python -m manet_jax.pretrained resnet50.pth DIR
     config.init_from = ""  # a workdir: of a run, or of converted weights; "": fresh weights
@@ -43,14 +53,21 @@ def get_config() -> ml_collections.ConfigDict:
     config.emotion.training = "joint"  # with the micro-actions, or "after": the network of init_from stays as it is
     config.emotion.weight = 1.0  # of the emotions' cross-entropy beside the losses of micro-actions
     config.emotion.appearance_from = ""  # for "fused": a workdir with weights of the network of appearance
-    config.emotion.num_frames = 2  # of the clip's frames; the network of appearance sees each by itself
-    config.emotion.box = (0.0, 0.0, 1.0, 1.0)  # top, left, bottom, right of the part it sees, shares of the frame
-    config.emotion.short_side = 256  # pixels of that part's shorter side before cropping
-    config.emotion.crop_size = 224  # pixels of the network's input
-    config.emotion.crop_scales = (1.0, 0.875)  # sides of training crops, as shares of the short side
-    config.emotion.depth = 50  # layers of the network of appearance: 50, 101, or 14
-    config.emotion.width = 64  # its channels after the first convolution
-    config.emotion.dropout = 0.5  # share of its pooled features that is dropped
+    # The network of appearance; dtype and remat are those of config.model.
+    config.emotion.model = ml_collections.ConfigDict()
+    config.emotion.model.name = "manet"
+    config.emotion.model.depth = 50
+    config.emotion.model.width = 64
+    config.emotion.model.shift = False  # it sees each frame by itself
+    config.emotion.model.se = False
+    config.emotion.model.dropout = 0.5
+    # What it sees.
+    config.emotion.clip = ml_collections.ConfigDict()
+    config.emotion.clip.num_frames = 2  # of the clip's frames
+    config.emotion.clip.box = (0.0, 0.0, 1.0, 1.0)  # top, left, bottom, right of the part, shares of the frame
+    config.emotion.clip.short_side = 256  # pixels of that part's shorter side before cropping
+    config.emotion.clip.crop_size = 224  # pixels of the network's input
+    config.emotion.clip.crop_scales = (1.0, 0.875)  # sides of training crops, as shares of the short side
 
     # The release trains with 10 clips on each GPU; scale the learning rate with the batch size.
     config.batch_size = 10  # clips a step, over all devices
@@ -60,9 +77,10 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.momentum = 0.9
     config.optimizer.weight_decay = 1e-4  # none on biases and BatchNorm
     config.optimizer.clip_norm = 20.0  # largest norm of the gradient; 0: no clipping
-    # Which layer gets 5 times the learning rate: "last" (as released: the joint-embedding branch's second layer, or
-    # the classifier in a model without that branch), "classifier" or "none".
-    config.optimizer.boosted_layer = "last"
+    config.optimizer.head_lr_multiplier = 5.0  # of the learning rate of one layer of the heads
+    # Which layer: "last" (as released: the joint-embedding head's second layer, or the classifier in a model without
+    # that head) or "classifier".
+    config.optimizer.head = "last"
     config.schedule = ml_collections.ConfigDict()
     config.schedule.name = "step"  # or "cosine"
     config.schedule.decay_epochs = (30.0, 60.0)  # for "step": when the rate falls
@@ -76,13 +94,9 @@ def get_config() -> ml_collections.ConfigDict:
     # How clips are stored: "original" keeps the files as they are, 40 times slower to read. For other layouts of the
     # folder "pro_h264_256", "pro_original" (annotation files) and "mma52_h264_256" (MMA-52).
     config.data.builder_config = "h264_256"
-    config.data.video_folder = ""  # a split's clips in manual_dir, such as "clips_{split}"; "": the usual places
-    config.data.list_file = ""  # a split's list in manual_dir, such as "lists/{split}.txt"; "": the usual places
+    config.data.video_folder = ""  # a split's clips in manual_dir, such as "clips_{split}"; "": the default locations
+    config.data.list_file = ""  # a split's list in manual_dir, such as "lists/{split}.txt"; "": the default locations
     config.data.allow_damaged = 0  # how many damaged clips a build may leave out
-    config.data.short_side = 256  # pixels of the frames' shorter side before cropping
-    config.data.crop_size = 224  # pixels of the network's input
-    config.data.crop_scales = (1.0, 0.875, 0.75, 0.66)  # sides of training crops, as shares of the short side
-    config.data.crop_middle = False  # training crops lie in the middle crop_size pixels, and scales are shares of that
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
     # How MMA-52's untrimmed videos become clips.

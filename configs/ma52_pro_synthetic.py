@@ -1,7 +1,7 @@
 """Emotion by appearance, by micro-actions and by both on generated clips, in minutes on a laptop.
 
 python -m manet_jax.main --config configs/ma52_pro_synthetic.py:fused --workdir runs/pro_fused
-python -m manet_jax.emotion_study --workdir runs/emotion      all forms, several seeds, table and plot
+python -m manet_jax.studies.emotion --workdir runs/emotion      all forms, several seeds, table and plot
 """
 
 import ml_collections
@@ -21,12 +21,12 @@ def get_config(form: str = "micro_actions") -> ml_collections.ConfigDict:
     config.data.synthetic.short_side = 144  # so that a face is some twenty pixels high
 
     # Around the head, at twice the resolution of the rest.
-    config.emotion.box = (0.12, 0.34, 0.38, 0.66)
-    config.emotion.num_frames = 4
-    config.emotion.short_side = 68
-    config.emotion.crop_size = 64
-    config.emotion.depth = 14
-    config.emotion.width = 16
-    config.emotion.dropout = 0.0
+    config.emotion.clip.box = (0.12, 0.34, 0.38, 0.66)
+    config.emotion.clip.num_frames = 4
+    config.emotion.clip.short_side = 68
+    config.emotion.clip.crop_size = 64
+    config.emotion.model.depth = 14
+    config.emotion.model.width = 16
+    config.emotion.model.dropout = 0.0
     config.optimizer.learning_rate = 0.02
     return config

@@ -14,11 +14,11 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic.size = 0.1
     config.data.synthetic.short_side = 96
     config.data.builder_config = "original"  # the clips are small and quick to read as they are
-    config.data.short_side = 74
-    config.data.crop_size = 64
+    config.clip.short_side = 74
+    config.clip.crop_size = 64
     # From the whole frame, most crops would cut head or feet off, and the action with them.
-    config.data.crop_middle = True
-    config.data.crop_scales = (1.0, 0.95)
+    config.clip.center_crop_first = True
+    config.clip.crop_scales = (1.0, 0.95)
 
     config.model.depth = 14
     config.model.width = 16
@@ -30,7 +30,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.dropout = 0.0
     config.embedding_weight = 10.0
     config.optimizer.learning_rate = 0.04
-    config.optimizer.boosted_layer = "none"
+    config.optimizer.head_lr_multiplier = 1.0
     config.schedule.name = "cosine"
     config.schedule.warmup_epochs = 1.0
 

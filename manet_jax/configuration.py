@@ -1,55 +1,28 @@
-"""Checks configs, compares them, and hands their fields on as the plain arguments of the modules below."""
+"""The config of a run, parsed once into typed parts, which check their values.
 
+Every part is a section of the config with the fields that the config has; `configs/ma52.py` describes each.
+"""
+
+import dataclasses
+import inspect
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
-from manet_jax import emotion, losses, models, optimizers, parallel, preprocess
-from tfds_ma52 import mma52, synthetic
+from manet_jax import parallel
+from manet_jax.config_sections import Data, Evaluation, Multilabel, Optimizer, Schedule, Synthetic, Windows, positive
+from manet_jax.models import MODELS, ClipSpec, ModelSpec, OptionError
+from manet_jax.models.options import at_least, one_of
+from manet_jax.warm_start import Source
 from tfds_ma52.errors import UserError
 from tfds_ma52.folder import report
-from tfds_ma52.labels import Labels
+from tfds_ma52.labels import LabelSet
 
-_CHOICES = {
-    "model.depth": tuple(models.STAGES),
-    "model.dtype": ("float32", "bfloat16"),
-    "optimizer.boosted_layer": optimizers.BOOSTED_LAYERS,
-    "multilabel.loss": losses.MULTILABEL,
-    "emotion.form": ("", *emotion.FORMS),
-    "emotion.training": ("joint", "after"),
-    "emotion.depth": tuple(models.STAGES),
-    "schedule.name": optimizers.SCHEDULES,
-    "parallel": parallel.MAPPINGS,
-}
-_LEAST = {
-    "seed": 0,
-    "batch_size": 1,
-    "eval.batch_size": 1,
-    "model.width": 4,
-    "model.num_segments": 1,
-    "model.shift_div": 2,
-    "data.crop_size": 32,
-    "data.read_threads": 0,
-    "data.prefetch_batches": 1,
-    "data.allow_damaged": 0,
-    "log_every_steps": 1,
-    "checkpoint_every_steps": 1,
-    "schedule.warmup_epochs": 0,
-    "schedule.decay_factor": 0,
-    "optimizer.learning_rate": 0,
-    "optimizer.weight_decay": 0,
-    "optimizer.clip_norm": 0,
-    "embedding_weight": 0,
-    "emotion.weight": 0,
-    "emotion.width": 4,
-    "emotion.num_frames": 1,
-    "emotion.crop_size": 32,
-}
-# Fields that change neither the numbers of a training nor what it is.
+FORMS = ("appearance", "micro_action", "fused")  # of emotion recognition
+# Fields that change neither the numbers of a training run nor what it is.
 _FREE = tuple(
     f"{field}."
     for field in (
@@ -60,106 +33,224 @@ _FREE = tuple(
 )
 
 
-def check(config: ml_collections.ConfigDict) -> None:
-    """Checks the values of a config.
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Sections `model` and `clip`: a network but for what the data decide.
+
+    Attributes:
+      name: in `MODELS`.
+      options: those that the config sets.
+      clip: what the network sees.
+      embedding: whether it has the joint-embedding head.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    clip: ClipSpec
+    embedding: bool
+
+    def spec(self, num_classes: int, embedding_dim: int = 0) -> ModelSpec:
+        """The network for so many classes and dimensions of the label vectors."""
+        decided = {"num_classes": num_classes, "embedding_dim": embedding_dim, "clip": self.clip}
+        return ModelSpec(self.name, MODELS[self.name].Options(**self.options, **decided))
+
+
+@dataclasses.dataclass(frozen=True)
+class Emotion:
+    """Section `emotion`, where emotions are recognised.
+
+    Attributes:
+      form: one of `FORMS`.
+      training: "joint" with the micro-actions, or "after" them.
+      weight: of the loss.
+      appearance_from: a workdir with weights of the network of appearance.
+      appearance: that network; None in the form "micro_action".
+    """
+
+    form: str
+    training: str
+    weight: float
+    appearance_from: str
+    appearance: Network | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Configuration:
+    """The config of a run; attributes without a text are described in configs/ma52.py.
+
+    Attributes:
+      raw: the config as nested dicts.
+      network: sections `model` and `clip`.
+      emotion: section `emotion`; None where no emotions are recognised.
+    """
+
+    raw: dict[str, Any]
+    seed: int
+    init_from: str
+    label_vectors: str
+    embedding_weight: float
+    batch_size: int
+    num_epochs: float
+    log_every_steps: int
+    checkpoint_every_steps: int
+    parallel: str
+    sync_batch_norm: bool
+    network: Network
+    emotion: Emotion | None
+    multilabel: Multilabel
+    optimizer: Optimizer
+    schedule: Schedule
+    data: Data
+    eval: Evaluation
+
+    @property
+    def needs_label_vectors(self) -> bool:
+        """Whether there is a joint embedding to train."""
+        return self.network.embedding and (self.emotion is None or self.emotion.form != "appearance")
+
+    @property
+    def frozen_module(self) -> str:
+        """The module of the model that training leaves as it is; "" where there is none."""
+        return "micro_action" if self.emotion and self.emotion.training == "after" else ""
+
+    @property
+    def sources(self) -> list[Source]:
+        """The checkpoints that the first weights come from."""
+        part = "" if self.emotion is None else {"appearance": "appearance"}.get(self.emotion.form, "micro_action")
+        sources = [Source("init_from", self.init_from, part)] if self.init_from else []
+        if self.emotion and self.emotion.appearance_from:
+            sources.append(Source("emotion.appearance_from", self.emotion.appearance_from, "appearance"))
+        return sources
+
+    def model_spec(self, labels: LabelSet, embedding_dim: int, num_emotions: int) -> ModelSpec:
+        """The model for some classes, dimensions of the label vectors, and emotions."""
+        network = self.network.spec(len(labels.names), embedding_dim)
+        if self.emotion is None:
+            return network
+        appearance = self.emotion.appearance
+        options = MODELS["emotion"].Options(
+            num_emotions=num_emotions,
+            micro_action=None if self.emotion.form == "appearance" else network,
+            appearance=None if appearance is None else appearance.spec(num_emotions),
+            frozen=bool(self.frozen_module),
+        )
+        return ModelSpec("emotion", options)
+
+    def check_emotions(self, emotions: Sequence[str], location: str) -> None:
+        """Checks that a data set has emotions if they are to be recognised.
+
+        Raises:
+          UserError: there are fewer than two in the data set at `location`.
+        """
+        if self.emotion and len(emotions) < 2:
+            raise UserError(
+                f"config.emotion.form is {self.emotion.form!r}, but {location} has {len(emotions)} emotions: set it to "
+                "'', or add a column 'emotion' to the annotation files (docs/data.md)"
+            )
+
+
+def parse(config: ml_collections.ConfigDict) -> Configuration:
+    """Parses and checks a config.
 
     Raises:
-      UserError: names every field that is out of range, and the range.
+      UserError: lists every field that is missing, unknown or out of range, with the range.
     """
-    values = dict(flatten(config.to_dict()))
+    raw = config.to_dict()
     problems = [
-        f"{field} is {values[field]!r}; choose one of {', '.join(map(str, choices))}"
-        for field, choices in _CHOICES.items()
-        if values[field] not in choices
-    ]
-    problems += [
-        f"{field} is {values[field]}; the least is {least}" for field, least in _LEAST.items() if values[field] < least
-    ]
-    problems += [
         f"{field} is {value}; it must be a finite number"
-        for field, value in values.items()
+        for field, value in flatten(raw)
         if isinstance(value, float) and not math.isfinite(value)
     ]
-    problems += [
-        f"{field} is {values[field]}; it must be positive"
-        for field in ("num_epochs", "eval.every_epochs")
-        if values[field] <= 0
-    ]
-    problems += [
-        f"{field} is {values[field]}; it must lie in 0..1, below 1"
-        for field in ("model.dropout", "emotion.dropout", "optimizer.momentum")
-        if not 0 <= values[field] < 1
-    ]
-    for field, scales in (
-        ("data.crop_scales", config.data.crop_scales),
-        ("emotion.crop_scales", config.emotion.crop_scales),
-    ):
-        if not scales or not all(isinstance(scale, int | float) and 0 < scale <= 1 for scale in scales):
-            problems.append(f"{field} is {scales}; each must be a number in 0..1, above 0")
-    epochs = config.schedule.decay_epochs
-    if not all(isinstance(epoch, int | float) and 0 <= epoch < math.inf for epoch in epochs):
-        problems.append(f"schedule.decay_epochs is {epochs}; each must be a number from 0 on")
-    if config.parallel == "pmap" and jax.process_count() > 1:
-        problems.append("parallel is 'pmap', which is for one process: set it to 'shard_map'")
-    try:
-        mma52.check_windows(**config.data.windows.to_dict())
-    except UserError as error:
-        problems.append(f"data.windows.{error}")
-    problems += _emotion_problems(config.emotion, config.init_from, config.model.num_segments)
-    if config.data.synthetic.size:
-        try:
-            settings = config.data.synthetic.to_dict()
-            synthetic.check_settings(**{name: value for name, value in settings.items() if name != "pro"})
-        except UserError as error:
-            problems.append(f"data.synthetic.{str(error).removesuffix('.')}")
-    problems += [
-        f"{part}.crop_size is {values[f'{part}.crop_size']}, more than {part}.short_side "
-        f"{values[f'{part}.short_side']}: lower it"
-        for part in ("data", "emotion")
-        if values[f"{part}.crop_size"] > values[f"{part}.short_side"]
-    ]
-    if config.model.shift and config.model.width < config.model.shift_div:
-        problems.append(
-            f"model.shift_div is {config.model.shift_div}: with width {config.model.width} no channel moves"
-        )
+    problems += _top_level_problems(raw)
+    data = dict(raw["data"])
+    data["windows"] = _parse(Windows, data["windows"], "data.windows", problems)
+    data["synthetic"] = _parse(Synthetic, data["synthetic"], "data.synthetic", problems)
+    parts = {
+        "data": _parse(Data, data, "data", problems),
+        "multilabel": _parse(Multilabel, raw["multilabel"], "multilabel", problems),
+        "optimizer": _parse(Optimizer, raw["optimizer"], "optimizer", problems),
+        "schedule": _parse(Schedule, raw["schedule"], "schedule", problems),
+        "eval": _parse(Evaluation, raw["eval"], "eval", problems),
+        "network": _parse_network(raw["model"], raw["clip"], "", problems),
+    }
+    emotion = _parse_emotion(raw, problems)
     if problems:
         raise UserError(report("the config cannot be run", [f"config.{problem}" for problem in problems]))
+    plain = {name: value for name, value in raw.items() if not isinstance(value, dict)}
+    return Configuration(raw=raw, emotion=emotion, **parts, **plain)
 
 
-def _emotion_problems(options: ml_collections.ConfigDict, init_from: str, num_segments: int) -> list[str]:
-    problems = []
-    box = options.box
-    numbers = len(box) == 4 and all(isinstance(edge, int | float) for edge in box)
-    if not numbers or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
-        problems.append(f"emotion.box is {box}; give the top, left, bottom and right edge as shares of the frame, 0..1")
-    if options.form in ("appearance", "fused") and options.num_frames > num_segments:
-        problems.append(
-            f"emotion.num_frames is {options.num_frames}, more than model.num_segments {num_segments}: lower it"
-        )
-    if options.training == "after" and options.form not in ("micro_action", "fused"):
-        problems.append("emotion.training is 'after'; that is for emotion.form 'micro_action' and 'fused'")
-    elif options.training == "after" and not init_from:
-        problems.append("emotion.training is 'after'; name the workdir of the micro-action training in init_from")
-    if options.appearance_from and options.form != "fused":
-        problems.append("emotion.appearance_from is for emotion.form 'fused'; use init_from")
+def _top_level_problems(raw: dict[str, Any]) -> list[str]:
+    values = ml_collections.FrozenConfigDict({name: x for name, x in raw.items() if not isinstance(x, dict)})
+    problems = one_of(values, parallel=parallel.MAPPINGS) + positive(values, "num_epochs")
+    problems += at_least(values, seed=0, batch_size=1, log_every_steps=1, checkpoint_every_steps=1, embedding_weight=0)
+    if raw["parallel"] == "pmap" and jax.process_count() > 1:
+        problems.append("parallel is 'pmap', which is for one process: set it to 'shard_map'")
     return problems
 
 
-def check_emotions(config: ml_collections.ConfigDict, emotions: Sequence[str], place: str) -> None:
-    """Checks that there are the emotions that a config's form asks for.
+def _parse(part: Callable[..., Any], section: Mapping[str, Any], field: str, problems: list[str]) -> Any:
+    """Makes a part of a section; None where values are out of range, which are added to `problems`."""
+    known = inspect.signature(part).parameters
+    unknown = [name for name in section if name not in known]
+    missing = [name for name, x in known.items() if x.default is inspect.Parameter.empty and name not in section]
+    problems += [f"{field}.{name} is unknown; known are {', '.join(known)}" for name in unknown]
+    problems += [f"{field}.{name} is missing" for name in missing]
+    if unknown or missing:
+        return None
+    try:
+        return part(**section)
+    except OptionError as error:
+        problems += [f"{field}.{problem}" for problem in error.problems]
+        return None
 
-    Raises:
-      UserError: there are fewer than two in the data set at `place`.
-    """
-    if config.emotion.form and len(emotions) < 2:
-        raise UserError(
-            f"config.emotion.form is {config.emotion.form!r}, but {place} has {len(emotions)} emotions: set it to '', "
-            "or add a column 'emotion' to the annotation files (README, several labels a clip)"
-        )
+
+def _parse_network(
+    model: Mapping[str, Any], clip: Mapping[str, Any], prefix: str, problems: list[str], **more: Any
+) -> Network | None:
+    """Makes a network of the sections `<prefix>model` and `<prefix>clip`; `more` are fields of the clip."""
+    name = model["name"]
+    if name not in MODELS or name == "emotion":
+        known = ", ".join(each for each in MODELS if each != "emotion")
+        problems.append(f"{prefix}model.name is {name!r}; choose one of {known}")
+        return None
+    spec = _parse(ClipSpec, {**clip, **more}, f"{prefix}clip", problems)
+    options = {field: value for field, value in model.items() if field not in ("name", "embedding")}
+    made = _parse(MODELS[name].Options, options, f"{prefix}model", problems)
+    if spec is None or made is None:
+        return None
+    return Network(name, options, spec, model.get("embedding", False))
+
+
+def _parse_emotion(raw: dict[str, Any], problems: list[str]) -> Emotion | None:
+    section, form = raw["emotion"], raw["emotion"]["form"]
+    values = ml_collections.FrozenConfigDict({name: x for name, x in section.items() if not isinstance(x, dict)})
+    found = one_of(values, form=("", *FORMS), training=("joint", "after")) + at_least(values, weight=0)
+    if section["training"] == "after" and form not in ("micro_action", "fused"):
+        found.append("training is 'after'; that is for emotion.form 'micro_action' and 'fused'")
+    elif section["training"] == "after" and not raw["init_from"]:
+        found.append("training is 'after'; give the workdir of the micro-action run as init_from")
+    if section["appearance_from"] and form != "fused":
+        found.append("appearance_from is for emotion.form 'fused'; use init_from")
+    problems += [f"emotion.{problem}" for problem in found]
+    shared = {name: raw["model"][name] for name in ("dtype", "remat") if name in raw["model"]}
+    subset_of = raw["clip"]["num_frames"] if form in ("appearance", "fused") else 0
+    appearance = _parse_network(
+        {**shared, **section["model"]}, section["clip"], "emotion.", problems, subset_of=subset_of
+    )
+    if not form:
+        return None
+    return Emotion(
+        form=form,
+        training=section["training"],
+        weight=section["weight"],
+        appearance_from=section["appearance_from"],
+        appearance=None if form == "micro_action" else appearance,
+    )
 
 
 def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Names the fields, with both values, in which a run's config differs so that it cannot go on from the old one."""
+    """The fields, with both values, in which a run's config differs so that it cannot resume from the old one."""
     # Through JSON, as the old one came, tuples are lists.
     before, after = (dict(flatten(config)) for config in (old, new))
     fields = [field for field in sorted(before.keys() | after.keys()) if not (field + ".").startswith(_FREE)]
@@ -170,81 +261,10 @@ def changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     ]
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields the fields of nested dicts as `outer.inner` with their values, tuples as lists."""
     for name, value in config.items():
-        if isinstance(value, dict):
+        if isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{name}.")
         else:
             yield prefix + name, list(value) if isinstance(value, tuple) else value
-
-
-def data_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Arguments of `input_pipeline.open_dataset`."""
-    names = ("manual_dir", "data_dir", "builder_config", "video_folder", "list_file", "allow_damaged")
-    made = {"windows": config.data.windows.to_dict(), "synthetic_clips": config.data.synthetic.to_dict()}
-    return {name: config.data[name] for name in names} | made
-
-
-def model_options(
-    config: ml_collections.ConfigDict, labels: Labels, label_vectors: np.ndarray | None, num_emotions: int = 0
-) -> dict[str, Any]:
-    """Arguments of `models.MANet` or, with an `emotion.form`, of `emotion.EmotionNet`."""
-    options = {name: value for name, value in config.model.items() if name != "embedding"}
-    embedding_dim = 0 if label_vectors is None else label_vectors.shape[1]
-    options |= {"num_classes": len(labels.names), "embedding_dim": embedding_dim}
-    form = config.emotion.form
-    if not form:
-        return options
-    appearance = {name: config.emotion[name] for name in ("depth", "width", "dropout")}
-    appearance |= {"num_segments": config.emotion.num_frames, "shift": False, "se": False}
-    appearance |= {"num_classes": num_emotions, **{name: config.model[name] for name in ("dtype", "remat")}}
-    return {
-        "form": form,
-        "num_emotions": num_emotions,
-        "micro_actions": None if form == "appearance" else options,
-        "appearance": None if form == "micro_action" else appearance,
-        "frozen": bool(frozen_part(config)),
-    }
-
-
-def frozen_part(config: ml_collections.ConfigDict) -> str:
-    """The part of a model that training leaves as it is; "" where there is none."""
-    return "micro_actions" if config.emotion.training == "after" else ""
-
-
-def view_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """How clips are cut: arguments of the batches of `input_pipeline`."""
-    views = {"num_segments": config.model.num_segments}
-    views |= {name: config.data[name] for name in ("short_side", "crop_size")}
-    form = config.emotion.form if "emotion" in config else ""  # converted weights know of none
-    if form in ("appearance", "fused"):
-        views["appearance"] = preprocess.Appearance(
-            num_frames=config.emotion.num_frames,
-            box=tuple(config.emotion.box),
-            short_side=config.emotion.short_side,
-            crop_scales=tuple(config.emotion.crop_scales),
-            size=config.emotion.crop_size,
-        )
-    return views | {"video": form != "appearance"}
-
-
-def reading_arguments(config: ml_collections.ConfigDict) -> dict[str, Any]:
-    """How batches are read: arguments of the batches of `input_pipeline`."""
-    return {
-        "num_threads": config.data.read_threads,
-        "num_prefetch": config.data.prefetch_batches,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
-
-
-def evaluation_arguments(config: ml_collections.ConfigDict, trained: ml_collections.ConfigDict) -> dict[str, Any]:
-    """Arguments of `evaluate.create_evaluation`: frames and crops as `trained`, everything else as `config`."""
-    return {
-        "split": config.eval.split,
-        "batch_size": config.eval.batch_size,
-        "mapping": config.parallel,
-        **view_arguments(trained),
-        **reading_arguments(config),
-    }

@@ -1,20 +1,23 @@
-"""A trained model applied to video files: a clip at once, a long video through sliding windows; no labels needed."""
+"""A trained model applied to video files: short ones as a clip, long ones in sliding windows; no labels needed."""
 
 import dataclasses
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grain
-import jax
 import numpy as np
 import tqdm
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 
-from manet_jax import preprocess
+from manet_jax.data import clips, decoding
+from manet_jax.models import ClipSpec, Outputs
 from tfds_ma52 import mma52, transcode
-from tfds_ma52.labels import Labels
+from tfds_ma52.labels import LabelSet
+
+if TYPE_CHECKING:
+    from manet_jax.loaded_model import LoadedModel
 
 LONG = 10.0  # seconds; what lasts longer is no clip of a micro-action
 WINDOW, STRIDE = 2.0, 1.0  # seconds; clips of MA-52 last two on average
@@ -22,11 +25,11 @@ WINDOW, STRIDE = 2.0, 1.0  # seconds; clips of MA-52 last two on average
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """What a model says of a clip, or of a window of a long video.
+    """The prediction for a video, or for a window of a long one.
 
     Attributes:
       video: the file.
-      start: of what was seen, in seconds.
+      start: of the video or window, in seconds.
       end: likewise.
       windowed: whether the video is long, so that this is one of its windows.
       error: why the video cannot be read, from here on; "" where it can.
@@ -43,7 +46,7 @@ class Prediction:
     error: str
     probabilities: Float[np.ndarray, " n"] | None
     emotion_probabilities: Float[np.ndarray, " k"] | None
-    labels: Labels
+    labels: LabelSet
     emotions: tuple[str, ...]
 
     def top(self, count: int = 5) -> list[dict[str, Any]]:
@@ -69,18 +72,26 @@ class Prediction:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Clip:
-    """What is read of a video: a whole short one, a window of a long one, or what is wrong with it."""
+class LoadedClip:
+    """A short video or a window of a long one, decoded, or the error that prevented it.
+
+    Attributes:
+      path: of the video.
+      span: start and end in seconds.
+      windowed: whether it is a window.
+      error: why it cannot be read; "" where it can.
+      clip: what the model sees of it; None with an error.
+    """
 
     path: pathlib.Path
     span: tuple[float, float] = (0.0, 0.0)
     windowed: bool = False
     error: str = ""
-    views: dict[str, UInt8[np.ndarray, "..."]] | None = None
+    clip: clips.Clip | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class _Long:
+class _LongVideo:
     """A long video, which is read when its turn comes: its windows in seconds, its frame rate and number of frames."""
 
     path: pathlib.Path
@@ -90,7 +101,7 @@ class _Long:
 
 
 def predict(
-    model,
+    model: "LoadedModel",
     paths: Sequence[str | os.PathLike],
     *,
     window: float = WINDOW,
@@ -98,87 +109,87 @@ def predict(
     batch_size: int = 8,
     show_progress: bool = False,
 ) -> Iterator[Prediction]:
-    """Applies a model to video files, in their order; those that cannot be read are named, and the rest go on.
+    """Applies a model to video files, in their order; those that cannot be read get an error, and the rest go on.
 
-    A video of at most `LONG` seconds is one clip, seen as evaluation sees it. A longer one is read once from its start
-    to its end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length.
+    A video of at most `LONG` seconds is one clip, as in evaluation. A longer one is read once from its start to its
+    end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length.
 
     Args:
-      model: a `checkpoint.LoadedModel`.
+      model: from `load_model`.
       paths: the files.
       window: seconds of a window of a long video.
       stride: seconds between the starts of two.
-      batch_size: clips and windows that the model sees at once.
+      batch_size: clips and windows in a batch.
       show_progress: whether to show a progress bar.
 
     Raises:
       UserError: `window` or `stride` is out of range.
     """
     mma52.check_windows(window, stride, 0.5)
-    paths = [pathlib.Path(path) for path in paths]
+    files = [pathlib.Path(path) for path in paths]
     with tqdm.tqdm(
-        desc="predicting", total=len(paths), unit="clip", leave=False, dynamic_ncols=True, disable=not show_progress
+        desc="predicting", total=len(files), unit="clip", leave=False, dynamic_ncols=True, disable=not show_progress
     ) as bar:
         waiting, size = None, 0
-        for batch in _batches(_read(paths, model.views, window, stride, bar), batch_size):
+        for batch in _batches(_read(files, model.inputs, window, stride, bar), batch_size):
             # A last batch that is not full is filled up, rather than compiled for, where there was a full one.
-            size = max(size, sum(clip.views is not None for clip in batch))
+            size = max(size, sum(loaded.clip is not None for loaded in batch))
             # The device computes one batch while the next one is read.
             waiting, ready = (batch, _apply(model, batch, size)), waiting
             if ready:
-                yield from _answer(model, *ready)
+                yield from _predictions(model, *ready)
                 bar.update(len(ready[0]))
         if waiting:
-            yield from _answer(model, *waiting)
+            yield from _predictions(model, *waiting)
             bar.update(len(waiting[0]))
 
 
 def _read(
-    paths: list[pathlib.Path], view: dict[str, Any], window: float, stride: float, bar: tqdm.tqdm
-) -> Iterator[_Clip]:
+    paths: list[pathlib.Path], inputs: dict[str, ClipSpec], window: float, stride: float, bar: tqdm.tqdm
+) -> Iterator[LoadedClip]:
     num_threads = min(os.cpu_count() or 1, len(paths), 16)
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
-    opened = grain.MapDataset.range(len(paths)).map(lambda i: _open(paths[i], view, window, stride))
-    for clip in opened.to_iter_dataset(options):
-        if isinstance(clip, _Long):
-            bar.total += len(clip.spans) - 1
-            yield from _read_windows(clip, view)
+    opened = grain.MapDataset.range(len(paths)).map(lambda i: _open(paths[i], inputs, window, stride))
+    for loaded in opened.to_iter_dataset(options):
+        if isinstance(loaded, _LongVideo):
+            bar.total += len(loaded.spans) - 1
+            yield from _read_windows(loaded, inputs)
         else:
-            yield clip
+            yield loaded
 
 
-def _open(path: pathlib.Path, view: dict[str, Any], window: float, stride: float) -> _Clip | _Long:
+def _open(path: pathlib.Path, inputs: dict[str, ClipSpec], window: float, stride: float) -> LoadedClip | _LongVideo:
     try:
         transcode.check_file(path)
-        reader = preprocess.open_video(path)
+        reader = decoding.open_video(path)
         frame_rate = float(reader.get_avg_fps())
         if not 0.1 <= frame_rate <= 10_000:
-            return _Clip(path, error=f"the file announces {frame_rate:.3g} frames a second")
+            return LoadedClip(path, error=f"the file announces {frame_rate:.3g} frames a second")
         duration = len(reader) / frame_rate
         if duration > LONG:
-            return _Long(path, mma52.windows(duration, window, stride), frame_rate, len(reader))
-        return _Clip(path, (0.0, duration), views=preprocess.middle_views(path, **view))
-    except (transcode.DamagedVideoError, preprocess.UnreadableVideoError, OSError) as error:
-        return _Clip(path, error=str(error))
+            return _LongVideo(path, mma52.windows(duration, window, stride), frame_rate, len(reader))
+        return LoadedClip(path, (0.0, duration), clip=clips.eval_clip(path, inputs))
+    except (transcode.DamagedVideoError, decoding.UnreadableVideoError, OSError) as error:
+        return LoadedClip(path, error=str(error))
 
 
-def _read_windows(video: _Long, view: dict[str, Any]) -> Iterator[_Clip]:
+def _read_windows(video: _LongVideo, inputs: dict[str, ClipSpec]) -> Iterator[LoadedClip]:
     spans = iter(video.spans)
     try:
         frames = [(round(start * video.frame_rate), round(end * video.frame_rate)) for start, end in video.spans]
         frames = [(first, max(first + 1, min(end, video.num_frames))) for first, end in frames]
-        for views in preprocess.window_views(video.path, frames, **view):
-            yield _Clip(video.path, next(spans), windowed=True, views=views)
-    except preprocess.UnreadableVideoError as error:
-        yield _Clip(video.path, next(spans), windowed=True, error=str(error))
+        for clip in clips.sliding_window_clips(video.path, frames, inputs):
+            yield LoadedClip(video.path, next(spans), windowed=True, clip=clip)
+    except decoding.UnreadableVideoError as error:
+        yield LoadedClip(video.path, next(spans), windowed=True, error=str(error))
 
 
-def _batches(clips: Iterable[_Clip], batch_size: int) -> Iterator[list[_Clip]]:
-    """Groups clips so that each group has at most `batch_size` with views, the last of them at its end."""
+def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[LoadedClip]]:
+    """Groups clips so that each group has at most `batch_size` without an error, the last of them at its end."""
     batch, count = [], 0
-    for clip in clips:
-        batch.append(clip)
-        count += clip.views is not None
+    for each in loaded:
+        batch.append(each)
+        count += each.clip is not None
         if count == batch_size:
             yield batch
             batch, count = [], 0
@@ -186,42 +197,32 @@ def _batches(clips: Iterable[_Clip], batch_size: int) -> Iterator[list[_Clip]]:
         yield batch
 
 
-def _apply(model, batch: list[_Clip], size: int) -> tuple[jax.Array | None, ...]:
-    """What the model says of the clips that have views, filled up with black ones to `size`: logits and emotions."""
-    views = [clip.views for clip in batch if clip.views is not None]
-    if not views:
-        return None, None
-    blank = {name: np.zeros_like(value) for name, value in views[0].items()}
-    views += [blank] * (size - len(views))
-    stacked = {name: np.stack([each[name] for each in views]) for name in blank}
-    said = model(stacked.get("video"), stacked.get("appearance"))
-    return said[0], (said[2] if model.emotions else None)
+def _apply(model: "LoadedModel", batch: list[LoadedClip], size: int) -> Outputs | None:
+    """The model's outputs for the clips without an error, filled up with black ones to `size`; None without any."""
+    readable = [loaded.clip for loaded in batch if loaded.clip is not None]
+    if not readable:
+        return None
+    readable += [clips.blank_clip(model.inputs)] * (size - len(readable))
+    return model({name: np.stack([clip[name] for clip in readable]) for name in model.inputs})
 
 
-def _answer(model, batch: list[_Clip], said: tuple[jax.Array | None, ...]) -> Iterator[Prediction]:
-    logits, emotion = (None if each is None else np.asarray(each) for each in said)
-    probabilities = None if logits is None else to_probabilities(logits, model.multilabel)
-    emotion = None if emotion is None else to_probabilities(emotion, multilabel=False)
+def _predictions(model: "LoadedModel", batch: list[LoadedClip], outputs: Outputs | None) -> Iterator[Prediction]:
+    probabilities = {}
+    for task in model.tasks if outputs is not None else ():
+        probabilities[task.name] = task.probabilities(np.asarray(getattr(outputs, task.output)))
     row = 0
-    for clip in batch:
-        seen = clip.views is not None
+    for loaded in batch:
+        readable = loaded.clip is not None
+        of_clip = {name: values[row] for name, values in probabilities.items()} if readable else {}
         yield Prediction(
-            str(clip.path),
-            *clip.span,
-            clip.windowed,
-            clip.error,
-            probabilities[row] if seen and probabilities is not None else None,
-            emotion[row] if seen and emotion is not None else None,
-            model.labels,
-            model.emotions,
+            video=str(loaded.path),
+            start=loaded.span[0],
+            end=loaded.span[1],
+            windowed=loaded.windowed,
+            error=loaded.error,
+            probabilities=of_clip.get("actions"),
+            emotion_probabilities=of_clip.get("emotions"),
+            labels=model.labels,
+            emotions=model.emotions,
         )
-        row += seen
-
-
-def to_probabilities(logits: Float[np.ndarray, "b n"], multilabel: bool) -> Float[np.ndarray, "b n"]:
-    """The probability of each class: a sigmoid where clips have several labels, else a softmax."""
-    logits = logits.astype(np.float64)
-    if multilabel:
-        return 1 / (1 + np.exp(-logits))
-    powers = np.exp(logits - logits.max(1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
+        row += readable

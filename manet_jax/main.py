@@ -1,4 +1,4 @@
-"""Trains or evaluates MANet.
+"""Trains a network, or evaluates a checkpoint.
 
 python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first
 python -m manet_jax.main --config configs/ma52.py --workdir runs/ma52 --config.data.manual_dir=/data/MA-52
@@ -18,10 +18,11 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; --config.field=value overrides a field.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where logs and checkpoints are kept; a run there is gone on with.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Where logs and checkpoints are kept; a run there is resumed.")
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate a checkpoint of the workdir.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which one to evaluate.")
 _REPORT = flags.DEFINE_bool(
@@ -32,7 +33,7 @@ _SUBMISSION_FORMAT = flags.DEFINE_enum(
     "submission_format", "current", ["current", "2024"], "Five ranked actions with body groups, or the best of each."
 )
 _COORDINATOR = flags.DEFINE_string(
-    "coordinator", "", "HOST:PORT of process 0 of a run of several; SLURM, Open MPI and Cloud TPU need no such flags."
+    "coordinator", "", "HOST:PORT of process 0 of a run of several; not needed under SLURM, Open MPI and on Cloud TPU."
 )
 _NUM_PROCESSES = flags.DEFINE_integer("num_processes", None, "With --coordinator: of the run.", lower_bound=1)
 _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: of this process.", lower_bound=0)
@@ -41,18 +42,18 @@ _PROCESS_ID = flags.DEFINE_integer("process_id", None, "With --coordinator: of t
 def main(argv: Sequence[str]) -> int:
     """Runs the command; returns the exit status."""
     # Here as below late, because the flags' help should not wait for JAX.
-    from manet_jax import checkpoint, evaluate, hosts, train
+    from manet_jax import checkpoint, distributed, evaluate, step_meter, train
 
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
     if not _WORKDIR.value:
-        raise UserError("--workdir is missing: name a folder for logs and checkpoints")
+        raise UserError("--workdir is missing: give a folder for logs and checkpoints")
     if _MODE.value == "train" and _SUBMISSION.value:
-        raise UserError("--submission is written by --mode=evaluate, from a training's workdir")
+        raise UserError("--submission is written by --mode=evaluate, from the workdir of a training run")
     if _MODE.value == "train" and _CONFIG.value is None:
         raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
-    hosts.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
-    if not hosts.is_first():
+    distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    if not distributed.is_primary():
         logging.getLogger("manet_jax").setLevel(logging.ERROR)
     if _MODE.value == "evaluate":
         _evaluate()
@@ -60,10 +61,10 @@ def main(argv: Sequence[str]) -> int:
     try:
         results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
     except train.StoppedError as stop:
-        if hosts.is_first():
-            print(f"manet_jax: {stop}; the same command goes on from there", file=sys.stderr)
+        if distributed.is_primary():
+            print(f"manet_jax: {stop}; the same command resumes from there", file=sys.stderr)
         return 0
-    except (train.NonFiniteLossError, checkpoint.CheckpointError) as error:
+    except (step_meter.NonFiniteLossError, checkpoint.CheckpointError) as error:
         print(f"manet_jax: {error}", file=sys.stderr)
         return 1
     except OSError as error:
@@ -71,31 +72,32 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"manet_jax: {_WORKDIR.value} cannot be written ({error.strerror}): make room", file=sys.stderr)
         return 1
-    if not hosts.is_first():
+    if not distributed.is_primary():
         return 0
-    print(evaluate.format_table({f"{name} (step {scores['step']})": scores for name, scores in results.items()}))
+    print(evaluate.format_table({f"{name} (step {values['step']})": values for name, values in results.items()}))
     return 0
 
 
 def _evaluate() -> None:
-    from manet_jax import evaluate, hosts, report, submission
+    from manet_jax import distributed, evaluate
+    from manet_jax.report import page, submission
 
     target = pathlib.Path(_SUBMISSION.value or "").expanduser()
     if _SUBMISSION.value and (target.is_dir() or not target.parent.is_dir()):
-        raise UserError(f"--submission: {target} cannot be written; name a file in a folder that exists")
+        raise UserError(f"--submission: {target} cannot be written; give a file in a folder that exists")
     evaluation = evaluate.evaluate_checkpoint(
-        _CONFIG.value, _WORKDIR.value, _CHECKPOINT.value, need_labels=not _SUBMISSION.value
+        _WORKDIR.value, _CHECKPOINT.value, config=_CONFIG.value, need_labels=not _SUBMISSION.value
     )
-    if not hosts.is_first():
+    if not distributed.is_primary():
         return
     if _SUBMISSION.value:
         submission.write(evaluation, target, _SUBMISSION_FORMAT.value)
         print(f"{target}: {len(evaluation.video_ids)} clips of split {evaluation.split}", file=sys.stderr)
     if evaluation.hidden:
         return
-    print(evaluate.format_table({f"{evaluation.kind} (step {evaluation.scores['step']})": evaluation.scores}))
+    print(evaluate.format_table({f"{evaluation.checkpoint} (step {evaluation.metrics['step']})": evaluation.metrics}))
     if _REPORT.value:
-        print(f"report: {report.write(evaluation)}", file=sys.stderr)
+        print(f"report: {page.write(evaluation)}", file=sys.stderr)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -104,7 +106,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     files += [value for flag, is_given, value in (word.partition("=") for word in argv) if is_given and flag in names]
     missing = [file for file in files if not pathlib.Path(file.partition(":")[0]).is_file()]
     if missing:
-        raise UserError(f"--config: there is no file {missing[0]}; those of the project lie in its folder configs/")
+        raise UserError(f"--config: there is no file {missing[0]}; those of the project are in its folder configs/")
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
@@ -128,11 +130,8 @@ def run() -> None:
     """Runs `main`; a user's mistake is one sentence and exit status 2, never a stack trace."""
     absl.logging.set_verbosity(absl.logging.WARNING)
     logging.getLogger("manet_jax").setLevel(logging.INFO)
-    try:
-        app.run(main, flags_parser=_parse_flags)
-    except UserError as error:
-        print(f"manet_jax: {error}", file=sys.stderr)
-        sys.exit(2)
+    # app.run exits with the status that main returns.
+    sys.exit(run_command("manet_jax", lambda: app.run(main, flags_parser=_parse_flags)))
 
 
 if __name__ == "__main__":

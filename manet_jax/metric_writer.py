@@ -7,25 +7,24 @@ import time
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from manet_jax import hosts
+from manet_jax import distributed
+from tfds_ma52.files import write_atomically
 
 
 class MetricWriter:
-    """Keeps the metrics of a run in its workdir; a run that goes on from a checkpoint leaves no step twice.
+    """Writes the metrics of a run to its workdir; a run that resumes from a checkpoint leaves no step twice.
 
-    Of a run of several processes only the first writes.
+    Of a run of several processes only the primary one writes.
     """
 
     def __init__(self, workdir: pathlib.Path, start_step: int):
         """Opens the files, and drops what an earlier run wrote after `start_step`."""
-        self._writes = hosts.is_first()
+        self._writes = distributed.is_primary()
         if not self._writes:
             return
         path = workdir / "metrics.jsonl"
         kept = [line for line in _lines(path) if json.loads(line)["step"] <= start_step]
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text("".join(kept))
-        partial.replace(path)
+        write_atomically(path, "".join(kept))
         self._file = path.open("a")
         # Not its SummaryWriter, whose thread, once it meets a full disk, lets the training wait for it for ever.
         (workdir / "tensorboard").mkdir(exist_ok=True)

@@ -6,7 +6,7 @@ from typing import SupportsFloat
 import numpy as np
 from jaxtyping import Bool, Float, Int, Num
 
-# The eight published figures, in the order of the paper's table.
+# The eight published metrics, in the order of the paper's table.
 NAMES = (
     "body_top1",
     "action_top1",
@@ -17,7 +17,7 @@ NAMES = (
     "action_f1_micro",
     "f1_mean",
 )
-# Of multi-label recognition.
+# The metrics of multi-label recognition.
 MULTILABEL_NAMES = (
     "map",
     "f1_macro",
@@ -35,7 +35,7 @@ _THRESHOLDS = np.arange(1, 100) / 100
 def recognition_metrics(
     confusion: Num[np.ndarray, "n n"], top5: SupportsFloat, groups: Int[np.ndarray, " n"]
 ) -> dict[str, float]:
-    """Returns the eight figures that the paper reports, as shares of 1.
+    """Returns the eight metrics that the paper reports, as shares of 1.
 
     The predicted body group is the group of the most probable action. F1_mean is the mean of the macro and micro F1 of
     body and action (paper, section V; released code).
@@ -75,14 +75,14 @@ def group_confusion(confusion: Num[np.ndarray, "n n"], groups: Int[np.ndarray, "
 
 
 def f1_scores(confusion: Num[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
-    """F1 of each class; NaN for a class that occurs neither as truth nor as prediction."""
+    """F1 of each class; NaN for a class that occurs neither as target nor as prediction."""
     confusion = np.asarray(confusion, np.float64)
     occurrences = confusion.sum(0) + confusion.sum(1)
     return np.divide(2 * np.diag(confusion), occurrences, out=np.full(len(confusion), np.nan), where=occurrences > 0)
 
 
 def macro_f1(confusion: Num[np.ndarray, "n n"]) -> float:
-    """Mean F1 over the classes that occur as truth or prediction (scikit-learn's rule)."""
+    """Mean F1 over the classes that occur as target or prediction (scikit-learn's rule)."""
     return nan_mean(f1_scores(confusion))
 
 
@@ -93,11 +93,11 @@ def multilabel_metrics(
     group_names: Sequence[str],
     threshold: float | None = None,
 ) -> dict[str, float]:
-    """Returns the figures of multi-label recognition, as shares of 1.
+    """Returns the metrics of multi-label recognition, as shares of 1.
 
-    `map` is the mean average precision over the classes that occur. `f1_*` and what follows are of the classes whose
-    probability is at least the `threshold`. A group is shown, or predicted, where one of its classes is. `map_<group>`
-    and `f1_<group>` are means over the classes of a group. Macro F1 is averaged over what occurs in truth or
+    `map` is the mean average precision over the classes that occur. For all others, the classes whose probability is at
+    least the `threshold` are predicted. A group is present, or predicted, where one of its classes is. `map_<group>` and
+    `f1_<group>` are means over the classes of a group. Macro F1 is averaged over the classes that occur as target or
     prediction.
 
     Args:
@@ -105,66 +105,66 @@ def multilabel_metrics(
       labels: multi-hot.
       groups: the group of each class.
       group_names: their names.
-      threshold: None chooses `best_threshold` of these very clips.
+      threshold: None chooses the `best_threshold` of these clips.
     """
-    truth, groups = np.asarray(labels) > 0, np.asarray(groups)
-    threshold = best_threshold(probabilities, truth) if threshold is None else threshold
+    target, groups = np.asarray(labels) > 0, np.asarray(groups)
+    threshold = best_threshold(probabilities, target) if threshold is None else threshold
     predicted = probabilities >= threshold
-    precision, f1 = average_precision(probabilities, truth), label_f1(predicted, truth)
+    precision, f1 = average_precision(probabilities, target), label_f1(predicted, target)
     membership = np.eye(len(group_names), dtype=bool)[groups]
-    group_predicted, group_truth = predicted @ membership, truth @ membership
+    group_predicted, group_target = predicted @ membership, target @ membership
     values = (
         nan_mean(precision),
         nan_mean(f1),
-        micro_f1(predicted, truth),
-        nan_mean(label_f1(group_predicted, group_truth)),
-        micro_f1(group_predicted, group_truth),
-        (predicted == truth).all(1).mean(),
-        (predicted != truth).mean(),
+        micro_f1(predicted, target),
+        nan_mean(label_f1(group_predicted, group_target)),
+        micro_f1(group_predicted, group_target),
+        (predicted == target).all(1).mean(),
+        (predicted != target).mean(),
         threshold,
     )
-    figures = dict(zip(MULTILABEL_NAMES, map(float, values), strict=True))
+    result = dict(zip(MULTILABEL_NAMES, map(float, values), strict=True))
     for group, name in enumerate(group_names):
-        figures[f"map_{name}"] = nan_mean(precision[groups == group])
-        figures[f"f1_{name}"] = nan_mean(f1[groups == group])
-    return figures
+        result[f"map_{name}"] = nan_mean(precision[groups == group])
+        result[f"f1_{name}"] = nan_mean(f1[groups == group])
+    return result
 
 
-def best_threshold(probabilities: Float[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]) -> float:
+def best_threshold(probabilities: Float[np.ndarray, "b n"], target: Bool[np.ndarray, "b n"]) -> float:
     """The threshold, in hundredths, with the highest macro F1; of several the one in their middle."""
-    scores = np.array([nan_mean(label_f1(probabilities >= threshold, truth)) for threshold in _THRESHOLDS])
+    scores = np.array([nan_mean(label_f1(probabilities >= threshold, target)) for threshold in _THRESHOLDS])
     best = np.flatnonzero(scores >= np.nanmax(scores) - 1e-12) if np.isfinite(scores).any() else [49]
     return float(_THRESHOLDS[best[len(best) // 2]])
 
 
 def average_precision(
-    probabilities: Float[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]
+    probabilities: Float[np.ndarray, "b n"], target: Bool[np.ndarray, "b n"]
 ) -> Float[np.ndarray, " n"]:
-    """Average precision of each class; NaN for a class that no clip shows.
+    """Average precision of each class; NaN for a class that is present in no clip.
 
     The mean over a class's clips of the precision among all clips that are at least as probable, so that equal
     probabilities count together whatever their order (scikit-learn's rule).
     """
-    result = np.full(truth.shape[1], np.nan)
-    for i in np.flatnonzero(truth.any(0)):
+    result = np.full(target.shape[1], np.nan)
+    for i in np.flatnonzero(target.any(0)):
         scores, order = -probabilities[:, i], np.argsort(-probabilities[:, i], kind="stable")
-        # For each clip, how many are at least as probable, and how many of those show the class.
-        rank = np.searchsorted(scores[order], scores[truth[:, i]], side="right")
-        hits = np.cumsum(truth[order, i])[rank - 1]
+        # For each clip with the class, how many clips are at least as probable, and in how many of those it is present.
+        rank = np.searchsorted(scores[order], scores[target[:, i]], side="right")
+        hits = np.cumsum(target[order, i])[rank - 1]
         result[i] = np.mean(hits / rank)
     return result
 
 
-def label_f1(predicted: Bool[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]) -> Float[np.ndarray, " n"]:
-    """F1 of each class; NaN for a class that occurs neither as truth nor as prediction."""
-    both, either = (predicted & truth).sum(0), predicted.sum(0) + truth.sum(0)
-    return np.divide(2 * both, either, out=np.full(truth.shape[1], np.nan), where=either > 0)
+def label_f1(predicted: Bool[np.ndarray, "b n"], target: Bool[np.ndarray, "b n"]) -> Float[np.ndarray, " n"]:
+    """F1 of each class; NaN for a class that occurs neither as target nor as prediction."""
+    both, either = (predicted & target).sum(0), predicted.sum(0) + target.sum(0)
+    return np.divide(2 * both, either, out=np.full(target.shape[1], np.nan), where=either > 0)
 
 
-def micro_f1(predicted: Bool[np.ndarray, "b n"], truth: Bool[np.ndarray, "b n"]) -> float:
-    """F1 over all classes and clips together; NaN where nothing is shown nor predicted."""
-    either = predicted.sum() + truth.sum()
-    return float(2 * (predicted & truth).sum() / either) if either else float("nan")
+def micro_f1(predicted: Bool[np.ndarray, "b n"], target: Bool[np.ndarray, "b n"]) -> float:
+    """F1 over all classes and clips together; NaN where nothing is present nor predicted."""
+    either = predicted.sum() + target.sum()
+    return float(2 * (predicted & target).sum() / either) if either else float("nan")
 
 
 def emotion_metrics(confusion: Num[np.ndarray, "k k"]) -> dict[str, float]:
@@ -179,16 +179,16 @@ def emotion_metrics(confusion: Num[np.ndarray, "k k"]) -> dict[str, float]:
 def calibration(
     confidence: Float[np.ndarray, " b"], correct: Bool[np.ndarray, " b"], num_bins: int = 10
 ) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"], Float[np.ndarray, " k"], float]:
-    """Compares how sure a model is with how often it is right (Guo et al., "On Calibration", ICML 2017).
+    """Compares a model's confidence with its accuracy (Guo et al., "On Calibration", ICML 2017).
 
     Args:
-      confidence: the probabilities that it gave, 0..1.
-      correct: whether what it gave them to was true.
+      confidence: the probabilities of its decisions, 0..1.
+      correct: whether the decisions are correct.
       num_bins: intervals of equal width, the upper end of each included.
 
     Returns:
-      Of each bin its count, mean confidence and share of what was true (NaN where it is empty); and the expected
-      calibration error, the mean difference of the two.
+      The count, mean confidence and accuracy of each bin (NaN where it is empty); and the expected calibration error,
+      the mean difference of the two.
     """
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
@@ -199,15 +199,30 @@ def calibration(
 
 
 def confusion_matrix(
-    truth: Int[np.ndarray, " b"], predicted: Int[np.ndarray, " b"], num_classes: int
+    target: Int[np.ndarray, " b"], predicted: Int[np.ndarray, " b"], num_classes: int
 ) -> Int[np.ndarray, "n n"]:
     """Counts clips by true (row) and predicted (column) class."""
     confusion = np.zeros((num_classes, num_classes), np.int64)
-    np.add.at(confusion, (truth, predicted), 1)
+    np.add.at(confusion, (target, predicted), 1)
     return confusion
 
 
 def nan_mean(values: Float[np.ndarray, " n"]) -> float:
-    """The mean of what is a number; NaN where nothing is."""
+    """The mean of the values that are numbers; NaN where none is."""
     values = values[~np.isnan(values)]
     return float(values.mean()) if len(values) else float("nan")
+
+
+def cross_entropy(logits: Float[np.ndarray, "b n"], label: Int[np.ndarray, " b"]) -> float:
+    """Mean cross-entropy in nats of the softmax of `logits` against the true classes; NaN without clips."""
+    if not len(label):
+        return float("nan")
+    highest = logits.max(1, keepdims=True)
+    log_sum = np.log(np.exp(logits - highest).sum(1)) + highest[:, 0]
+    return float((log_sum - logits[np.arange(len(label)), label]).mean())
+
+
+def binary_cross_entropy(logits: Float[np.ndarray, "b n"], labels: Num[np.ndarray, "b n"]) -> float:
+    """Mean over clips of the cross-entropy in nats of the sigmoid of `logits`, summed over the classes."""
+    # log(1 + exp(x)) - x where a class is present, log(1 + exp(x)) where it is absent.
+    return float((np.logaddexp(0, logits) - labels * logits).sum(1).mean())

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import jax
 import optax
 
-# What the last linear layer's learning rate is multiplied by; its bias gets twice that (released parameter groups).
-_BOOST = 5.0
-_BIAS_FACTOR = 2.0
+BIAS_LR_MULTIPLIER = 2.0  # released parameter groups
 
-BOOSTED_LAYERS = ("last", "classifier", "none")
+HEADS = ("last", "classifier")
 SCHEDULES = ("step", "cosine")
 
 
@@ -27,9 +25,9 @@ def create_schedule(
     Args:
       name: "step" multiplies by `decay_factor` at each of `decay_steps`; "cosine" falls to 0 at `total_steps`.
       learning_rate: the highest value.
-      total_steps: length of the training.
+      total_steps: of the training run.
       warmup_steps: the rate rises linearly from 0 over so many steps first.
-      decay_steps: counted from the start of the training, warm-up included.
+      decay_steps: counted from the start of the training run, warm-up included.
       decay_factor: for "step".
     """
     if name == "step":
@@ -48,8 +46,9 @@ def create_optimizer(
     momentum: float,
     weight_decay: float,
     clip_norm: float,
-    boosted_layer: str,
-    frozen: str = "",
+    head_lr_multiplier: float,
+    head: str,
+    frozen_module: str = "",
 ) -> optax.GradientTransformation:
     """Returns SGD with momentum, global-norm clipping and the released parameter groups.
 
@@ -60,55 +59,64 @@ def create_optimizer(
       momentum: 0.9 in the release.
       weight_decay: of weights; biases and BatchNorm have none.
       clip_norm: largest global norm of a gradient; 0 leaves gradients as they are.
-      boosted_layer: see `group`.
-      frozen: a part of the model whose parameters stay as they are; "" is none.
+      head_lr_multiplier: see `parameter_group`.
+      head: see `parameter_group`.
+      frozen_module: a module of the model whose parameters stay as they are; "" is none.
     """
+
+    def groups(params: optax.Params, index: int) -> optax.Params:
+        heads = params.get("micro_action", params).get("heads", {})
+
+        def group_of(path, _):
+            names = [str(key.key) for key in path if hasattr(key, "key")]
+            return parameter_group(
+                names,
+                head_lr_multiplier=head_lr_multiplier,
+                head=head,
+                has_embedding="joint_embedding" in heads,
+                frozen_module=frozen_module,
+            )[index]
+
+        return jax.tree_util.tree_map_with_path(group_of, params)
+
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.add_decayed_weights(weight_decay, mask=lambda params: _map_groups(params, boosted_layer, frozen, 1)),
+        optax.add_decayed_weights(weight_decay, mask=lambda params: groups(params, 1)),
         optax.trace(momentum),
-        _scale_groups(boosted_layer, frozen),
+        _scale_by(lambda params: groups(params, 0)),
         optax.scale_by_learning_rate(schedule),
     )
 
 
-def group(path: Sequence[str], boosted_layer: str, has_embedding: bool, frozen: str = "") -> tuple[float, bool]:
-    """Returns the learning-rate factor of a parameter and whether it decays (released parameter groups).
+def parameter_group(
+    path: Sequence[str], *, head_lr_multiplier: float, head: str, has_embedding: bool, frozen_module: str = ""
+) -> tuple[float, bool]:
+    """Returns the learning-rate multiplier of a parameter and whether it decays (released parameter groups).
 
-    BatchNorm: 1, no decay. Biases: 2, no decay. The boosted layer's weight: 5, its bias: 10 without decay. Any other
-    weight: 1.
+    BatchNorm: 1, no decay. Biases: 2, no decay. The weight of one layer of the heads: `head_lr_multiplier`, its bias
+    twice that without decay. Any other weight: 1.
 
     Args:
-      path: the names that lead to the parameter, such as ("blocks", "0", "conv1", "bn", "scale").
-      boosted_layer: "last" is the release's rule, the last linear layer in the order of the modules: with the
-        joint-embedding branch its second layer, otherwise the classifier. "classifier" is always the classifier,
-        "none" boosts no layer.
-      has_embedding: whether the model has the joint-embedding branch.
-      frozen: the part of the model, its first name, that neither learns nor decays.
+      path: of the parameter, such as ("blocks", "0", "conv1", "bn", "scale").
+      head_lr_multiplier: 5 in the release.
+      head: which layer of the heads it is for: "last" is the release's rule, the last linear layer in the order of the
+        modules, with the joint embedding that head's second layer, otherwise the classifier; "classifier" is always
+        the classifier.
+      has_embedding: whether the model has the joint-embedding head.
+      frozen_module: the module of the model, its first name, that neither learns nor decays.
     """
-    if path[0] == frozen:
+    if path[0] == frozen_module:
         return 0.0, False
     if "bn" in path:
         return 1.0, False
-    boosted = {"last": "embedding_out" if has_embedding else "classifier", "classifier": "classifier", "none": ""}
-    factor = _BOOST if path[-2] == boosted[boosted_layer] else 1.0
+    layer = ["joint_embedding", "out"] if head == "last" and has_embedding else ["classifier", "linear"]
+    multiplier = head_lr_multiplier if ["heads", *layer] == list(path[-4:-1]) else 1.0
     is_bias = path[-1] == "bias"
-    return (factor * _BIAS_FACTOR, False) if is_bias else (factor, True)
+    return (multiplier * BIAS_LR_MULTIPLIER, False) if is_bias else (multiplier, True)
 
 
-def _map_groups(params: optax.Params, boosted_layer: str, frozen: str, index: int) -> optax.Params:
-    has_embedding = "embedding_out" in params.get("micro_actions", params)
-
-    def of(path, _):
-        names = [str(key.key) for key in path if hasattr(key, "key")]
-        return group(names, boosted_layer, has_embedding, frozen)[index]
-
-    return jax.tree_util.tree_map_with_path(of, params)
-
-
-def _scale_groups(boosted_layer: str, frozen: str) -> optax.GradientTransformation:
+def _scale_by(multipliers) -> optax.GradientTransformation:
     def update(updates, state, params):
-        factors = _map_groups(params, boosted_layer, frozen, 0)
-        return jax.tree.map(lambda update, factor: update * factor, updates, factors), state
+        return jax.tree.map(lambda update, factor: update * factor, updates, multipliers(params)), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

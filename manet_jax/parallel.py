@@ -30,7 +30,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     """Puts a copy of a tree of arrays on every device of a mesh.
 
-    The copies are the caller's to donate: unlike `jax.device_put`, they never share memory with `tree`.
+    The copies may be donated: unlike `jax.device_put`, they never share memory with `tree`.
     """
     return jax.jit(lambda t: jax.tree.map(jax.numpy.copy, t), out_shardings=replicated(mesh))(tree)
 
@@ -60,7 +60,7 @@ def shard_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array
 
 
 def compiler_options(mesh: Mesh | None = None) -> dict[str, str]:
-    """What XLA is to do otherwise than by itself in a program that applies a model, on a mesh or the first device.
+    """Options of XLA for a program that applies a model, on a mesh or the first device.
 
     On a CPU it drops optimisation barriers before it fuses elementwise operations. Where it keeps them, a block's
     output is computed once rather than by each of its four readers, and by each reader of later blocks' outputs again:
@@ -78,7 +78,7 @@ def map_step(step: Callable, mesh: Mesh, mapping: str, *, donate_state: bool = F
         device: it averages or sums over the axis `AXIS` itself.
       mesh: the devices.
       mapping: "shard_map" or "pmap"; both give the same numbers.
-      donate_state: whether the state given may be overwritten.
+      donate_state: whether the memory of the given state may be reused.
 
     Returns:
       A function of the replicated state and the whole batch.

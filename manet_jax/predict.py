@@ -1,4 +1,4 @@
-"""Says which micro-actions videos show. Long videos are seen through sliding windows.
+"""Predicts the micro-actions in videos; long videos in sliding windows.
 
 python -m manet_jax.predict --workdir runs/first clip.mp4 folder 'interviews/*.mp4'
 python -m manet_jax.predict --workdir runs/first --json folder > predictions.jsonl
@@ -16,10 +16,14 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import inference, visualize
+from manet_jax import inference
+from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.inference import Prediction
+from manet_jax.loaded_model import load_model
+from manet_jax.report import figures
+from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
+from tfds_ma52.files import write_atomically
 
 SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")  # looked for in folders
 
@@ -27,7 +31,7 @@ SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".
 def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
     """The video files that files, folders (searched in depth) and globs stand for, each once.
 
-    A file is taken whatever its suffix, even if it is missing: that is for `inference.predict` to say.
+    A file is taken whatever its suffix, even if it is missing: `inference.predict` reports that.
 
     Raises:
       UserError: a folder or a glob has no videos.
@@ -43,7 +47,7 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
             anchor = pathlib.Path(path.anchor)
             paths = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
             if not paths:
-                raise UserError(f"no file is named like {pattern}")
+                raise UserError(f"no file matches {pattern}")
         else:
             paths = [path]
         found |= dict.fromkeys(paths)
@@ -51,25 +55,25 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
 
 
 def describe(predictions: Sequence[Prediction], count: int) -> dict[str, Any]:
-    """What is said of one video, for JSON: `top` actions and `emotion`, or `windows` with those, or an `error`."""
+    """The prediction for one video as JSON: `top` actions and `emotion`, or `windows` with those, or an `error`."""
     first = predictions[0]
     if first.error:
         return {"video": first.video, "error": first.error}
     if not first.windowed:
         return {"video": first.video, "end": round(first.end, 3), **_describe_one(first, count)}
-    seen = [each for each in predictions if not each.error]
-    windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in seen]
+    readable = [each for each in predictions if not each.error]
+    windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in readable]
     broken = {"error": predictions[-1].error} if predictions[-1].error else {}
     return {"video": first.video, "windows": windows, **broken}
 
 
 def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:
-    said = {"top": prediction.top(count), "emotion": prediction.emotion()}
-    return {name: value for name, value in said.items() if value}
+    found = {"top": prediction.top(count), "emotion": prediction.emotion()}
+    return {name: value for name, value in found.items() if value}
 
 
 def format_video(predictions: Sequence[Prediction], count: int) -> str:
-    """What is said of one video, for a terminal: its best actions, or a long one's line by line in time."""
+    """The prediction for one video as text: its most probable actions, or a long one's line by line in time."""
     first = predictions[0]
     if first.windowed:
         lines = [f"{first.video}: {len(predictions)} windows"]
@@ -91,21 +95,23 @@ def _format_stretches(windows: Sequence[Prediction]) -> Iterator[str]:
 
     def best(window: Prediction) -> tuple[str, str]:
         action, emotion = window.top(1), window.emotion()
-        named = f"{action[0]['action']} ({action[0]['group']})" if action else ""
-        return named, emotion["emotion"] if emotion else ""
+        title = f"{action[0]['action']} ({action[0]['group']})" if action else ""
+        return title, emotion["emotion"] if emotion else ""
 
     for (action, emotion), stretch in itertools.groupby(windows, best):
         stretch = list(stretch)
-        said = []
+        parts = []
         if action:
-            said.append(f"{100 * np.mean([p.probabilities.max() for p in stretch]):5.1f} %  {action}")
+            parts.append(f"{100 * np.mean([p.probabilities.max() for p in stretch]):5.1f} %  {action}")
         if emotion:
-            said.append(f"{100 * np.mean([p.emotion_probabilities.max() for p in stretch]):5.1f} %  emotion: {emotion}")
-        yield f"{visualize.clock(stretch[0].start)} - {visualize.clock(stretch[-1].end)}  {'  '.join(said)}"
+            parts.append(
+                f"{100 * np.mean([p.emotion_probabilities.max() for p in stretch]):5.1f} %  emotion: {emotion}"
+            )
+        yield f"{figures.clock(stretch[0].start)} - {figures.clock(stretch[-1].end)}  {'  '.join(parts)}"
 
 
 def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> None:
-    """Writes what is said of a long video's windows, all probabilities, as JSON, and beside it a picture."""
+    """Writes the probabilities of a long video's windows as JSON, and beside it a picture."""
     windows = [p for p in predictions if not p.error]
     first = windows[0]
     timeline: dict[str, Any] = {
@@ -120,8 +126,8 @@ def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> Non
         timeline["emotions"] = list(first.emotions)
         timeline["emotion_probabilities"] = [[round(float(x), 5) for x in p.emotion_probabilities] for p in windows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.with_suffix(".json").write_text(json.dumps(timeline) + "\n")
-    visualize.plot_timeline(windows).savefig(path.with_suffix(".png"), dpi=110)
+    write_atomically(path.with_suffix(".json"), json.dumps(timeline) + "\n")
+    figures.plot_timeline(windows).savefig(path.with_suffix(".png"), dpi=110)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -131,9 +137,9 @@ def run(arguments: argparse.Namespace) -> int:
       UserError: there is no checkpoint, no video, or a number is out of range.
     """
     paths = find_videos(arguments.videos)
-    model = checkpoint_lib.load_model(arguments.workdir, arguments.checkpoint)
+    model = load_model(arguments.workdir, arguments.checkpoint)
     timelines = arguments.timelines or pathlib.Path(arguments.workdir).expanduser() / "timelines"
-    said = inference.predict(
+    predicted = inference.predict(
         model,
         paths,
         window=arguments.window,
@@ -142,7 +148,7 @@ def run(arguments: argparse.Namespace) -> int:
         show_progress=True,
     )
     failed, taken = 0, set()
-    for _, group in itertools.groupby(said, key=lambda prediction: prediction.video):
+    for _, group in itertools.groupby(predicted, key=lambda prediction: prediction.video):
         predictions = list(group)
         failed += bool(predictions[-1].error)
         text = json.dumps(describe(predictions, arguments.top)) if arguments.json else None
@@ -172,11 +178,11 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, a folder or a glob such as 'clips/*.mp4'")
-    parser.add_argument("--workdir", required=True, help="of a training, or of converted weights")
-    parser.add_argument("--checkpoint", default="best", choices=checkpoint_lib.KINDS, help="which one (best)")
+    parser.add_argument("--workdir", required=True, help="of a training run, or of converted weights")
+    parser.add_argument("--checkpoint", default="best", choices=CHECKPOINTS, help="which one (best)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each video")
-    parser.add_argument("--top", type=int, default=5, help="how many actions to name (5)")
-    parser.add_argument("--batch_size", type=int, default=8, help="clips that the model sees at once (8)")
+    parser.add_argument("--top", type=int, default=5, help="how many actions to print (5)")
+    parser.add_argument("--batch_size", type=int, default=8, help="clips in a batch (8)")
     parser.add_argument(
         "--window",
         type=float,
@@ -192,12 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     for name in ("top", "batch_size"):
         if getattr(arguments, name) < 1:
-            parser.error(f"--{name} is {getattr(arguments, name)}; the least is 1")
-    try:
-        return run(arguments)
-    except UserError as error:
-        print(f"manet_jax: {error}", file=sys.stderr)
-        return 2
+            parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1")
+    return run_command("manet_jax", lambda: run(arguments))
 
 
 if __name__ == "__main__":

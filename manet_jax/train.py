@@ -3,16 +3,13 @@
 import contextlib
 import dataclasses
 import fcntl
-import functools
 import hashlib
 import json
 import logging
 import math
 import pathlib
 import sys
-import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import grain
 import jax
@@ -23,29 +20,33 @@ import optax
 import tqdm
 from jaxtyping import Array, PyTree
 
-from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, evaluate, hosts, input_pipeline, losses, nets, optimizers, parallel
-from manet_jax.label_embeddings import load_label_vectors
+from manet_jax import configuration, distributed, evaluate, optimizers, parallel, warm_start
+from manet_jax import tasks as tasks_lib
+from manet_jax.checkpoint import Checkpoints
+from manet_jax.configuration import Configuration
+from manet_jax.data import input_pipeline
+from manet_jax.label_vectors import load_label_vectors
 from manet_jax.metric_writer import MetricWriter
-from manet_jax.train_state import TrainState, create_train_state, train_step
+from manet_jax.models import ModelSpec
+from manet_jax.models.variables import Variables, count_parameters
+from manet_jax.run_metadata import FORMAT, RunMetadata
+from manet_jax.step_meter import StepMeter
+from manet_jax.train_step import TrainState, create_step, create_train_state
 from tfds_ma52.errors import UserError
+from tfds_ma52.files import write_atomically
 
 _log = logging.getLogger(__name__)
 
-_RUN_FILE = "run.json"  # what a checkpoint says of itself, to be read without Orbax
-
-
-class NonFiniteLossError(Exception):
-    """The training has diverged; the text names the step and the last good checkpoint."""
+_RUN_FILE = "run.json"  # the metadata of the run's checkpoints, to be read without Orbax
 
 
 class StoppedError(Exception):
-    """The training was asked to stop, and has saved its state; the text names the step."""
+    """The training run was asked to stop, and has saved its state; the text gives the step."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Durations:
-    """The lengths of a training in steps; the config gives them in epochs."""
+class StepCounts:
+    """The durations of a training run in steps; the config gives them in epochs."""
 
     total: int
     evaluate: tuple[int, ...]
@@ -53,7 +54,7 @@ class Durations:
     decay: tuple[int, ...]
 
 
-def durations(config: ml_collections.ConfigDict, num_clips: int) -> Durations:
+def count_steps(config: Configuration, num_clips: int) -> StepCounts:
     """Turns epochs into steps; an epoch is num_clips / batch_size steps, which need not be a whole number."""
 
     def steps(epochs: float) -> int:
@@ -62,7 +63,7 @@ def durations(config: ml_collections.ConfigDict, num_clips: int) -> Durations:
     total = max(1, steps(config.num_epochs))
     num_evaluations = math.ceil(config.num_epochs / config.eval.every_epochs)
     evaluations = {min(total, max(1, steps(i * config.eval.every_epochs))) for i in range(1, num_evaluations + 1)}
-    return Durations(
+    return StepCounts(
         total=total,
         evaluate=tuple(sorted(evaluations | {total})),
         warmup=steps(config.schedule.warmup_epochs),
@@ -73,37 +74,37 @@ def durations(config: ml_collections.ConfigDict, num_clips: int) -> Durations:
 def train_and_evaluate(
     config: ml_collections.ConfigDict, workdir: str | pathlib.Path
 ) -> dict[str, dict[str, float | int]]:
-    """Trains as `config` says, or goes on from the latest checkpoint in `workdir`.
+    """Trains with `config`, or resumes from the latest checkpoint in `workdir`.
 
     Writes run.json, metrics.jsonl, tensorboard/ and checkpoints/ in `workdir`.
 
     Returns:
-      The metrics of the best and of the last evaluation.
+      The metrics of the `best` and of the `last` evaluation.
 
     Raises:
       UserError: config, data or workdir do not allow the run.
-      NonFiniteLossError: the training has diverged.
-      StoppedError: SIGTERM came; the step at work was finished, and its state saved.
+      step_meter.NonFiniteLossError: the training run has diverged.
+      StoppedError: SIGTERM came; the step in progress was finished, and its state saved.
       checkpoint.CheckpointError: a checkpoint could not be written.
     """
-    configuration.check(config)
+    parsed = configuration.parse(config)
     workdir = pathlib.Path(workdir).expanduser()
     with contextlib.ExitStack() as stack:
         stack.enter_context(_lock(workdir))
-        checkpoints = stack.enter_context(contextlib.closing(checkpoint_lib.Checkpoints(workdir)))
-        _check_start(checkpoints, config, workdir)
-        run, state = _prepare(config)
-        _check_processes(run.metadata, workdir)
+        checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
+        _check_start(checkpoints, parsed, workdir)
+        run, state, metadata = _prepare(parsed)
+        _check_processes(metadata, workdir)
         if checkpoints.step("latest") is not None:
-            state = _restore(checkpoints, state, run.metadata, workdir)
+            state, metadata = _restore(checkpoints, state, metadata, workdir)
         else:
-            state = _initialize(state, run, config)
-        start, total = int(state.step), run.lengths.total
-        size = nets.count_parameters(state.params)
+            state, metadata = _warm_start(state, metadata, parsed, run.mesh)
+        start, total = int(state.step), run.steps.total
+        size = count_parameters(state.params)
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
-        if hosts.is_first():
-            (workdir / _RUN_FILE).write_text(json.dumps(run.metadata, indent=2) + "\n")
-        batches = stack.enter_context(contextlib.closing(iter(_train_batches(config, run, start))))
+        if distributed.is_primary():
+            write_atomically(workdir / _RUN_FILE, json.dumps(metadata.to_json(), indent=2) + "\n")
+        batches = stack.enter_context(contextlib.closing(iter(_train_batches(run, metadata, start))))
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
         bar = stack.enter_context(
             tqdm.tqdm(
@@ -112,12 +113,12 @@ def train_and_evaluate(
                 desc="training",
                 unit="step",
                 dynamic_ncols=True,
-                disable=not hosts.is_first(),
+                disable=not distributed.is_primary(),
             )
         )
-        should_stop = stack.enter_context(hosts.stop_on_request())
-        _train(config, run, state, batches, checkpoints, writer, bar, should_stop)
-    return {"best": run.metadata["best"], "last": run.metadata["last"]}
+        should_stop = stack.enter_context(distributed.stop_on_request())
+        metadata = _train(run, state, metadata, batches, checkpoints, writer, bar, should_stop)
+    return {"best": metadata.evaluated("best"), "last": metadata.evaluated("latest")}
 
 
 @contextlib.contextmanager
@@ -125,289 +126,231 @@ def _lock(workdir: pathlib.Path) -> Iterator[None]:
     """Makes a workdir, and keeps other runs out of it."""
     refused = ""
     with contextlib.ExitStack() as stack:
-        if hosts.is_first():
+        if distributed.is_primary():
             try:
                 workdir.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((workdir / ".lock").open("w"))
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                refused = "is in use by another run: wait until that has ended, or name another folder"
+                refused = "is in use by another run: wait until that has ended, or give another folder"
             except OSError as error:
-                refused = f"cannot be made or written ({error.strerror}); name another folder"
-        if hosts.from_first(bool(refused)):
-            raise UserError(f"--workdir: {workdir} {refused or 'is refused by the first process'}")
+                refused = f"cannot be made or written ({error.strerror}); give another folder"
+        if distributed.broadcast_from_primary(bool(refused)):
+            raise UserError(f"--workdir: {workdir} {refused or 'is refused by the primary process'}")
         yield
 
 
-def _check_processes(metadata: dict[str, Any], workdir: pathlib.Path) -> None:
-    """Checks that all processes of a run are about the same thing."""
-    facts = {name: json.dumps(metadata[name]) for name in ("config", "data", "versions")}
-    hosts.check_agreement(**facts, workdir=str((workdir / ".lock").exists()))
-
-
-@dataclasses.dataclass(frozen=True)
-class _Run:
-    """What a training consists of, beside its state.
-
-    Attributes:
-      mesh: the devices.
-      source: random access to the training clips.
-      lengths: in steps.
-      schedule: the learning rate.
-      step: `train_step` over all devices.
-      evaluate: from `evaluate.create_evaluation`.
-      metadata: what a checkpoint says of the run; `best` and `last` hold evaluations.
-    """
-
-    mesh: jax.sharding.Mesh
-    source: input_pipeline.Source
-    lengths: Durations
-    schedule: optax.Schedule
-    step: Callable
-    evaluate: Callable
-    metadata: dict[str, Any]
-
-
-def _prepare(config: ml_collections.ConfigDict) -> tuple[_Run, TrainState]:
-    """Opens the data and makes all that a run needs; the state is fresh, on all devices."""
-    mesh = parallel.make_mesh()
-    parallel.check_batch_size("batch_size", config.batch_size, mesh)
-    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
-    source = dataset.source("train")
-    lengths = durations(config, len(source))
-    configuration.check_emotions(config, dataset.emotions, str(dataset.builder.data_dir))
-    needs_vectors = config.model.embedding and config.emotion.form != "appearance"
-    vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if needs_vectors else None
-    model_options = configuration.model_options(config, dataset.labels, vectors, len(dataset.emotions))
-    evaluate.check_labels(dataset, config.eval.split, model_options)
-    optimizer, schedule = _create_optimizer(config, lengths)
-    graphdef, state = create_train_state(model_options, optimizer, config.seed)
-    objective = functools.partial(
-        losses.objective,
-        label_vectors=vectors,
-        embedding_weight=config.embedding_weight,
-        multilabel_loss=config.multilabel.loss,
-        positive_weights=dataset.positive_weights() if dataset.multilabel else None,
-        emotion_weight=config.emotion.weight,
-    )
-    step = functools.partial(
-        train_step,
-        graphdef=graphdef,
-        optimizer=optimizer,
-        objective=objective,
-        seed=config.seed,
-        sync_batch_norm=config.sync_batch_norm,
-        frozen=configuration.frozen_part(config),
-    )
-    metadata = {
-        "format": checkpoint_lib.FORMAT,
-        "config": config.to_dict(),
-        "model": model_options,
-        "labels": dataclasses.asdict(dataset.labels),
-        "multilabel": dataset.multilabel,
-        "emotions": list(dataset.emotions),
-        # What the numbers of a run hang on beside its config.
-        "data": {
-            "lists": dataset.fingerprint,
-            "training clips": len(source),
-            "label vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest()[:16],
-        },
-        "versions": checkpoint_lib.versions(),
-        "commit": checkpoint_lib.commit(),
-        "initialized_from": None,
-        "best": None,
-        "last": None,
-    }
-    run = _Run(
-        mesh=mesh,
-        source=source,
-        lengths=lengths,
-        schedule=schedule,
-        step=parallel.map_step(step, mesh, config.parallel, donate_state=True),
-        evaluate=evaluate.create_evaluation(
-            graphdef, dataset, mesh, **configuration.evaluation_arguments(config, config)
-        ),
-        metadata=metadata,
-    )
-    return run, parallel.replicate(state, mesh)
-
-
-def _train_batches(config: ml_collections.ConfigDict, run: _Run, start: int) -> grain.IterDataset:
-    batches = input_pipeline.train_batches(
-        run.source,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        crop_scales=tuple(config.data.crop_scales),
-        crop_middle=config.data.crop_middle,
-        **configuration.view_arguments(config),
-        **configuration.reading_arguments(config),
-    )
-    return input_pipeline.to_devices(batches, run.mesh, config.data.prefetch_batches)
-
-
-def _train(
-    config: ml_collections.ConfigDict,
-    run: _Run,
-    state: TrainState,
-    batches: Iterator[dict[str, Array]],
-    checkpoints: checkpoint_lib.Checkpoints,
-    writer: MetricWriter,
-    bar: tqdm.tqdm,
-    should_stop: Callable[[int], bool],
-) -> None:
-    """The loop from the state's step to the last."""
-    meter = _Meter(config.batch_size)
-    for step in range(int(state.step) + 1, run.lengths.total + 1):
-        state, metrics = run.step(state, meter.wait_for(batches))
-        meter.add(metrics)
-        bar.update()
-        evaluating, stopping = step in run.lengths.evaluate, should_stop(step)
-        saving = evaluating or stopping or step % config.checkpoint_every_steps == 0
-        if saving or step % config.log_every_steps == 0:
-            values = meter.read(step, checkpoints.step("latest"))
-            writer.write(step, {"learning_rate": float(run.schedule(step - 1)), **values})
-            bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
-        if evaluating:
-            predictions = run.evaluate({"params": state.params, "batch_stats": state.batch_stats})
-            scores = evaluate.score(predictions, checkpoint_lib.labels_of(run.metadata))
-            _record(scores, step, run.metadata, writer, bar)
-            if run.metadata["best"]["step"] == step:
-                checkpoints.save("best", step, _trees(state, "model"), run.metadata)
-        if saving:
-            checkpoints.save("latest", step, _trees(state, "model", "optimizer"), run.metadata)
-            meter.restart()  # neither evaluating nor saving is training time
-        if stopping and step < run.lengths.total:
-            raise StoppedError(f"stopped as asked, with step {step} of {run.lengths.total} done and saved")
-
-
-def _create_optimizer(
-    config: ml_collections.ConfigDict, lengths: Durations
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    schedule = optimizers.create_schedule(
-        config.schedule.name,
-        learning_rate=config.optimizer.learning_rate,
-        total_steps=lengths.total,
-        warmup_steps=lengths.warmup,
-        decay_steps=lengths.decay,
-        decay_factor=config.schedule.decay_factor,
-    )
-    options = {name: value for name, value in config.optimizer.items() if name != "learning_rate"}
-    return optimizers.create_optimizer(schedule, **options, frozen=configuration.frozen_part(config)), schedule
-
-
-def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
-    trees = {"model": {"params": state.params, "batch_stats": state.batch_stats}, "optimizer": state.opt_state}
-    return {name: trees[name] for name in names}
-
-
-def _check_start(checkpoints: checkpoint_lib.Checkpoints, config: ml_collections.ConfigDict, workdir: pathlib.Path):
-    """Checks what a run starts from, before the data take their time."""
+def _check_start(checkpoints: Checkpoints, config: Configuration, workdir: pathlib.Path) -> None:
+    """Checks the checkpoints that a run starts from, before the data take their time."""
     if checkpoints.step("latest") is not None:
+        if checkpoints.format("latest") < FORMAT:
+            raise UserError(
+                f"--workdir: {workdir} holds a run of an earlier version of manet_jax, which this one cannot resume; "
+                f"train in another folder, from its weights with --config.init_from={workdir}"
+            )
         return
-    if checkpoints.step("best") is not None and "source" in checkpoints.metadata("best"):
+    if checkpoints.step("best") is not None and checkpoints.metadata("best").source:
         raise UserError(
             f"--workdir: {workdir} holds weights that manet_jax.pretrained converted; train in another folder, from "
             f"them with --config.init_from={workdir}"
         )
-    for field, source in (("init_from", config.init_from), ("emotion.appearance_from", config.emotion.appearance_from)):
-        if source:
-            checkpoint_lib.check_source(field, source)
+    for source in config.sources:
+        source.check()
 
 
-def _initialize(state: TrainState, run: _Run, config: ml_collections.ConfigDict) -> TrainState:
-    """Returns a fresh state with other checkpoints' weights; the run notes where they come from."""
-    form, sources = config.emotion.form, {}
-    if config.init_from:
-        sources[{"": "", "appearance": "appearance"}.get(form, "micro_actions")] = config.init_from
-    if config.emotion.appearance_from:
-        sources["appearance"] = config.emotion.appearance_from
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
-    labels, sharding = checkpoint_lib.labels_of(run.metadata), parallel.replicated(run.mesh)
-    for part, source in sources.items():
-        variables, origin = checkpoint_lib.initialize(variables, source, labels, sharding, part=part)
-        run.metadata["initialized_from"] = (run.metadata["initialized_from"] or []) + [origin]
-    return dataclasses.replace(state, **variables)
+def _check_processes(metadata: RunMetadata, workdir: pathlib.Path) -> None:
+    """Checks that all processes of a run have the same config, data, versions and workdir."""
+    facts = {name: json.dumps(getattr(metadata, name)) for name in ("config", "data", "versions")}
+    distributed.assert_same_on_all(**facts, workdir=str((workdir / ".lock").exists()))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """The parts of a training run, beside its state and its metadata.
+
+    Attributes:
+      config: of the run.
+      mesh: the devices.
+      source: random access to the training clips.
+      steps: how many there are, and when what happens.
+      schedule: the learning rate.
+      step: from `train_step.create_step`.
+      evaluate: from `evaluate.create_evaluation`.
+    """
+
+    config: Configuration
+    mesh: jax.sharding.Mesh
+    source: input_pipeline.Source
+    steps: StepCounts
+    schedule: optax.Schedule
+    step: Callable
+    evaluate: Callable[[Variables], evaluate.Predictions]
+
+
+def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
+    """Opens the data and makes all that a run needs; the state is fresh, on all devices."""
+    mesh = parallel.make_mesh()
+    parallel.check_batch_size("batch_size", config.batch_size, mesh)
+    parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
+    dataset = config.data.open()
+    source = dataset.source("train")
+    config.check_emotions(dataset.emotions, dataset.location)
+    vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if config.needs_label_vectors else None
+    embedding_dim = 0 if vectors is None else vectors.shape[1]
+    model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
+    tasks = _create_tasks(config, model, dataset, vectors)
+    evaluate.check_targets(dataset, config.eval.split, tasks)
+    steps = count_steps(config, len(source))
+    optimizer, schedule = _create_optimizer(config, steps)
+    graphdef, state = create_train_state(model, optimizer, config.seed)
+    metadata = RunMetadata(
+        model=model,
+        labels=dataset.labels,
+        multilabel=dataset.multilabel,
+        emotions=dataset.emotions,
+        config=config.raw,
+        data={
+            "lists": dataset.fingerprint,
+            "training clips": len(source),
+            "label vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest()[:16],
+        },
+    )
+    step = create_step(
+        graphdef,
+        optimizer,
+        tasks,
+        mesh,
+        seed=config.seed,
+        mapping=config.parallel,
+        sync_batch_norm=config.sync_batch_norm,
+        frozen_module=config.frozen_module,
+    )
+    evaluation = evaluate.create_evaluation(graphdef, dataset, mesh, metadata, config)
+    run = _Run(config, mesh, source, steps, schedule, step, evaluation)
+    return run, parallel.replicate(state, mesh), metadata
+
+
+def _create_tasks(
+    config: Configuration, model: ModelSpec, dataset: input_pipeline.Dataset, vectors: np.ndarray | None
+) -> tuple[tasks_lib.Task, ...]:
+    return tasks_lib.create_tasks(
+        model,
+        dataset.labels,
+        dataset.emotions,
+        multilabel=dataset.multilabel,
+        loss_name=config.multilabel.loss,
+        positive_weights=dataset.positive_weights() if dataset.multilabel else None,
+        joint_embedding=None if vectors is None else tasks_lib.JointEmbedding(vectors, config.embedding_weight),
+        emotion_weight=config.emotion.weight if config.emotion else 1.0,
+    )
+
+
+def _create_optimizer(config: Configuration, steps: StepCounts) -> tuple[optax.GradientTransformation, optax.Schedule]:
+    options = dataclasses.asdict(config.optimizer)
+    schedule = optimizers.create_schedule(
+        config.schedule.name,
+        learning_rate=options.pop("learning_rate"),
+        total_steps=steps.total,
+        warmup_steps=steps.warmup,
+        decay_steps=steps.decay,
+        decay_factor=config.schedule.decay_factor,
+    )
+    return optimizers.create_optimizer(schedule, **options, frozen_module=config.frozen_module), schedule
+
+
+def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDataset:
+    batches = input_pipeline.train_batches(
+        run.source,
+        metadata.model.options.inputs,
+        batch_size=run.config.batch_size,
+        seed=run.config.seed,
+        start_step=start,
+        reading=run.config.data.reading,
+    )
+    return input_pipeline.to_devices(batches, run.mesh, run.config.data.prefetch_batches)
+
+
+def _train(
+    run: _Run,
+    state: TrainState,
+    metadata: RunMetadata,
+    batches: Iterator[dict[str, Array]],
+    checkpoints: Checkpoints,
+    writer: MetricWriter,
+    bar: tqdm.tqdm,
+    should_stop: Callable[[int], bool],
+) -> RunMetadata:
+    """Runs the loop from the state's step to the last; returns the metadata with the last evaluation."""
+    meter = StepMeter(run.config.batch_size)
+    for step in range(int(state.step) + 1, run.steps.total + 1):
+        state, metrics = run.step(state, meter.wait_for(batches))
+        meter.add(metrics)
+        bar.update()
+        evaluating, stopping = step in run.steps.evaluate, should_stop(step)
+        saving = evaluating or stopping or step % run.config.checkpoint_every_steps == 0
+        if saving or step % run.config.log_every_steps == 0:
+            values = meter.read(step, checkpoints.step("latest"))
+            writer.write(step, {"learning_rate": float(run.schedule(step - 1)), **values})
+            bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
+        if evaluating:
+            metadata = _record(run.evaluate(state.variables), step, metadata, writer, bar)
+            if metadata.evaluated("best")["step"] == step:
+                checkpoints.save("best", step, _trees(state, "model"), metadata)
+        if saving:
+            checkpoints.save("latest", step, _trees(state, "model", "optimizer"), metadata)
+            meter.restart()  # neither evaluating nor saving is training time
+        if stopping and step < run.steps.total:
+            raise StoppedError(f"stopped as asked, with step {step} of {run.steps.total} done and saved")
+    return metadata
+
+
+def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
+    trees = {"model": state.variables, "optimizer": state.opt_state}
+    return {name: trees[name] for name in names}
+
+
+def _warm_start(
+    state: TrainState, metadata: RunMetadata, config: Configuration, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, RunMetadata]:
+    """Returns a fresh state with other checkpoints' weights, and the metadata with their origins."""
+    variables, origins = state.variables, []
+    for source in config.sources:
+        variables, origin = warm_start.warm_start(variables, source, metadata.labels, parallel.replicated(mesh))
+        origins.append(dataclasses.asdict(origin))
+    return dataclasses.replace(state, **variables), dataclasses.replace(metadata, initialized_from=tuple(origins))
 
 
 def _restore(
-    checkpoints: checkpoint_lib.Checkpoints, state: TrainState, metadata: dict[str, Any], workdir: pathlib.Path
-) -> TrainState:
-    """Returns the latest checkpoint's state, with the placement of `state`; updates what the run knows of itself."""
-    step, earlier = checkpoints.step("latest"), checkpoints.metadata("latest")
-    changed = configuration.changes(*({"data of the run": of["data"], **of["config"]} for of in (earlier, metadata)))
+    checkpoints: Checkpoints, state: TrainState, metadata: RunMetadata, workdir: pathlib.Path
+) -> tuple[TrainState, RunMetadata]:
+    """Returns the latest checkpoint's state, with the placement of `state`, and the metadata with its evaluations."""
+    earlier = checkpoints.metadata("latest")
+    changed = configuration.changes(*({"data of the run": of.data, **of.config} for of in (earlier, metadata)))
     if changed:
         raise UserError(
-            f"{workdir} holds a run that this one cannot go on from; these differ: {'; '.join(changed)}. Use the "
-            "config and data of that run, or another --workdir."
+            f"{workdir} holds a run that this one cannot resume; these differ: {'; '.join(changed)}. Use the config "
+            "and data of that run, or another --workdir."
         )
-    metadata.update({name: earlier[name] for name in ("best", "last", "initialized_from")})
-    checkpoints.delete_other("best", earlier["best"] and earlier["best"]["step"])  # saved after the latest one
+    kept = {name: getattr(earlier, name) for name in ("best", "last", "initialized_from")}
+    metadata = dataclasses.replace(metadata, **kept)
+    # A best checkpoint that was saved after the latest one is unknown to this run.
+    checkpoints.delete_other("best", metadata.evaluated("best").get("step"))
     restored = checkpoints.restore("latest", _trees(state, "model", "optimizer"))
-    _log.info("going on from step %d in %s", step, workdir)
-    step_array = jax.device_put(jnp.full_like(state.step, step), state.step.sharding)
-    return TrainState(step=step_array, **restored["model"], opt_state=restored["optimizer"])
+    _log.info("resuming from step %d in %s", earlier.step, workdir)
+    step = jax.device_put(jnp.full_like(state.step, earlier.step), state.step.sharding)
+    return TrainState(step=step, **restored["model"], opt_state=restored["optimizer"]), metadata
 
 
 def _record(
-    scores: dict[str, float], step: int, metadata: dict[str, Any], writer: MetricWriter, bar: tqdm.tqdm
-) -> None:
-    """Logs an evaluation and keeps it if it is the best so far."""
-    writer.write(step, {f"eval_{name}": value for name, value in scores.items()})
-    metadata["last"] = {"step": step, **scores}
-    name = evaluate.main_figure(scores)
-    # A figure that is not a number, for want of clips, is no reason to keep a checkpoint.
-    if metadata["best"] is None or not scores[name] <= metadata["best"][name]:
-        metadata["best"] = metadata["last"]
-    if hosts.is_first():
-        bar.write(f"step {step}: {evaluate.format_summary(scores)}", file=sys.stderr)
-
-
-class _Meter:
-    """Collects what the steps since the last reading returned, and how long they and their data took."""
-
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
-        self.restart()
-
-    def restart(self) -> None:
-        """Starts a new interval now."""
-        self._pending, self._waited, self._start = [], 0.0, time.perf_counter()
-
-    def wait_for(self, batches: Iterator[dict[str, Array]]) -> dict[str, Array]:
-        """Returns the next batch."""
-        start = time.perf_counter()
-        batch = next(batches)
-        self._waited += time.perf_counter() - start
-        return batch
-
-    def add(self, metrics: dict[str, Array]) -> None:
-        """Keeps a step's metrics on the devices, so that the step need not be waited for."""
-        self._pending.append(metrics)
-        # Two steps ahead keep the devices busy; more would only hold the memory of their batches.
-        jax.block_until_ready(self._pending[:-2][-1:])
-
-    def read(self, step: int, last_good: int | None) -> dict[str, float]:
-        """Returns means over the steps since the last reading, which ends at `step`, and starts a new interval.
-
-        Raises:
-          NonFiniteLossError: a loss was not a finite number.
-        """
-        pending = jax.device_get(self._pending)
-        for number, metrics in enumerate(pending, step - len(pending) + 1):
-            if not np.isfinite([metrics["loss"], metrics["grad_norm"], metrics["param_norm"]]).all():
-                kept = f"the last good checkpoint is of step {last_good}" if last_good else "there is no checkpoint yet"
-                raise NonFiniteLossError(
-                    f"the training has diverged: at step {number} the loss is {metrics['loss']}, the gradient's norm "
-                    f"{metrics['grad_norm']}, the parameters' norm {metrics['param_norm']}; {kept}. Lower "
-                    "--config.optimizer.learning_rate or add --config.schedule.warmup_epochs, with another --workdir."
-                )
-        seconds = time.perf_counter() - self._start
-        means = {name: float(np.mean([metrics[name] for metrics in pending])) for name in pending[0]}
-        timing = {
-            "clips_per_second": len(pending) * self._batch_size / seconds,
-            "data_wait_share": self._waited / seconds,
-        }
-        self.restart()
-        return means | timing
+    predictions: evaluate.Predictions, step: int, metadata: RunMetadata, writer: MetricWriter, bar: tqdm.tqdm
+) -> RunMetadata:
+    """Logs an evaluation; returns the metadata with it, as the best one too if it is."""
+    tasks = metadata.tasks()
+    values = evaluate.compute_metrics(predictions, tasks)
+    writer.write(step, {f"eval_{name}": value for name, value in values.items()})
+    if distributed.is_primary():
+        bar.write(f"step {step}: {tasks_lib.format_summary(tasks, values)}", file=sys.stderr)
+    last, name = {"step": step, **values}, tasks_lib.primary_metric(tasks)
+    # A metric that is not a number, for want of clips, is no reason to keep a checkpoint.
+    is_best = metadata.best is None or not values[name] <= metadata.best[name]
+    return dataclasses.replace(metadata, last=last, best=last if is_best else metadata.best)

@@ -1,8 +1,25 @@
 """The one exception that stands for a mistake of the user rather than of the program."""
 
+from typing import Self
+
 
 class UserError(Exception):
     """Bad input. Its text names the file or field, says what is wrong and what to do.
 
     The commands print the text without a stack trace and exit with status 2.
+
+    Attributes:
+      field: the argument at fault, such as "manual_dir", or "". In the text, `{flag}` stands for the flag that sets it:
+        each command has its own name for the same argument.
     """
+
+    def __init__(self, text: str, field: str = ""):
+        super().__init__(text)
+        self.field = field
+
+    def __str__(self) -> str:
+        return self.args[0].replace("{flag}", f"--{self.field}")
+
+    def under(self, prefix: str) -> Self:
+        """The same error, its field a part of another: "manual_dir" becomes "config.data.manual_dir"."""
+        return type(self)(self.args[0], f"{prefix}.{self.field}") if self.field else self

@@ -1,4 +1,4 @@
-"""Reads a folder in MA-52's layout: which clips it holds, with which labels, and what is wrong with it.
+"""The clips, labels and problems of a folder in MA-52's layout.
 
 `annotations` and `mma52` read other layouts into the same `Folder`.
 """
@@ -15,24 +15,23 @@ from tfds_ma52.errors import UserError
 
 SPLITS = ("train", "val", "test")
 REQUIRED_SPLITS = ("train", "val")
-# The places where the downloads of MA-52 have their parts, relative to the folder.
+# The locations of MA-52's parts after download, relative to the folder.
 VIDEO_FOLDERS = ("{split}", "videos_{split}")
 LIST_FILES = ("{split}_list_videos.txt", "annotations/{split}_list_videos.txt")
 LABEL_FILES = ("label_name.txt", "annotations/label_name.txt")
 
-HIDDEN_LABEL = -1  # what a clip without a public label is stored with
+HIDDEN_LABEL = -1  # the stored label of a clip whose label is not public
 
 MISSING_DATA = """\
 {reason} MA-52 is gated: request it with the form at https://github.com/VUT-HFUT/Micro-Action (non-commercial research \
-only), unpack its zip files into one folder and name that folder with {how}. The folder must hold the clips as \
+only), unpack its zip files into one folder and name that folder with {{flag}}. The folder must hold the clips as \
 {{train,val,test}}/*.mp4 or videos_{{train,val,test}}/*.mp4 and the lists {{train,val,test}}_list_videos.txt \
 ('<name>.mp4 <label>' a line) either beside them or under annotations/; the test part and label_name.txt may be \
-missing. To see everything work without MA-52, run: \
-python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first"""
+missing. Without MA-52, python -m tfds_ma52.synthetic DIR draws a stand-in."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class ListedClip:
     """One line of a list file.
 
     Attributes:
@@ -41,7 +40,7 @@ class Clip:
       split: train, val or test.
       labels: the class ids, in MA-52's layout one; None where they are hidden.
       subject: the participant, the first field of `SSSS_VV_NNNN.mp4`; "" where the name has no such field.
-      place: `file:line` of the list.
+      location: `file:line` of the list.
       emotion: its id, or HIDDEN_LABEL where it is unknown.
       span: of a part of a video, its start and end in seconds; None stands for the whole file.
     """
@@ -51,7 +50,7 @@ class Clip:
     split: str
     labels: tuple[int, ...] | None
     subject: str
-    place: str
+    location: str
     emotion: int = HIDDEN_LABEL
     span: tuple[float, float] | None = None
 
@@ -65,12 +64,12 @@ class Folder:
       emotions: their names; empty where there are none.
       clips: the clips of its lists, in their order.
       fingerprint: see `fingerprint`.
-      problems: what is wrong with label names and lists, a text with file and line each; not what is wrong with clips.
+      problems: the errors in label names and lists, each a text with file and line; errors in clips are not among them.
     """
 
-    labels: labels_lib.Labels
+    labels: labels_lib.LabelSet
     emotions: tuple[str, ...]
-    clips: tuple[Clip, ...]
+    clips: tuple[ListedClip, ...]
     fingerprint: str
     problems: tuple[str, ...]
 
@@ -80,20 +79,15 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
 
     Args:
       root: the folder.
-      video_folder: where a split's clips lie, such as "clips_{split}"; "" looks for the usual places.
-      list_file: where a split's list lies, such as "lists/{split}.txt"; "" looks for the usual places.
+      video_folder: the folder of a split's clips, such as "clips_{split}"; "" searches the default locations.
+      list_file: the list of a split, such as "lists/{split}.txt"; "" searches the default locations.
 
     Raises:
       UserError: the folder or a list is missing.
     """
     list_files, label_file = _find_lists(root, list_file)
-    labels, problems = labels_lib.MA52, []
-    if label_file is not None:
-        try:
-            labels = labels_lib.read_labels(label_file)
-        except UserError as error:
-            labels, problems = None, str(error).splitlines()
-    clips = []
+    labels, problems = read_label_file(label_file)
+    clips: list[ListedClip] = []
     for split, path in list_files.items():
         videos = find_first(root, [video_folder] if video_folder else VIDEO_FOLDERS, split, pathlib.Path.is_dir)
         if videos is None:
@@ -105,8 +99,16 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
     return Folder(labels or labels_lib.MA52, (), tuple(clips), _digest_lists(list_files, label_file), tuple(problems))
 
 
+def read_label_file(path: pathlib.Path | None) -> tuple[labels_lib.LabelSet | None, list[str]]:
+    """Returns the classes of a folder's file, MA-52's without one, None for a malformed one, and its problems."""
+    try:
+        return labels_lib.read_labels(path) if path else labels_lib.MA52, []
+    except UserError as error:
+        return None, str(error).splitlines()
+
+
 def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
-    """A digest of lists and label names: the same for the same data set, wherever it lies and whatever its line ends.
+    """A digest of lists and label names: equal for equal data sets, wherever they lie and whatever their line ends.
 
     Raises:
       UserError: the folder or a list is missing.
@@ -134,15 +136,14 @@ def report(title: str, problems: Sequence[str]) -> str:
 
 def _find_lists(root: pathlib.Path, list_file: str) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
     """Returns the list of each split that has one, and the file of label names if there is one."""
-    how = "--manual_dir (python -m tfds_ma52) or --config.data.manual_dir (manet_jax.main)"
     if not root.is_dir():
-        raise UserError(MISSING_DATA.format(reason=f"There is no folder {root}.", how=how))
+        raise UserError(MISSING_DATA.format(reason=f"There is no folder {root}."), field="manual_dir")
     found = {split: find_first(root, [list_file] if list_file else LIST_FILES, split) for split in SPLITS}
     missing = [split for split in REQUIRED_SPLITS if found[split] is None]
     if missing:
         wanted = list_file or " or ".join(LIST_FILES)
         reason = f"{root} has no list for {' and '.join(missing)} (looked for {wanted})."
-        raise UserError(MISSING_DATA.format(reason=reason, how=how))
+        raise UserError(MISSING_DATA.format(reason=reason), field="manual_dir")
     list_files = {split: path for split, path in found.items() if path is not None}
     return list_files, find_first(root, LABEL_FILES)
 
@@ -153,12 +154,12 @@ def find_first(
     split: str = "",
     exists: Callable[[pathlib.Path], bool] = pathlib.Path.is_file,
 ) -> pathlib.Path | None:
-    """The first of a folder's places, named by patterns with {split}, that exists; None where none does.
+    """The first location in a folder, of some given as patterns with {split}, that exists; None where none does.
 
     Raises:
       UserError: a pattern has something else in braces.
     """
-    return next((path for path in [root / fill(pattern, split) for pattern in patterns] if exists(path)), None)
+    return next((path for path in [root / format_split(pattern, split) for pattern in patterns] if exists(path)), None)
 
 
 def find_annotations(
@@ -174,20 +175,17 @@ def find_annotations(
 
     Args:
       root: the folder.
-      list_file: where a split's file lies, with {split}, or the one of all; "" looks for the usual places.
-      split_files: the usual places of a split's file.
+      list_file: a split's file, with {split}, or the one of all; "" searches the default locations.
+      split_files: the default locations of a split's file.
       whole_files: those of the one of all.
-      what: lies in the folder, for the error.
-      missing: the error where there are no files, with {root}.
+      what: the content of the folder, for the error.
+      missing: the error where there are no files, with {root}; its field is "list_file".
 
     Raises:
       UserError: the folder or its annotation files are missing.
     """
     if not root.is_dir():
-        raise UserError(
-            f"there is no folder {root}: name the folder of {what} with --manual_dir (python -m tfds_ma52) or "
-            "--config.data.manual_dir (manet_jax.main)"
-        )
+        raise UserError(f"there is no folder {root}: name the folder of {what} with {{flag}}.", field="manual_dir")
     wanted = (list_file,) if list_file else ()
     if not list_file or "{" in list_file:
         of_splits = {split: find_first(root, wanted or split_files, split) for split in SPLITS}
@@ -195,12 +193,12 @@ def find_annotations(
             return {split: path for split, path in of_splits.items() if path}
     whole = find_first(root, wanted or whole_files) if "{" not in list_file else None
     if not whole:
-        raise UserError(missing.format(root=root))
+        raise UserError(missing.format(root=root), field="list_file")
     return {"": whole}
 
 
-def fill(pattern: str, split: str) -> str:
-    """Puts a split's name where a pattern has {split}.
+def format_split(pattern: str, split: str) -> str:
+    """Fills in a split's name where a pattern has {split}.
 
     Raises:
       UserError: it has something else in braces.
@@ -208,11 +206,13 @@ def fill(pattern: str, split: str) -> str:
     try:
         return pattern.format(split=split)
     except (KeyError, IndexError, ValueError) as error:
-        raise UserError(f"{pattern!r} names no place: {{split}} is the only thing that may stand in braces") from error
+        raise UserError(
+            f"{pattern!r} names no location: {{split}} is the only thing that may stand in braces"
+        ) from error
 
 
-def wrong_name(name: str, folder: pathlib.Path) -> str:
-    """What is wrong with the name of a video that should lie in a folder; "" where nothing is."""
+def invalid_name(name: str, folder: pathlib.Path) -> str:
+    """The fault in the name of a video that should lie in a folder; "" for a valid name."""
     path = pathlib.PurePath(name)
     if path.is_absolute() or ".." in path.parts:
         return f"{name!r} lies outside {folder}"
@@ -223,20 +223,20 @@ def wrong_name(name: str, folder: pathlib.Path) -> str:
 
 
 def find_video(root: pathlib.Path, folders: Sequence[str], split: str, name: str) -> pathlib.Path:
-    """The first of some folders' files of a name; that of the first folder where none is, to be reported as missing."""
-    places = [root / fill(folder, split) / name for folder in folders]
-    return next((place for place in places if place.is_file()), places[0])
+    """The first file of a name in some folders; that of the first folder where none exists, to be reported missing."""
+    paths = [root / format_split(folder, split) / name for folder in folders]
+    return next((path for path in paths if path.is_file()), paths[0])
 
 
 def subject_of(name: str) -> str:
-    """The participant that a file name of MA-52 tells; "" where it tells none."""
+    """The participant in a file name of MA-52's form; "" for any other name."""
     match = re.match(r"(\d+)_\d+_\d+\.", pathlib.PurePath(name).name)
     return match[1] if match else ""
 
 
 def _read_list(
-    path: pathlib.Path, split: str, videos: pathlib.Path, labels: labels_lib.Labels | None, problems: list[str]
-) -> list[Clip]:
+    path: pathlib.Path, split: str, videos: pathlib.Path, labels: labels_lib.LabelSet | None, problems: list[str]
+) -> list[ListedClip]:
     """Reads one list; adds to `problems`. Without `labels`, their range cannot be checked."""
     try:
         lines = labels_lib.read_lines(path)
@@ -245,35 +245,35 @@ def _read_list(
         return []
     if not any(line.strip() for line in lines):
         problems.append(f"{path}: the list is empty")
-    clips = []
+    clips: list[ListedClip] = []
     for number, line in enumerate(lines, 1):
-        place = f"{path}:{number}"
+        location = f"{path}:{number}"
         if not line.strip():
             continue
         match = re.fullmatch(r"(\S.*\.\w+)\s+(-?\d{1,9})", line.strip())
         if not match:
-            problems.append(f"{place}: expected '<name>.mp4 <label>', got {line!r}")
+            problems.append(f"{location}: expected '<name>.mp4 <label>', got {line!r}")
             continue
         name, label = match[1], int(match[2])
-        if wrong := wrong_name(name, videos):
-            problems.append(f"{place}: {wrong}")
+        if problem := invalid_name(name, videos):
+            problems.append(f"{location}: {problem}")
         elif labels is not None and not 0 <= label < len(labels.names):
-            problems.append(f"{place}: label {label} is outside 0..{len(labels.names) - 1}")
+            problems.append(f"{location}: label {label} is outside 0..{len(labels.names) - 1}")
         else:
-            clips.append(Clip(videos / name, name, split, (label,), subject_of(name), place))
+            clips.append(ListedClip(videos / name, name, split, (label,), subject_of(name), location))
     # The official test list hides its labels behind a 0 on every line.
-    if split == "test" and not any(clip.labels[0] for clip in clips):
+    if split == "test" and all(clip.labels == (0,) for clip in clips):
         clips = [dataclasses.replace(clip, labels=None) for clip in clips]
     return clips
 
 
-def repeated(clips: Sequence[Clip]) -> list[str]:
+def repeated(clips: Sequence[ListedClip]) -> list[str]:
     """A line for each video that is listed more than once."""
-    places = collections.defaultdict(list)
+    locations: dict[pathlib.Path, list[str]] = collections.defaultdict(list)
     for clip in clips:
-        places[clip.path].append(clip.place)
+        locations[clip.path].append(clip.location)
     return [
         f"{where[-1]}: {path.name} is listed more than once (also {', '.join(where[:-1])})"
-        for path, where in places.items()
+        for path, where in locations.items()
         if len(where) > 1
     ]

@@ -1,9 +1,10 @@
-"""Class names and body groups: MA-52's own, or those that a data set's folder brings."""
+"""Class names and body groups, of MA-52 or of another data set."""
 
 import dataclasses
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from tfds_ma52.errors import UserError
 
@@ -83,7 +84,7 @@ MA52_COUNTS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Labels:
+class LabelSet:
     """The classes of a data set and the coarser groups they belong to.
 
     Attributes:
@@ -96,24 +97,30 @@ class Labels:
     group_names: tuple[str, ...]
     groups: tuple[int, ...]
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """The label set of what JSON leaves of `dataclasses.asdict`: lists become tuples."""
+        return cls(**{name: tuple(items) for name, items in value.items()})
 
-MA52 = Labels(
+
+MA52 = LabelSet(
     names=MA52_NAMES,
     group_names=MA52_GROUP_NAMES,
     groups=tuple(group for group, size in enumerate(_MA52_GROUP_SIZES) for _ in range(size)),
 )
 
 
-def read_labels(path: pathlib.Path) -> Labels:
+def read_labels(path: pathlib.Path) -> LabelSet:
     """Reads a `label_name.txt`: one `<id><TAB><name>[<TAB><group>]` a line, ids 0, 1, 2, ...
 
     Without group names, a file that names MA-52's classes, a few perhaps in another spelling, gets MA-52's groups; in
     any other set every class is a group of its own, so that the body metrics equal the action metrics.
 
     Raises:
-      UserError: a malformed, missing or repeated id or name; every such line is named.
+      UserError: a malformed, missing or repeated id or name; every such line is reported.
     """
-    rows, problems = {}, []
+    rows: dict[int, list[str]] = {}
+    problems: list[str] = []
     for number, line in enumerate(read_lines(path), 1):
         if not line.strip():
             continue
@@ -141,13 +148,13 @@ def read_labels(path: pathlib.Path) -> Labels:
 
     if len(rows[0]) == 2:
         group_names = list(dict.fromkeys(rows[i][1] for i in ids))
-        return Labels(tuple(names), tuple(group_names), tuple(group_names.index(rows[i][1]) for i in ids))
+        return LabelSet(tuple(names), tuple(group_names), tuple(group_names.index(rows[i][1]) for i in ids))
     if _is_ma52(names):
-        return Labels(tuple(names), MA52.group_names, MA52.groups)
-    return Labels(tuple(names), tuple(names), tuple(range(len(names))))
+        return LabelSet(tuple(names), MA52.group_names, MA52.groups)
+    return LabelSet(tuple(names), tuple(names), tuple(range(len(names))))
 
 
-def same_classes(left: Labels, right: Labels) -> bool:
+def same_classes(left: LabelSet, right: LabelSet) -> bool:
     """Whether two data sets have the same classes; downloads of MA-52 may spell a few of its names differently."""
     return left.names == right.names or (_is_ma52(left.names) and _is_ma52(right.names))
 

@@ -1,4 +1,4 @@
-"""Reads MMA-52's annotations of untrimmed videos as clips: windows of a few seconds with all their labels."""
+"""MMA-52's untrimmed videos as clips: windows of a few seconds with all their labels."""
 
 import collections
 import dataclasses
@@ -11,7 +11,7 @@ from tfds_ma52 import annotations
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.errors import UserError
-from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Clip, Folder
+from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Folder, ListedClip
 
 SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
 WHOLE_FILES = ("annotations.json", "annotations/annotations.json")
@@ -26,7 +26,7 @@ _SLACK = 1e-6  # seconds and shares that rounding may cost
 _MISSING = """\
 {root} has no annotations of MMA-52: it must hold {root}/train.csv and {root}/val.csv with the header \
 id,video_id,start_frame,end_frame,class,total_frames,fps or {root}/annotations.json (also under annotations/), or name \
-other files with list_file"""
+other files with {{flag}}"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,14 +46,14 @@ class Video:
       name: as the annotations have it.
       split: train, val or test.
       duration: seconds.
-      place: where it is first annotated, `file:line` or the file.
+      location: of its first annotation, `file:line` or the file.
       actions: in the order of the annotations.
     """
 
     name: str
     split: str
     duration: float
-    place: str
+    location: str
     actions: list[Action]
 
 
@@ -70,27 +70,22 @@ def read_folder(
       window: seconds of a window.
       stride: seconds between the starts of two.
       min_overlap: an action labels a window if they share this part of the shorter of the two.
-      video_folder: where a split's videos lie, such as "clips_{split}"; "" looks for the usual places.
-      list_file: where a split's csv file lies, such as "lists/{split}.csv", or a json file of all; "" looks for the
-        usual places.
+      video_folder: the folder of a split's videos, such as "clips_{split}"; "" searches the default locations.
+      list_file: a split's csv file, such as "lists/{split}.csv", or a json file of all; "" searches the default
+        locations.
 
     Raises:
       UserError: the folder or its annotations are missing, or a number is out of range.
     """
     check_windows(window, stride, min_overlap)
     files = _find_files(root, list_file)
-    label_file, problems = folder_lib.find_first(root, folder_lib.LABEL_FILES), []
-    labels = labels_lib.MA52
-    if label_file:
-        try:
-            labels = labels_lib.read_labels(label_file)
-        except UserError as error:
-            problems += str(error).splitlines()
-    read_class = annotations.read_class(labels.names)
+    readable, problems = folder_lib.read_label_file(folder_lib.find_first(root, folder_lib.LABEL_FILES))
+    labels = readable or labels_lib.MA52
+    parse_class = annotations.class_parser(labels.names)
     videos: dict[tuple[str, str], Video] = {}
     for split, path in files.items():
         reader = _read_csv if split else _read_json
-        for video in reader(path, split, read_class, problems):
+        for video in reader(path, split, parse_class, problems):
             videos[video.split, video.name] = video
     problems += _check_splits(videos.values(), files)
     hidden = {split for split in SPLITS if _is_hidden(split, videos.values())}
@@ -122,9 +117,9 @@ def check_windows(window: float, stride: float, min_overlap: float) -> None:
     """
     for name, value in (("window", window), ("stride", stride)):
         if not _SHORTEST <= value <= _LONGEST:
-            raise UserError(f"{name} is {value}; give {_SHORTEST} to {_LONGEST:.0f} seconds")
+            raise UserError(f"{name} is {value}; give {_SHORTEST} to {_LONGEST:.0f} seconds", field=name)
     if not 0 < min_overlap <= 1:
-        raise UserError(f"min_overlap is {min_overlap}; give a share above 0, up to 1")
+        raise UserError(f"min_overlap is {min_overlap}; give a share above 0, up to 1", field="min_overlap")
 
 
 def windows(duration: float, window: float, stride: float) -> list[tuple[float, float]]:
@@ -139,22 +134,22 @@ def windows(duration: float, window: float, stride: float) -> list[tuple[float, 
 
 
 def labels_of(actions: Sequence[Action], span: tuple[float, float], min_overlap: float) -> tuple[int, ...]:
-    """The classes of the actions that a window shows, see `read_folder`."""
+    """The target classes of a window, see `read_folder`."""
     start, end = span
-    shown = set()
+    present: set[int] = set()
     for action in actions:
         shared = min(end, action.end) - max(start, action.start)
         shorter = min(end - start, action.end - action.start)
         if shared > 0 and shared >= min_overlap * shorter - _SLACK:
-            shown.add(action.class_id)
-    return tuple(sorted(shown))
+            present.add(action.class_id)
+    return tuple(sorted(present))
 
 
 def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
     return folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
 
 
-def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
+def _read_csv(path: pathlib.Path, split: str, parse_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
     videos: dict[str, Video] = {}
     lengths: dict[str, tuple[str, str]] = {}
     for row in annotations.read_csv(path, COLUMNS, problems):
@@ -164,8 +159,8 @@ def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], 
             first, last, frames, fps = (
                 _number(fields[column], column) for column in ("start_frame", "end_frame", "total_frames", "fps")
             )
-            if wrong := folder_lib.wrong_name(name, path.parent) if name else "the video_id is missing":
-                raise ValueError(wrong)
+            if problem := folder_lib.invalid_name(name, path.parent) if name else "the video_id is missing":
+                raise ValueError(problem)
             if not 0.1 <= fps <= 10_000 or not 1 <= frames <= fps * _LONGEST:
                 raise ValueError(
                     f"total_frames is {frames:g} and fps {fps:g}; expected 1 frame to a day of them, 0.1 to 10,000 a "
@@ -173,14 +168,14 @@ def _read_csv(path: pathlib.Path, split: str, read_class: Callable[[str], int], 
                 )
             if lengths.setdefault(name, length) != length:
                 raise ValueError(f"total_frames and fps are {', '.join(length)}, but {', '.join(lengths[name])} above")
-            video = videos.setdefault(name, Video(name, split, frames / fps, row.place, []))
-            _add_action(video, fields["class"], first / fps, last / fps, read_class)
+            video = videos.setdefault(name, Video(name, split, frames / fps, row.location, []))
+            _add_action(video, fields["class"], first / fps, last / fps, parse_class)
         except ValueError as error:
-            problems.append(f"{row.place}: {error}")
+            problems.append(f"{row.location}: {error}")
     yield from videos.values()
 
 
-def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
+def _read_json(path: pathlib.Path, _: str, parse_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
     try:
         content = json.loads("\n".join(labels_lib.read_lines(path)))
     except (ValueError, RecursionError, UserError) as error:
@@ -190,7 +185,7 @@ def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], pro
         problems.append(f"{path}: expected an object of videos, {{video: {{subset, duration, actions}}}}")
         return
     for name, entry in content.items():
-        place = f"{path}: {name if name.isprintable() else repr(name)}"
+        location = f"{path}: {name if name.isprintable() else repr(name)}"
         try:
             subset = str(entry["subset"])
             if subset.lower() not in _SUBSETS:
@@ -198,21 +193,21 @@ def _read_json(path: pathlib.Path, _: str, read_class: Callable[[str], int], pro
             duration = _number(entry["duration"], "duration")
             if not 0 < duration <= _LONGEST:
                 raise ValueError(f"duration is {duration:g}; it must be above 0 and at most a day, in seconds")
-            if wrong := folder_lib.wrong_name(name, path.parent) if name.strip() else "the video's name is missing":
-                raise ValueError(wrong)
-            video = Video(name, _SUBSETS[subset.lower()], duration, place, [])
+            if problem := folder_lib.invalid_name(name, path.parent) if name.strip() else "the video's name is missing":
+                raise ValueError(problem)
+            video = Video(name, _SUBSETS[subset.lower()], duration, location, [])
             actions = [(action[0], action[1], action[2]) for action in entry["actions"]]
         except ValueError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{location}: {error}")
             continue
         except (KeyError, TypeError, IndexError):
-            problems.append(f"{place}: expected subset, duration and actions, [[class, start, end], ...]")
+            problems.append(f"{location}: expected subset, duration and actions, [[class, start, end], ...]")
             continue
         for number, (text, start, end) in enumerate(actions, 1):
             try:
-                _add_action(video, str(text), _number(start, "start"), _number(end, "end"), read_class)
+                _add_action(video, str(text), _number(start, "start"), _number(end, "end"), parse_class)
             except ValueError as error:
-                problems.append(f"{place}, action {number}: {error}")
+                problems.append(f"{location}, action {number}: {error}")
         yield video
 
 
@@ -226,9 +221,9 @@ def _number(value: object, what: str) -> float:
     return number
 
 
-def _add_action(video: Video, text: str, start: float, end: float, read_class: Callable[[str], int]) -> None:
+def _add_action(video: Video, text: str, start: float, end: float, parse_class: Callable[[str], int]) -> None:
     """Adds an action to a video; ValueError where it cannot be. A dummy of a test video is added as it is."""
-    class_id = 0 if video.split == "test" and not text.strip() else read_class(text)
+    class_id = 0 if video.split == "test" and not text.strip() else parse_class(text)
     if video.split != "test":  # whose rows may be dummies
         if start >= end:
             raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
@@ -241,11 +236,11 @@ def _add_action(video: Video, text: str, start: float, end: float, read_class: C
 
 def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> list[str]:
     """A line for each split without videos, and for each video in more than one."""
-    found = collections.defaultdict(list)
+    found: dict[str, list[Video]] = collections.defaultdict(list)
     for video in videos:
         found[video.name].append(video)
     problems = [
-        f"{where[-1].place}: {name} is also in split {where[0].split}"
+        f"{where[-1].location}: {name} is also in split {where[0].split}"
         for name, where in found.items()
         if len(where) > 1
     ]
@@ -262,10 +257,10 @@ def _is_hidden(split: str, videos: Iterable[Video]) -> bool:
 
 def _window_clip(
     root: pathlib.Path, video_folder: str, video: Video, span: tuple[float, float], min_overlap: float | None
-) -> Clip:
+) -> ListedClip:
     """One window; without a `min_overlap` its labels are hidden."""
     file = video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
     path = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, video.split, file)
-    shown = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
+    targets = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
     name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"
-    return Clip(path, name, video.split, shown, folder_lib.subject_of(file), video.place, span=span)
+    return ListedClip(path, name, video.split, targets, folder_lib.subject_of(file), video.location, span=span)

@@ -15,7 +15,7 @@ from tfds_ma52.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-_SHIPPED = pathlib.Path(__file__).with_name("word_vectors.npz")  # made by make_word_vectors.py
+_SHIPPED = pathlib.Path(__file__).with_name("word_vectors.npz")  # made by tools/make_word_vectors.py
 _WAYS_OUT = (
     "Set --config.label_vectors to a GloVe text file (https://nlp.stanford.edu/projects/glove) or an .npy table with a "
     "row for each label, or --config.model.embedding=False."
@@ -24,7 +24,7 @@ _LEFT_OUT = {"or"}  # the released table leaves it out too
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a label name that count for its vector."""
+    """The words of a label name whose vectors are averaged."""
     return [word for word in re.findall(r"[a-z]+", name.lower()) if word not in _LEFT_OUT]
 
 

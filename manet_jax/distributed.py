@@ -1,4 +1,4 @@
-"""A run of several processes: joining it, agreeing, and stopping together when a scheduler asks."""
+"""Runs of several processes: joining, comparing values, stopping together when a scheduler asks."""
 
 import contextlib
 import importlib.util
@@ -15,17 +15,17 @@ from jax.experimental import multihost_utils
 
 from tfds_ma52.errors import UserError
 
-# The variables by which launchers tell a process how many there are; JAX reads the rest of what they say by itself.
+# The variables in which launchers give the number of processes; JAX reads their other variables by itself.
 _LAUNCHED = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
 
 
 def join(coordinator: str = "", num_processes: int | None = None, process_id: int | None = None) -> None:
-    """Joins the run's other processes, if there are any; comes before anything else is asked of JAX.
+    """Joins the run's other processes, if there are any; to be called before anything else of JAX.
 
-    SLURM, Open MPI and Cloud TPU tell by themselves who the others are.
+    Under SLURM, Open MPI and on Cloud TPU JAX finds the others by itself.
 
     Args:
-      coordinator: host and port of process 0, where nothing else tells; "" finds out.
+      coordinator: host and port of process 0, where JAX cannot find it by itself; "" lets it.
       num_processes: of the run, with a coordinator.
       process_id: of this process, with a coordinator.
 
@@ -56,12 +56,12 @@ def _on_tpu() -> bool:
     return importlib.util.find_spec("libtpu") is not None and has_devices and not os.environ.get("JAX_PLATFORMS")
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes what the run writes once: logs, reports, tables."""
+def is_primary() -> bool:
+    """Whether this is the process that writes what a run writes once: logs, reports, tables."""
     return jax.process_index() == 0
 
 
-def check_agreement(**values: str) -> None:
+def assert_same_on_all(**values: str) -> None:
     """Checks that every process of the run has the same values.
 
     Raises:
@@ -77,8 +77,8 @@ def check_agreement(**values: str) -> None:
         )
 
 
-def from_first(value: bool) -> bool:
-    """What the first process has as this value."""
+def broadcast_from_primary(value: bool) -> bool:
+    """The primary process's value."""
     return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
@@ -88,7 +88,7 @@ def stop_on_request() -> Iterator[Callable[[int], bool]]:
 
     Yields:
       A function of the step just done, to be called after every one: whether to save and stop now. In a run of several
-      processes it says so to all of them after the same step.
+      processes it returns true on all of them after the same step.
     """
     if jax.process_count() > 1:
         yield multihost_utils.reached_preemption_sync_point  # JAX listens for the signal

@@ -1,6 +1,6 @@
-"""Trains the three forms of emotion recognition with several seeds, and writes the comparison with what is possible.
+"""Trains the three forms of emotion recognition with several seeds, and compares them with the best possible rule.
 
-python -m manet_jax.emotion_study --workdir runs/emotion
+python -m manet_jax.studies.emotion --workdir runs/emotion
 """
 
 import pathlib
@@ -11,12 +11,13 @@ from typing import Any
 import matplotlib.figure
 import numpy as np
 
-from manet_jax import metrics, study
-from manet_jax.emotion import FORMS
+from manet_jax import metrics
+from manet_jax.configuration import FORMS
+from manet_jax.studies import study
 from tfds_ma52.errors import UserError
 from tfds_ma52.synthetic import pro
 
-_FIGURES = (*metrics.EMOTION_NAMES, "map", "f1_macro", "f1_micro", "exact_match")
+_METRICS = (*metrics.EMOTION_NAMES, "map", "f1_macro", "f1_micro", "exact_match")
 
 
 def run(config_file: str, arms: Sequence[str], num_seeds: int, workdir: pathlib.Path, overrides: Sequence[str]) -> str:
@@ -28,7 +29,7 @@ def run(config_file: str, arms: Sequence[str], num_seeds: int, workdir: pathlib.
     """
     unknown = [arm for arm in arms if arm not in FORMS]
     if unknown:
-        raise UserError(f"--arms names {', '.join(unknown)}; the forms are {', '.join(FORMS)}")
+        raise UserError(f"--arms has {', '.join(unknown)}; the forms are {', '.join(FORMS)}")
     runs = study.train_all(config_file, arms, num_seeds, workdir, overrides, _summarize_run)
     plot(runs, workdir / "emotion.png")
     return study.write(workdir, "emotion", runs) + compare(runs)
@@ -40,12 +41,12 @@ def _summarize_run(result: dict[str, Any], directory: pathlib.Path) -> dict[str,
         raise UserError(f"{directory} has {len(confusion)} emotions; the study compares the synthetic set's")
     recalls = np.diag(confusion) / np.maximum(confusion.sum(1), 1)
     recalls = {f"recall_{name}": float(recall) for name, recall in zip(pro.EMOTIONS, recalls, strict=True)}
-    return {name: result[name] for name in _FIGURES if name in result} | recalls
+    return {name: result[name] for name in _METRICS if name in result} | recalls
 
 
 def compare(runs: study.Runs) -> str:
     """Two lines: the accuracy possible in each form, and what micro-actions add to the appearance, over the seeds."""
-    possible = pro.ceilings()
+    possible = pro.bayes_accuracy()
     lines = [f"possible emotion accuracy: {', '.join(f'{arm} {100 * possible[arm]:.1f}' for arm in runs)}"]
     if {"appearance", "fused"} <= runs.keys():
         appearance, fused = (_accuracies(runs[arm]) for arm in ("appearance", "fused"))
@@ -64,7 +65,7 @@ def _spread(accuracies: np.ndarray) -> float:
 
 def plot(runs: study.Runs, path: pathlib.Path) -> None:
     """Draws the accuracy of each form, each seed a dot, below what is possible; and the recall of each emotion."""
-    possible = pro.ceilings()
+    possible = pro.bayes_accuracy()
     figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(2, 3))
     for i, (arm, values) in enumerate(runs.items()):
@@ -75,9 +76,9 @@ def plot(runs: study.Runs, path: pathlib.Path) -> None:
         left.annotate(f"{accuracies.mean():.0f}", (i, 2), ha="center", color="white", weight="bold")
         left.annotate(f"possible: {100 * possible[arm]:.0f}", (i, 100 * possible[arm] + 1.5), ha="center", fontsize=9)
         recalls = 100 * np.array([[each[f"recall_{name}"] for name in pro.EMOTIONS] for each in values])
-        places = np.arange(len(pro.EMOTIONS)) + (i - (len(runs) - 1) / 2) * 0.8 / len(runs)
-        right.bar(places, recalls.mean(0), 0.8 / len(runs), label=arm.replace("_", "-"), color=color)
-        right.plot(np.tile(places, len(recalls)), recalls.ravel(), "o", color="black", markersize=2.5)
+        positions = np.arange(len(pro.EMOTIONS)) + (i - (len(runs) - 1) / 2) * 0.8 / len(runs)
+        right.bar(positions, recalls.mean(0), 0.8 / len(runs), label=arm.replace("_", "-"), color=color)
+        right.plot(np.tile(positions, len(recalls)), recalls.ravel(), "o", color="black", markersize=2.5)
     left.axhline(100 / len(pro.EMOTIONS), color="black", linewidth=0.8, linestyle=":")
     left.annotate("chance", (len(runs) - 0.55, 100 / len(pro.EMOTIONS) + 1), ha="right", fontsize=9)
     left.set_xticks(range(len(runs)), [arm.replace("_", "-") for arm in runs])
@@ -98,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     return study.command(
         run,
         argv=argv,
-        module="manet_jax.emotion_study",
+        module="manet_jax.studies.emotion",
         description=__doc__,
         arms=",".join(FORMS),
         config_file="configs/ma52_pro_synthetic.py",

@@ -1,4 +1,4 @@
-"""Figures of what a model says: for reports and notebooks. Each takes arrays and returns a Matplotlib figure."""
+"""Figures for reports and notebooks. Each function takes arrays and returns a Matplotlib figure."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 
 from manet_jax import metrics
 from manet_jax.inference import Prediction
-from tfds_ma52.labels import Labels
+from tfds_ma52.labels import LabelSet
 
 # Told apart by all eyes (Okabe and Ito), and from white; more groups than these begin again.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#555555")
@@ -29,7 +29,7 @@ def group_color(group: int) -> str:
 def plot_confusion(
     confusion: Num[np.ndarray, "n n"], names: Sequence[str], groups: Sequence[int], title: str = ""
 ) -> Figure:
-    """Draws the share of each true class's clips (row) that are taken for each class (column), ordered by group.
+    """Draws the share of each true class's clips (row) that are predicted as each class (column), ordered by group.
 
     Args:
       confusion: number of clips.
@@ -46,7 +46,7 @@ def plot_confusion(
     figure = Figure(figsize=(3.4 + side, 2.6 + side), layout="constrained")
     axes = figure.add_subplot()
     image = axes.imshow(100 * shares, vmin=0, vmax=100, cmap="cividis")
-    axes.set_facecolor("#dddddd")  # of classes that no clip shows
+    axes.set_facecolor("#dddddd")  # of classes without clips
     size = 10 if few else 7
     axes.set_xticks(range(count), [names[i] for i in order], rotation=90, fontsize=size)
     axes.set_yticks(range(count), [f"{names[i]} ({totals[row, 0]:.0f})" for row, i in enumerate(order)], fontsize=size)
@@ -57,19 +57,19 @@ def plot_confusion(
         color = "black" if shares[row, column] > 0.6 else "white"
         text = f"{100 * shares[row, column]:.0f}"
         axes.text(column, row, text, ha="center", va="center", color=color, fontsize=size)
-    axes.set(xlabel="taken for", ylabel="true (clips)")
+    axes.set(xlabel="predicted as", ylabel="true (clips)")
     axes.set_title(title, loc="left", fontsize=11)
     figure.colorbar(image, ax=axes, label="% of the true class's clips", fraction=0.03, pad=0.02)
     return figure
 
 
 def plot_class_f1(
-    f1: Float[np.ndarray, " n"], counts: Int[np.ndarray, " n"], labels: Labels, title: str = ""
+    f1: Float[np.ndarray, " n"], counts: Int[np.ndarray, " n"], labels: LabelSet, title: str = ""
 ) -> Figure:
     """Draws each class's number of training clips and its F1, from the most frequent class to the rarest.
 
     Args:
-      f1: 0..1; NaN for a class that occurs neither as truth nor as prediction.
+      f1: 0..1; NaN for a class that occurs neither as target nor as prediction.
       counts: training clips.
       labels: the classes.
       title: above.
@@ -102,7 +102,7 @@ def plot_class_f1(
     return figure
 
 
-def _add_group_legend(figure: Figure, labels: Labels) -> None:
+def _add_group_legend(figure: Figure, labels: LabelSet) -> None:
     if 1 < len(labels.group_names) <= len(COLORS):
         marks = [
             Line2D([], [], marker="s", linestyle="", color=group_color(i), label=name)
@@ -112,19 +112,19 @@ def _add_group_legend(figure: Figure, labels: Labels) -> None:
 
 
 def plot_calibration(confidence: Float[np.ndarray, " b"], correct: Bool[np.ndarray, " b"], title: str = "") -> Figure:
-    """Draws how often a model is right against how sure it is, see `metrics.calibration`."""
-    counts, sure, right, error = metrics.calibration(np.asarray(confidence), np.asarray(correct))
+    """Draws the accuracy of a model against its confidence, see `metrics.calibration`."""
+    counts, confidences, accuracies, error = metrics.calibration(np.asarray(confidence), np.asarray(correct))
     edges = np.linspace(0, 1, len(counts) + 1)
     figure = Figure(figsize=(5.2, 5.6), layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    upper.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":", label="as sure as right")
-    upper.bar(100 * edges[:-1], 100 * np.nan_to_num(right), 100 / len(counts), align="edge", color=COLORS[4])
-    upper.plot(100 * sure, 100 * right, "o-", color=COLORS[0], markersize=4, label="this model")
-    upper.set(ylabel="right, %", ylim=(0, 100), xlim=(0, 100))
+    upper.plot([0, 100], [0, 100], color="black", linewidth=0.8, linestyle=":", label="calibrated")
+    upper.bar(100 * edges[:-1], 100 * np.nan_to_num(accuracies), 100 / len(counts), align="edge", color=COLORS[4])
+    upper.plot(100 * confidences, 100 * accuracies, "o-", color=COLORS[0], markersize=4, label="this model")
+    upper.set(ylabel="correct, %", ylim=(0, 100), xlim=(0, 100))
     upper.set_title(f"{title} (expected calibration error {100 * error:.1f} points)".strip(), loc="left", fontsize=10)
     upper.legend(loc="upper left", frameon=False)
     lower.bar(100 * edges[:-1], counts, 100 / len(counts), align="edge", color=COLORS[6], edgecolor="white")
-    lower.set(xlabel="probability given, %", ylabel="decisions")
+    lower.set(xlabel="confidence, %", ylabel="decisions")
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
     return figure
@@ -132,27 +132,27 @@ def plot_calibration(confidence: Float[np.ndarray, " b"], correct: Bool[np.ndarr
 
 def plot_embedding(
     embedding: Float[np.ndarray, "b e"],
-    shown: Bool[np.ndarray, "b n"],
-    labels: Labels,
+    target: Bool[np.ndarray, "b n"],
+    labels: LabelSet,
     vectors: Float[np.ndarray, "n e"] | None = None,
 ) -> Figure:
     """Draws clips on the two principal components of their joint embedding, and there the vectors of their labels.
 
     Args:
       embedding: of each clip.
-      shown: multi-hot, the true classes; a clip has the colour of their group, grey where they are of several or none.
+      target: multi-hot, the true classes; a clip has the colour of their group, grey where they are of several or none.
       labels: the classes.
       vectors: of the labels; None leaves them out.
     """
     center = embedding.mean(0)
     _, scale, axes_ = np.linalg.svd(embedding - center, full_matrices=False)
     variance = 100 * scale**2 / max(float((scale**2).sum()), 1e-12)
-    places = (embedding - center) @ axes_[:2].T
-    groups = [{labels.groups[i] for i in np.flatnonzero(row)} for row in shown]
+    points = (embedding - center) @ axes_[:2].T
+    groups = [{labels.groups[i] for i in np.flatnonzero(row)} for row in target]
     colors = [group_color(*each) if len(each) == 1 else "#888888" for each in groups]
     figure = Figure(figsize=(12, 7.5), layout="constrained")
     axes = figure.add_subplot()
-    axes.scatter(*places.T, s=9, c=colors, alpha=0.5, linewidths=0)
+    axes.scatter(*points.T, s=9, c=colors, alpha=0.5, linewidths=0)
     if vectors is not None:
         _add_vectors(axes, (vectors - center) @ axes_[:2].T, labels)
     axes.set(xlabel=f"first principal component ({variance[0]:.0f} % of the variance)")
@@ -163,29 +163,29 @@ def plot_embedding(
     return figure
 
 
-def _add_vectors(axes: Axes, places: Float[np.ndarray, "n 2"], labels: Labels) -> None:
-    """Draws the labels' numbers at their places, moved apart where they would overlap, and what they are beside."""
-    axes.plot(*places.T, linestyle="")  # so that the limits hold them
+def _add_vectors(axes: Axes, points: Float[np.ndarray, "n 2"], labels: LabelSet) -> None:
+    """Draws the labels' numbers at their vectors, moved apart where they would overlap, and their names at the side."""
+    axes.plot(*points.T, linestyle="")  # so that the limits hold them
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     unit = np.ptp(np.array([axes.get_xlim(), axes.get_ylim()]), axis=1) / (9.5, 6.5)  # about an inch
     height = 1 / max(len(labels.names), 20)
-    for i, (place, moved) in enumerate(zip(places, unit * _move_apart(places / unit, 0.16), strict=True)):
+    for i, (point, moved) in enumerate(zip(points, unit * _move_apart(points / unit, 0.16), strict=True)):
         color = group_color(labels.groups[i])
-        axes.plot(*np.stack([place, moved]).T, color=color, linewidth=0.8, zorder=2)
+        axes.plot(*np.stack([point, moved]).T, color=color, linewidth=0.8, zorder=2)
         axes.scatter(*moved, s=110, c=color, edgecolors="white", linewidths=0.6, zorder=3)
         axes.text(*moved, str(i), ha="center", va="center_baseline", fontsize=6.5, color="white", zorder=4)
         key = (1.01, 1 - (i + 0.5) * height)
         axes.annotate(f"{i} {labels.names[i]}", key, xycoords="axes fraction", va="center", fontsize=7, color=color)
 
 
-def _move_apart(places: Float[np.ndarray, "n 2"], distance: float) -> Float[np.ndarray, "n 2"]:
-    places = places + 1e-3 * np.random.default_rng(0).normal(size=places.shape)  # none at the very same place
+def _move_apart(points: Float[np.ndarray, "n 2"], distance: float) -> Float[np.ndarray, "n 2"]:
+    points = points + 1e-3 * np.random.default_rng(0).normal(size=points.shape)  # no two coincide
     for _ in range(200):
-        gaps = places[:, None] - places
+        gaps = points[:, None] - points
         lengths = np.linalg.norm(gaps, axis=-1)
         push = np.maximum(distance - lengths, 0) / np.where(lengths > 0, lengths, 1)
-        places = places + 0.3 * (push[..., None] * gaps).sum(1)
-    return places
+        points = points + 0.3 * (push[..., None] * gaps).sum(1)
+    return points
 
 
 def plot_frames(
@@ -194,8 +194,8 @@ def plot_frames(
     """Draws clips frame by frame, a row each, with a class activation map over them if there is one.
 
     Args:
-      rows: a title, the frames, and the map: where and when a class is seen, from the least of the row (black) to the
-        most (yellow); None leaves the frames as they are.
+      rows: a title, the frames, and the map: where and when the evidence for a class lies, from the least of the row
+        (black) to the most (yellow); None leaves the frames as they are.
     """
     count = max(len(frames) for _, frames, _ in rows)
     height = 1.6 * len(rows)
@@ -227,9 +227,9 @@ def plot_timeline(windows: Sequence[Prediction]) -> Figure:
     labels, panels = windows[0].labels, []
     if windows[0].probabilities is not None:
         scores = np.stack([p.probabilities for p in windows])
-        shown = sorted(np.argsort(-scores.max(0), kind="stable")[:_TIMELINE_ROWS], key=lambda i: (labels.groups[i], i))
-        names = [f"{labels.names[i]} ({labels.group_names[labels.groups[i]]})" for i in shown]
-        panels.append((names, scores[:, shown]))
+        drawn = sorted(np.argsort(-scores.max(0), kind="stable")[:_TIMELINE_ROWS], key=lambda i: (labels.groups[i], i))
+        names = [f"{labels.names[i]} ({labels.group_names[labels.groups[i]]})" for i in drawn]
+        panels.append((names, scores[:, drawn]))
     if windows[0].emotion_probabilities is not None:
         panels.append((windows[0].emotions, np.stack([p.emotion_probabilities for p in windows])))
     rows = [len(names) for names, _ in panels]

@@ -21,8 +21,8 @@ def temporal_shift(x: Float[Array, "b t h w c"], shift_div: int) -> Float[Array,
 
 
 def _shift(x: Float[Array, "b t h w c"], fold: int, towards: int) -> Float[Array, "b t h w c"]:
-    """Takes `fold` channels from `towards` frames on, as many from as far back."""
-    # A choice at every place fuses with what comes before it; slices and a concatenation, which are read and written
+    """Takes `fold` channels from `towards` frames later, and as many from as far back."""
+    # A choice at every location fuses with what comes before it; slices and a concatenation, which are read and written
     # one by one, take 2.4 times as long on a CPU (30 and 13 ms for 16 frames of 56 x 56 x 256).
     frames = ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)), ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0))
     later, earlier = jnp.pad(x[:, 1:], frames[0]), jnp.pad(x[:, :-1], frames[1])
@@ -68,20 +68,20 @@ def _max_pool_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple
         top, left = divmod(i, 3)
         values = padded[:, top : top + 2 * rows : 2, left : left + 2 * columns : 2]
         source = jnp.where(values == pooled, i, source)
-    # Computed once, then read at four places, rather than computed anew for each.
+    # Computed once and read four times, rather than computed anew for each.
     source, gradient = jax.lax.optimization_barrier((source, gradient))
     beyond = ((0, 0), (0, 1), (0, 1), (0, 0))
     source, gradient = jnp.pad(source, beyond, constant_values=9), jnp.pad(gradient, beyond)
 
-    def given(y: int, x: int, below: int = 0, right: int = 0) -> Array:
-        """What each window, or the one below it or to its right, gives its pixel (y, x)."""
+    def share(y: int, x: int, below: int = 0, right: int = 0) -> Array:
+        """The share of its pixel (y, x) in the gradient of each window, or of the one below it or to its right."""
         window = (slice(None), slice(below, below + rows), slice(right, right + columns))
         return jnp.where(source[window] == 3 * y + x, gradient[window], 0)
 
     # Of two by two pixels, the first is in one window, the last in four.
-    even = jnp.stack([given(1, 1), given(1, 2) + given(1, 0, right=1)], axis=3)
-    corners = given(2, 2) + given(0, 2, below=1) + given(2, 0, right=1) + given(0, 0, below=1, right=1)
-    odd = jnp.stack([given(2, 1) + given(0, 1, below=1), corners], axis=3)
+    even = jnp.stack([share(1, 1), share(1, 2) + share(1, 0, right=1)], axis=3)
+    corners = share(2, 2) + share(0, 2, below=1) + share(2, 0, right=1) + share(0, 0, below=1, right=1)
+    odd = jnp.stack([share(2, 1) + share(0, 1, below=1), corners], axis=3)
     whole = jnp.stack([even, odd], axis=2).reshape(n, 2 * rows, 2 * columns, channels)
     return (whole[:, :height, :width],)
 
@@ -98,18 +98,18 @@ def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"], stride
     if min(x.shape[1:3]) < kernel.shape[0]:
         # XLA takes an image smaller than the kernel for the kernel, and is slow. As a matrix product, a training step
         # of 4 clips of 8 x 64 x 64 takes a third of the time on a CPU.
-        patches = _windows(_windows(x, kernel.shape[0], stride, axis=1), kernel.shape[0], stride, axis=2)
+        patches = _patches(_patches(x, kernel.shape[0], stride, axis=1), kernel.shape[0], stride, axis=2)
         return patches @ kernel.transpose(1, 0, 2, 3).reshape(-1, kernel.shape[3])
     return _convolve(x, kernel, stride)
 
 
-def _windows(x: Array, size: int, stride: int, axis: int) -> Array:
-    """What each place of a padded kernel sees along an axis, side by side as channels."""
+def _patches(x: Array, size: int, stride: int, axis: int) -> Array:
+    """The pixels under a padded kernel along an axis at each of its locations, side by side as channels."""
     padding = [(0, 0)] * 4
     padding[axis] = (size // 2, size // 2)
-    places = -(-x.shape[axis] // stride)
+    count = -(-x.shape[axis] // stride)
     padded = jnp.pad(x, padding)
-    slices = [jax.lax.slice_in_dim(padded, i, i + stride * (places - 1) + 1, stride, axis) for i in range(size)]
+    slices = [jax.lax.slice_in_dim(padded, i, i + stride * (count - 1) + 1, stride, axis) for i in range(size)]
     return jnp.concatenate(slices, axis=-1)
 
 
@@ -146,22 +146,24 @@ def _convolve_backward(stride: int, residuals: tuple[Array, Array], gradient: Ar
 
 
 def _gradient_of_kernel(x: Array, kernel: Array, gradient: Array, stride: int) -> Array:
-    """Of each row of the kernel: the image's columns that its places see, side by side, times the gradient."""
+    """The gradient of each row of the kernel: the columns of the image under it, side by side, times the output's."""
     size = kernel.shape[0]
     rows, _, channels = gradient.shape[1:]
     padding = (size // 2, size // 2)
-    seen = jax.lax.optimization_barrier(jnp.pad(_windows(x, size, stride, axis=2), ((0, 0), padding, (0, 0), (0, 0))))
+    patches = jax.lax.optimization_barrier(
+        jnp.pad(_patches(x, size, stride, axis=2), ((0, 0), padding, (0, 0), (0, 0)))
+    )
     flat = gradient.reshape(-1, channels)
 
     def of_row(i: int) -> Array:
-        places = seen[:, i : i + stride * (rows - 1) + 1 : stride].reshape(flat.shape[0], -1)
-        return jax.lax.dot_general(places, flat, (((0,), (0,)), ((), ())))
+        under_row = patches[:, i : i + stride * (rows - 1) + 1 : stride].reshape(flat.shape[0], -1)
+        return jax.lax.dot_general(under_row, flat, (((0,), (0,)), ((), ())))
 
     return jnp.stack([of_row(i) for i in range(size)]).reshape(kernel.shape)
 
 
 def _gradient_of_input(kernel: Array, gradient: Array) -> Array:
-    """Of a 3x3 kernel at a stride of 2: of two by two pixels the first is in one window, the last in four."""
+    """For a 3x3 kernel at a stride of 2: of two by two pixels the first is in one window, the last in four."""
     n, rows, columns = gradient.shape[:3]
     turned = kernel.transpose(0, 1, 3, 2)
 

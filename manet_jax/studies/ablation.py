@@ -1,6 +1,6 @@
-"""Trains all arms of an ablation with several seeds, and writes the comparison: a table, figures, plots.
+"""Trains all arms of an ablation with several seeds, and compares them in a table and plots.
 
-python -m manet_jax.ablation --workdir runs/ablation
+python -m manet_jax.studies.ablation --workdir runs/ablation
 """
 
 import pathlib
@@ -12,7 +12,8 @@ import matplotlib.figure
 import numpy as np
 from jaxtyping import Int
 
-from manet_jax import metrics, study
+from manet_jax import metrics
+from manet_jax.studies import study
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, MA52_COUNTS
 
@@ -21,12 +22,12 @@ REVERSED_PAIRS = (("bowing head", "head up"), ("spread legs", "closing legs"), (
 
 
 def summarize(confusion: Int[np.ndarray, "n n"], top5: float) -> dict[str, float]:
-    """Everything that is compared, as shares of 1, of one run on MA-52's classes.
+    """The compared quantities of one run on MA-52's classes, as shares of 1.
 
-    Beside the eight published figures: `f1_<group>`, `f1_frequent` and `f1_rare` are the mean F1 over the classes of a
+    Beside the eight published metrics: `f1_<group>`, `f1_frequent` and `f1_rare` are the mean F1 over the classes of a
     body group, and over the 26 most and the 26 least frequent classes in MA-52's training split (of those that occur).
-    `direction_<class>` says of a class that is another one played backwards how many of its clips, among those taken
-    for one of the two, are taken for the right one; NaN without such clips. For a model that ignores order the two
+    `direction_<class>` is, for a class that is another one played backwards, the share of its clips that are predicted
+    as it among those predicted as one of the two; NaN without such clips. For a model that ignores order the two
     shares of a pair add up to 1 but for chance, whichever it prefers, so that their mean, `direction`, is 0.5.
     """
     groups = np.array(MA52.groups)
@@ -49,18 +50,18 @@ def _directions(confusion: Int[np.ndarray, "n n"]) -> dict[str, float]:
     for names in REVERSED_PAIRS:
         pair = [MA52.names.index(name) for name in names]
         for name, class_id in zip(names, pair, strict=True):
-            taken = confusion[class_id, pair].sum()
-            shares[name] = float(confusion[class_id, class_id] / taken) if taken else float("nan")
+            predicted = confusion[class_id, pair].sum()
+            shares[name] = float(confusion[class_id, class_id] / predicted) if predicted else float("nan")
     return shares
 
 
 def plot(runs: study.Runs, path: pathlib.Path) -> None:
-    """Draws the arms side by side, each seed a dot: main figures, F1 by body group, head and tail, direction."""
+    """Draws the arms side by side, each seed a dot: main metrics, F1 by body group, head and tail, direction."""
     panels = {
         "Recognition": ("action_top1", "action_f1_macro", "body_top1", "f1_mean"),
         "Mean F1 of the 26 most and least frequent classes": ("f1_frequent", "f1_rare"),
         "Mean F1 by body group": tuple(f"f1_{name}" for name in MA52.group_names),
-        "Direction of time: right among those taken for the class or its reverse": tuple(
+        "Direction of time: correct among those predicted as the class or its reverse": tuple(
             f"direction_{name}" for pair in REVERSED_PAIRS for name in pair
         ),
     }
@@ -69,15 +70,15 @@ def plot(runs: study.Runs, path: pathlib.Path) -> None:
     for axes, (title, names) in zip(grid, panels.items(), strict=True):
         for i, (arm, values) in enumerate(runs.items()):
             scores = 100 * np.array([[each[name] for name in names] for each in values])
-            places = np.arange(len(names)) + (i - (len(runs) - 1) / 2) * 0.8 / len(runs)
+            positions = np.arange(len(names)) + (i - (len(runs) - 1) / 2) * 0.8 / len(runs)
             axes.bar(
-                places,
+                positions,
                 [metrics.nan_mean(each) for each in scores.T],
                 0.8 / len(runs),
                 label=arm,
                 color=study.COLORS[i % len(study.COLORS)],
             )
-            axes.plot(np.tile(places, len(scores)), scores.ravel(), "o", color="black", markersize=2.5)
+            axes.plot(np.tile(positions, len(scores)), scores.ravel(), "o", color="black", markersize=2.5)
         axes.set_xticks(range(len(names)), [name.replace("_", "\n").replace(" ", "\n") for name in names])
         axes.set_title(title, loc="left", fontsize=11)
         axes.set(ylabel="%", ylim=(0, 100))
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     return study.command(
         run,
         argv=argv,
-        module="manet_jax.ablation",
+        module="manet_jax.studies.ablation",
         description=__doc__,
         arms="single_frame,tsn,tsm,tsm_se,manet",
         config_file="configs/ablation.py",

@@ -1,4 +1,4 @@
-"""What the studies share: they train some arms of a config file with several seeds, and compare them."""
+"""The common part of studies: some arms of a config file are trained with several seeds, and compared."""
 
 import argparse
 import itertools
@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 
-COLORS = ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00")  # told apart by all eyes (Okabe and Ito)
-Runs = Mapping[str, Sequence[Mapping[str, float]]]  # of each arm, the figures of each seed, shares of 1
+COLORS = ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00")  # distinct to all eyes (Okabe and Ito)
+Runs = Mapping[str, Sequence[Mapping[str, float]]]  # for each arm, the metrics of each seed, shares of 1
 
 
 def train_all(
@@ -28,7 +29,7 @@ def train_all(
 ) -> dict[str, list[dict[str, float]]]:
     """Trains what is not trained yet and evaluates the last checkpoint of each run.
 
-    Each run is a process of its own in `<workdir>/<arm>_<seed>`, so that a stopped study goes on where it was.
+    Each run is a process of its own in `<workdir>/<arm>_<seed>`, so that a stopped study resumes.
 
     Args:
       config_file: takes an arm after a colon.
@@ -36,7 +37,7 @@ def train_all(
       num_seeds: runs of each arm, with the seeds 0, 1, ...
       workdir: of the study.
       overrides: flags of `manet_jax.main` for all runs.
-      summarize: from what an evaluation wrote, and the run's folder, to the figures that are compared.
+      summarize: from an evaluation's file, and the run's folder, to the metrics that are compared.
 
     Raises:
       UserError: a run has failed; its own message has gone to the terminal.
@@ -66,7 +67,7 @@ def _call_main(directory: pathlib.Path, *flags: str) -> None:
     # A process for each, because a device has one owner: nothing here may start JAX.
     command = [sys.executable, "-m", "manet_jax.main", "--workdir", str(directory), *flags]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
-        raise UserError(f"the run in {directory} has failed; start the study again when the cause is mended")
+        raise UserError(f"the run in {directory} has failed; start the study again when the cause is fixed")
 
 
 def format_table(runs: Runs) -> str:
@@ -110,7 +111,7 @@ def command(
       argv: the command line without the program's name; None takes the process's own.
       module: its name.
       description: for the help text.
-      arms: those compared unless the user names others, commas between.
+      arms: those compared unless the user gives others, commas between.
       config_file: likewise.
     """
     parser = argparse.ArgumentParser(
@@ -134,10 +135,10 @@ def command(
     if arguments.seeds < 1:
         parser.error(f"--seeds is {arguments.seeds}; give 1 or more")
     if len(set(chosen)) < len(chosen) or "" in chosen:
-        parser.error(f"--arms is {arguments.arms!r}; name each arm once, commas between")
-    try:
+        parser.error(f"--arms is {arguments.arms!r}; give each arm once, commas between")
+
+    def run_study() -> int:
         print(run(arguments.config_file, chosen, arguments.seeds, arguments.workdir, overrides))
-    except UserError as error:
-        print(f"manet_jax: {error}", file=sys.stderr)
-        return 2
-    return 0
+        return 0
+
+    return run_command("manet_jax", run_study)

@@ -1,4 +1,4 @@
-"""The files that the micro-action challenge takes: a zip with one `prediction.csv`."""
+"""The files of the micro-action challenge: a zip with one `prediction.csv`."""
 
 import collections
 import csv
@@ -12,6 +12,7 @@ from jaxtyping import Int
 
 from manet_jax.evaluate import Evaluation
 from tfds_ma52.errors import UserError
+from tfds_ma52.files import write_atomically
 from tfds_ma52.folder import report
 
 _RANKS = {"current": 5, "2024": 1}  # actions a clip
@@ -22,37 +23,36 @@ _COLUMNS = {
 
 
 def write(evaluation: Evaluation, path: str | pathlib.Path, form: str = "current") -> None:
-    """Writes what an evaluation predicts of a split, whose labels may be hidden.
+    """Writes the predictions of an evaluation, whose labels may be hidden.
 
     Args:
-      evaluation: of a model that tells one action a clip.
+      evaluation: of a model of one action a clip.
       path: of the zip file.
       form: "current", the clip's name, five ranked actions and their body groups; or "2024", the clip's name, the most
         probable action's body group, and the action.
 
     Raises:
-      UserError: the model tells several actions or none, or fewer than are ranked; the predictions are not exactly
+      UserError: the model predicts several actions or none, or fewer than are ranked; the predictions are not exactly
         those of the split's list; or the file cannot be written. A file that was there stays as it is then.
     """
     path = pathlib.Path(path).expanduser()
     logits = evaluation.predictions.outputs.get("logits")
-    if logits is None or evaluation.dataset.multilabel:
+    if logits is None or not evaluation.tasks[0].exclusive:
         raise UserError(f"--submission is for one action a clip; the model in {evaluation.workdir} is for others")
     if logits.shape[1] < _RANKS[form]:
         raise UserError(f"--submission ranks {_RANKS[form]} actions, but the data have {logits.shape[1]}")
     actions = np.argsort(-logits, axis=1, kind="stable")[:, : _RANKS[form]]
-    left_out = evaluation.dataset.builder.info.metadata["left_out_ids"].get(evaluation.split, [])
-    check(evaluation.video_ids, actions, [*evaluation.video_ids, *left_out])
-    groups = np.array(evaluation.labels.groups)[actions]
+    check(evaluation.video_ids, actions, evaluation.dataset.listed_ids(evaluation.split))
+    groups = np.array(evaluation.metadata.labels.groups)[actions]
     columns = np.concatenate([actions, groups] if form == "current" else [groups, actions], axis=1)
     table = io.StringIO()
     rows = [[name, *row] for name, row in zip(evaluation.video_ids, columns.tolist(), strict=True)]
     csv.writer(table, lineterminator="\n").writerows([_COLUMNS[form], *rows])
-    partial = path.with_name(path.name + ".partial")
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("prediction.csv", table.getvalue())
     try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED) as file:
-            file.writestr("prediction.csv", table.getvalue())
-        partial.replace(path)
+        write_atomically(path, archive.getvalue())
     except OSError as error:
         raise UserError(f"--submission: {path} cannot be written ({error.strerror})") from error
 
@@ -63,10 +63,10 @@ def check(names: Sequence[str], actions: Int[np.ndarray, "b k"], listed: Sequenc
     Args:
       names: of the predicted clips.
       actions: ranked for each of them, best first.
-      listed: the clips that are to be predicted.
+      listed: the clips of the split's list.
 
     Raises:
-      UserError: a clip is missing, foreign or repeated, or an action is ranked twice; all of those are named.
+      UserError: a clip is missing, foreign or repeated, or an action is ranked twice; all of those are reported.
     """
     counts = collections.Counter(names)
     problems = [f"{name} is in the list, but has no prediction" for name in listed if name not in counts]

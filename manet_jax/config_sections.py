@@ -1,0 +1,172 @@
+"""Sections of the config that need no other: typed, and checked when they are made.
+
+The fields are those of configs/ma52.py, where each is described. A value out of range raises `OptionError`.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from manet_jax import losses, optimizers
+from manet_jax.data import input_pipeline
+from manet_jax.models.options import at_least, one_of, raise_any
+from tfds_ma52 import mma52, synthetic
+from tfds_ma52.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+    """Section `optimizer`."""
+
+    learning_rate: float
+    momentum: float
+    weight_decay: float
+    clip_norm: float
+    head_lr_multiplier: float
+    head: str
+
+    def __post_init__(self):
+        problems = one_of(self, head=optimizers.HEADS)
+        problems += at_least(self, learning_rate=0, weight_decay=0, clip_norm=0, head_lr_multiplier=0)
+        if not 0 <= self.momentum < 1:
+            problems.append(f"momentum is {self.momentum}; it must lie in 0..1, below 1")
+        raise_any(problems)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Section `schedule`."""
+
+    name: str
+    decay_epochs: tuple[float, ...]
+    decay_factor: float
+    warmup_epochs: float
+
+    def __post_init__(self):
+        problems = one_of(self, name=optimizers.SCHEDULES) + at_least(self, decay_factor=0, warmup_epochs=0)
+        if not all(isinstance(epoch, int | float) and 0 <= epoch < math.inf for epoch in self.decay_epochs):
+            problems.append(f"decay_epochs is {self.decay_epochs}; each must be a number from 0 on")
+        raise_any(problems)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Windows:
+    """Section `data.windows`."""
+
+    window: float
+    stride: float
+    min_overlap: float
+
+    def __post_init__(self):
+        raise_any(_user_error(lambda: mma52.check_windows(**dataclasses.asdict(self))))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Synthetic:
+    """Section `data.synthetic`."""
+
+    size: float
+    pro: bool
+    subjects: str
+    short_side: int
+    seed: int
+
+    def __post_init__(self):
+        if self.size:
+            checked = {name: value for name, value in dataclasses.asdict(self).items() if name != "pro"}
+            raise_any(_user_error(lambda: synthetic.check_settings(**checked)))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+    """Section `data`."""
+
+    manual_dir: str
+    data_dir: str
+    builder_config: str
+    video_folder: str
+    list_file: str
+    allow_damaged: int
+    read_threads: int
+    prefetch_batches: int
+    windows: Windows
+    synthetic: Synthetic
+
+    def __post_init__(self):
+        raise_any(at_least(self, read_threads=0, prefetch_batches=1, allow_damaged=0))
+
+    def open(self) -> input_pipeline.Dataset:
+        """Opens the data set; draws its clips and builds it first where it is missing.
+
+        Raises:
+          UserError: see `input_pipeline.open_dataset`.
+        """
+        names = ("manual_dir", "data_dir", "video_folder", "list_file", "allow_damaged")
+        build = {name: getattr(self, name) for name in names} | dataclasses.asdict(self.windows)
+        drawn = dataclasses.asdict(self.synthetic) if self.synthetic.size else None
+        try:
+            return input_pipeline.open_dataset({**build, "config": self.builder_config}, drawn)
+        except UserError as error:
+            raise _located(error) from error
+
+    @property
+    def reading(self) -> input_pipeline.Reading:
+        """How this process reads batches."""
+        return input_pipeline.Reading(
+            num_threads=self.read_threads,
+            num_prefetch=self.prefetch_batches,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Section `eval`."""
+
+    split: str
+    batch_size: int
+    every_epochs: float
+
+    def __post_init__(self):
+        raise_any(at_least(self, batch_size=1) + positive(self, "every_epochs"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Multilabel:
+    """Section `multilabel`."""
+
+    loss: str
+
+    def __post_init__(self):
+        raise_any(one_of(self, loss=losses.MULTILABEL))
+
+
+def positive(values: Any, *names: str) -> list[str]:
+    """A text for each value that is not positive."""
+    return [f"{name} is {getattr(values, name)}; it must be positive" for name in names if getattr(values, name) <= 0]
+
+
+def _user_error(check: Callable[[], None]) -> list[str]:
+    """The text of the user's error that a check raises, as a list."""
+    try:
+        check()
+    except UserError as error:
+        return [str(error).removesuffix(".")]
+    return []
+
+
+def _located(error: UserError) -> UserError:
+    """An error of the data set's builder, its field the config's."""
+    names = {"config": "builder_config"} | {name: f"windows.{name}" for name in ("window", "stride", "min_overlap")}
+    located = UserError(error.args[0], names.get(error.field, error.field)).under("config.data")
+    if error.field != "manual_dir":
+        return located
+    return UserError(
+        f"{located.args[0]} To see everything work without data, run: python -m manet_jax.main --config "
+        "configs/ma52_synthetic.py --workdir runs/first",
+        located.field,
+    )

@@ -1,0 +1,1 @@
+"""From built sets and video files to batches of clips."""

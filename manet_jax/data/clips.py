@@ -1,0 +1,189 @@
+"""Clips from videos as a network sees them: its frames, cropped and scaled. NumPy, OpenCV and decoders only.
+
+A clip is a dict of uint8 [t, size, size, 3], RGB, by the key of the network's inputs.
+"""
+
+import collections
+import pathlib
+from collections.abc import Callable, Iterator, Sequence
+
+import cv2
+import decord
+import numpy as np
+from jaxtyping import Int, UInt8
+
+from manet_jax.data import decoding, sampling
+from manet_jax.models import ClipSpec
+
+MAX_SCALE_GAP = 1  # how many crop scales width and height may lie apart
+# Crop corners in quarters of the free room, (y, x): the corners, the centre, the edges' middles, the inner corners.
+CROP_POSITIONS = (
+    *((0, 0), (0, 4), (4, 0), (4, 4), (2, 2)),
+    *((2, 0), (2, 4), (4, 2), (0, 2)),
+    *((1, 1), (1, 3), (3, 1), (3, 3)),
+)
+
+Clip = dict[str, UInt8[np.ndarray, "_ _ _ 3"]]
+
+
+def train_clip(rng: np.random.Generator, content: bytes, inputs: dict[str, ClipSpec]) -> Clip:
+    """Decodes a random training clip of a video: random frames, crops and flips.
+
+    Args:
+      rng: draws them.
+      content: the encoded video.
+      inputs: what the network sees.
+
+    Raises:
+      UnreadableVideoError: the video cannot be decoded.
+    """
+    video = decoding.open_video(content)
+    frames = _sample(inputs, lambda count, segments: sampling.random_segments(rng, count, segments), len(video))
+    return {name: _random_crops(rng, images, inputs[name]) for name, images in _decode(video, frames).items()}
+
+
+def eval_clip(content: bytes | pathlib.Path, inputs: dict[str, ClipSpec]) -> Clip:
+    """Decodes the clip of a video that evaluation uses: middle frames, centre crops.
+
+    Args:
+      content: the encoded video, or a file of one.
+      inputs: what the network sees.
+
+    Raises:
+      UnreadableVideoError: the video cannot be decoded.
+    """
+    video = decoding.open_video(content)
+    frames = _sample(inputs, sampling.center_segments, len(video))
+    return {name: _center_crops(images, inputs[name]) for name, images in _decode(video, frames).items()}
+
+
+def sliding_window_clips(
+    path: pathlib.Path, spans: Sequence[tuple[int, int]], inputs: dict[str, ClipSpec]
+) -> Iterator[Clip]:
+    """Decodes the clips that evaluation uses of windows of a long video, each as if it were a video by itself.
+
+    The video is read once, from its start to its end, and only the frames that later windows share are kept.
+
+    Args:
+      path: the video.
+      spans: first frame and end of each window, in the order of their starts.
+      inputs: what the network sees.
+
+    Raises:
+      UnreadableVideoError: a frame cannot be decoded.
+    """
+    windows = collections.deque(
+        {name: first + frames for name, frames in _sample(inputs, sampling.center_segments, end - first).items()}
+        for first, end in spans
+    )
+    indices = np.unique(np.concatenate([frames for window in windows for frames in window.values()]))
+    kept: dict[int, np.ndarray] = {}
+    for index, frame in zip(indices.tolist(), decoding.stream_frames(path, indices), strict=True):
+        kept[index] = frame
+        while windows and max(frames[-1] for frames in windows[0].values()) <= index:
+            window = windows.popleft()
+            images = {name: np.stack([kept[i] for i in frames.tolist()]) for name, frames in window.items()}
+            yield {name: _center_crops(images[name], inputs[name]) for name in window}
+        first = min(frames[0] for frames in windows[0].values()) if windows else 0
+        kept = {i: image for i, image in kept.items() if i >= first}
+
+
+def blank_clip(inputs: dict[str, ClipSpec]) -> Clip:
+    """A black clip, which fills up a batch."""
+    return {name: np.zeros(clip_shape(spec), np.uint8) for name, spec in inputs.items()}
+
+
+def clip_shape(spec: ClipSpec) -> tuple[int, int, int, int]:
+    """The shape of a clip of one input."""
+    return spec.num_frames, spec.crop_size, spec.crop_size, 3
+
+
+def _sample(
+    inputs: dict[str, ClipSpec], sample: Callable[[int, int], np.ndarray], num_frames: int
+) -> dict[str, Int[np.ndarray, " _"]]:
+    """Samples the frames of each input; inputs of as many frames of the video share them."""
+    of_video: dict[int, np.ndarray] = {}
+    frames = {}
+    for name, spec in inputs.items():
+        count = spec.subset_of or spec.num_frames
+        if count not in of_video:
+            of_video[count] = sample(num_frames, count)
+        chosen = sample(count, spec.num_frames) if spec.subset_of else slice(None)
+        frames[name] = of_video[count][chosen]
+    return frames
+
+
+def _decode(
+    video: decord.VideoReader, frames: dict[str, Int[np.ndarray, " _"]]
+) -> dict[str, UInt8[np.ndarray, "_ h w 3"]]:
+    """Decodes the frames of all inputs in one pass over the video."""
+    images = decoding.decode_frames(video, np.concatenate(list(frames.values())))
+    ends = np.cumsum([len(indices) for indices in frames.values()])[:-1]
+    return dict(zip(frames, np.split(images, ends), strict=True))
+
+
+def _random_crops(
+    rng: np.random.Generator, images: UInt8[np.ndarray, "t h w 3"], spec: ClipSpec
+) -> UInt8[np.ndarray, "t size size 3"]:
+    images = resize_short_side(cut_box(images, spec.box), spec.short_side)
+    if spec.center_crop_first:
+        images = center_crop(images, spec.crop_size)
+    images = random_crop(rng, images, spec.crop_scales, spec.crop_size)
+    return np.ascontiguousarray(flip(images) if rng.random() < 0.5 else images)
+
+
+def _center_crops(images: UInt8[np.ndarray, "t h w 3"], spec: ClipSpec) -> UInt8[np.ndarray, "t size size 3"]:
+    images = resize_short_side(cut_box(images, spec.box), spec.short_side)
+    return np.ascontiguousarray(center_crop(images, spec.crop_size))
+
+
+def resize_short_side(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    """Scales frames, with bilinear interpolation, so that their shorter side has `size` pixels."""
+    height, width = frames.shape[1:3]
+    scale = size / min(height, width)
+    return _resize(frames, int(height * scale + 0.5), int(width * scale + 0.5))
+
+
+def random_crop(
+    rng: np.random.Generator, frames: UInt8[np.ndarray, "t h w 3"], scales: Sequence[float], size: int
+) -> UInt8[np.ndarray, "t size size 3"]:
+    """Cuts the same random box out of all frames and scales it to size x size.
+
+    Multi-scale cropping of TSN: the box's sides are two of `scales`, as shares of the frames' shorter side, at most
+    MAX_SCALE_GAP steps apart; it lies at one of 13 positions.
+    """
+    height, width = frames.shape[1:3]
+    sides = [int(min(height, width) * scale) for scale in scales]
+    pairs = [(h, w) for i, h in enumerate(sides) for j, w in enumerate(sides) if abs(i - j) <= MAX_SCALE_GAP]
+    crop_height, crop_width = pairs[rng.integers(len(pairs))]
+    row, column = CROP_POSITIONS[rng.integers(len(CROP_POSITIONS))]
+    top, left = row * ((height - crop_height) // 4), column * ((width - crop_width) // 4)
+    return _resize(frames[:, top : top + crop_height, left : left + crop_width], size, size)
+
+
+def center_crop(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t size size 3"]:
+    """Cuts size x size pixels out of the middle of all frames."""
+    height, width = frames.shape[1:3]
+    top, left = (height - size) // 2, (width - size) // 2
+    return frames[:, top : top + size, left : left + size]
+
+
+def flip(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Mirrors frames left to right. No class of MA-52 names a side, so this keeps the label."""
+    return frames[:, :, ::-1]
+
+
+def cut_box(
+    frames: UInt8[np.ndarray, "t h w 3"], box: tuple[float, float, float, float]
+) -> UInt8[np.ndarray, "t h2 w2 3"]:
+    """Cuts the part between the edges top, left, bottom and right, shares of height and width, out of all frames."""
+    height, width = frames.shape[1:3]
+    top, bottom = round(box[0] * height), round(box[2] * height)
+    left, right = round(box[1] * width), round(box[3] * width)
+    return frames[:, top : max(bottom, top + 1), left : max(right, left + 1)]
+
+
+def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
+    if frames.shape[1:3] == (height, width):
+        return frames
+    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames])

@@ -1,0 +1,253 @@
+"""Data pipelines: a built data set -> shuffled, decoded, cropped batches, sliced per process.
+
+A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b] (-1 where hidden), "video_id": str [b]}. With several
+labels a clip it has "labels" (float32 [b, n], 1 for each class present) and "emotion" (int32 [b], -1 where unknown) in
+place of "label"; and a key for every other input of the network beside or in place of "video". In evaluation it has
+"index" (int32 [b]), the clips' positions in their split.
+"""
+
+import dataclasses
+import logging
+import math
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import jax
+import numpy as np
+import tensorflow_datasets as tfds
+from jaxtyping import Float
+
+from manet_jax import parallel
+from manet_jax.data import clips, decoding
+from manet_jax.models import ClipSpec
+from tfds_ma52 import ma52_dataset_builder, synthetic
+from tfds_ma52.errors import UserError
+from tfds_ma52.labels import LabelSet
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """A built data set.
+
+    Attributes:
+      builder: the TFDS builder that reads it.
+      labels: its classes and groups.
+      emotions: names of the emotions; empty where the set has none.
+      fingerprint: the same for the same lists and label names.
+      hidden: the splits whose labels are not public.
+    """
+
+    builder: tfds.core.DatasetBuilder
+    labels: LabelSet
+    emotions: tuple[str, ...]
+    fingerprint: str
+    hidden: tuple[str, ...]
+
+    @property
+    def location(self) -> str:
+        """The folder that holds it."""
+        return str(self.builder.data_dir)
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether clips have several labels."""
+        return "labels" in self.builder.info.features
+
+    @property
+    def counts(self) -> dict[str, dict[str, list[int]]]:
+        """The number of clips of each class, `label_counts`, and emotion, `emotion_counts`, by split."""
+        return {name: self.builder.info.metadata[name] for name in ("label_counts", "emotion_counts")}
+
+    def positive_weights(self) -> Float[np.ndarray, " n"]:
+        """For each class, training clips without it over those with it; 1 for a class without training clips."""
+        counts = np.array(self.counts["label_counts"]["train"])
+        absent = self.builder.info.splits["train"].num_examples - counts
+        return np.where((counts > 0) & (absent > 0), absent / np.maximum(counts, 1), 1).astype(np.float32)
+
+    def source(self, split: str) -> "Source":
+        """Random access to the examples of a split.
+
+        Raises:
+          UserError: there is no such split.
+        """
+        if split not in self.builder.info.splits:
+            known = ", ".join(self.builder.info.splits)
+            raise UserError(f"{self.location} has no split {split!r}; it has {known}")
+        return Source(self.builder.as_data_source(split), split, self.location)
+
+    def video_ids(self, split: str) -> list[str]:
+        """The names of a split's clips, in their order."""
+        source = self.source(split)
+        return [source[i]["video_id"].decode() for i in range(len(source))]
+
+    def listed_ids(self, split: str) -> list[str]:
+        """The names of the clips in a split's list: those of `video_ids`, and those that the build left out."""
+        return [*self.video_ids(split), *self.builder.info.metadata["left_out_ids"].get(split, [])]
+
+
+class Source:
+    """Random access to the examples of a split of a built data set; damaged files are a user's error."""
+
+    def __init__(self, examples: Any, split: str, data_dir: str | os.PathLike):
+        self._examples, self._split, self._data_dir = examples, split, data_dir
+
+    def __len__(self) -> int:
+        return len(self._examples)
+
+    def __getitem__(self, index: int) -> dict:
+        """The example; UserError where its file is damaged, which ArrayRecord finds by its checksums."""
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        try:
+            return self._examples[index]
+        except (RuntimeError, OSError) as error:
+            raise UserError(
+                f"split {self._split!r} of {self._data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
+                "are damaged; build the set again with python -m tfds_ma52 --overwrite"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How batches are read.
+
+    Attributes:
+      num_threads: how many batches are read at once.
+      num_prefetch: how many batches are read ahead.
+      process_index: of this process.
+      process_count: number of processes.
+    """
+
+    num_threads: int = 2
+    num_prefetch: int = 2
+    process_index: int = 0
+    process_count: int = 1
+
+
+def open_dataset(build: Mapping[str, Any], synthetic_clips: Mapping[str, Any] | None = None) -> Dataset:
+    """Opens a data set; draws its clips and builds it first where it is missing.
+
+    Args:
+      build: arguments of `ma52_dataset_builder.build`.
+      synthetic_clips: arguments of `tfds_ma52.synthetic.write_synthetic`, which draws the clips of `manual_dir` if they
+        are missing; None for real data.
+
+    Raises:
+      UserError: data are missing, damaged, or other than the built set; its `field` is an argument of `build`.
+    """
+    if synthetic_clips:
+        synthetic.write_synthetic(pathlib.Path(build["manual_dir"]).expanduser(), **synthetic_clips)
+    builder = ma52_dataset_builder.build(**build)
+    info = builder.info
+    if info.metadata["left_out"]:
+        _log.warning("%d damaged clips were left out of %s", len(info.metadata["left_out"]), builder.data_dir)
+    labels = LabelSet.from_json(info.metadata["labels"])
+    emotions, hidden = tuple(info.metadata["emotions"]), tuple(info.metadata["hidden"])
+    return Dataset(builder, labels, emotions, info.metadata["fingerprint"], hidden)
+
+
+def train_batches(
+    source,
+    inputs: dict[str, ClipSpec],
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    reading: Reading = Reading(),
+) -> grain.IterDataset:
+    """Returns an endless data set of this process's part of the training batches.
+
+    Every pass over the data is shuffled anew. Differs from the release: where the batch size does not divide the number
+    of clips, a batch takes the end of one pass and the start of the next, rather than be short.
+
+    Batch i is a function of the seed and i alone, so that a run resumes at `start_step` as if it had never stopped, on
+    any number of processes.
+
+    Args:
+      source: random access to examples.
+      inputs: what the network sees.
+      batch_size: clips a batch, over all processes.
+      seed: draws order, frames, crops and flips.
+      start_step: the first batch to return.
+      reading: how batches are read.
+    """
+
+    def load(example: dict, rng: np.random.Generator) -> dict:
+        clip = _readable(example, lambda: clips.train_clip(rng, example["video"], inputs))
+        return clip | _annotation(example)
+
+    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
+    return _read(_of_process(dataset, batch_size, reading)[start_step:], reading)
+
+
+def eval_batches(
+    source, inputs: dict[str, ClipSpec], *, batch_size: int, reading: Reading = Reading()
+) -> grain.IterDataset:
+    """Returns this process's part of the batches of one pass over the data, in order.
+
+    The last batch is filled up with black clips whose index is -1, so that every clip counts once and every process
+    gets the same number of batches. Args: see `train_batches`.
+    """
+
+    def load(index: int) -> dict:
+        example = source[min(index, len(source) - 1)]
+        if index >= len(source):
+            blank = {"index": np.int32(-1), "video_id": np.str_("")}
+            return clips.blank_clip(inputs) | _annotation(example) | blank
+        clip = _readable(example, lambda: clips.eval_clip(example["video"], inputs))
+        return clip | _annotation(example) | {"index": np.int32(index)}
+
+    length = math.ceil(len(source) / batch_size) * batch_size
+    return _read(_of_process(grain.MapDataset.range(length).map(load), batch_size, reading), reading)
+
+
+def to_devices(batches: grain.IterDataset, mesh: jax.sharding.Mesh, num_prefetch: int) -> grain.IterDataset:
+    """Puts this process's part of batches on its devices, `num_prefetch` ahead, in a thread of its own."""
+    batches = batches.map(lambda batch: parallel.shard_batch(batch, mesh))
+    return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=num_prefetch)
+
+
+def _annotation(example: dict) -> dict:
+    """A clip's name and labels."""
+    known = {"video_id": np.str_(example["video_id"].decode())}
+    if "labels" in example:
+        labels, emotion = example["labels"].astype(np.float32), np.int32(example["emotion"])
+        return known | {"labels": labels, "emotion": emotion}
+    return known | {"label": np.int32(example["label"])}
+
+
+def _readable(example: dict, decode) -> clips.Clip:
+    try:
+        return decode()
+    except decoding.UnreadableVideoError as error:
+        name = example["video_id"].decode()
+        raise UserError(
+            f"clip {name} of the built data set cannot be decoded ({error}): build the set again with "
+            "python -m tfds_ma52 --overwrite"
+        ) from error
+
+
+def _of_process(dataset: grain.MapDataset, batch_size: int, reading: Reading) -> grain.MapDataset:
+    """Batches of this process's clips: of every whole batch, those of its devices."""
+    count = reading.process_count
+    if batch_size % count:
+        raise UserError(f"batch size {batch_size} does not divide among {count} processes; choose a multiple")
+    size = batch_size // count
+    first = reading.process_index * size
+
+    def load(index: int) -> dict:
+        return dataset[index // size * batch_size + first + index % size]
+
+    return grain.MapDataset.range(len(dataset) // count).map(load).batch(size)
+
+
+def _read(dataset: grain.MapDataset, reading: Reading) -> grain.IterDataset:
+    # Threads are enough: decord and OpenCV release the interpreter's lock. No more of them work than may read ahead.
+    buffer_size = max(reading.num_threads, reading.num_prefetch)
+    options = grain.ReadOptions(num_threads=reading.num_threads, prefetch_buffer_size=buffer_size)
+    return dataset.to_iter_dataset(options)

@@ -1,0 +1,115 @@
+"""Emotion recognition from appearance, from micro-actions, or from both (paper, section on applications)."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+from manet_jax import models
+from manet_jax.models.options import ClipSpec, ModelSpec, at_least, raise_any
+from manet_jax.models.outputs import Outputs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmotionNetOptions:
+    """Options of `EmotionNet`.
+
+    Attributes:
+      num_emotions: their number.
+      micro_action: the network that recognises micro-actions, or None.
+      appearance: the network that sees single frames, whose classes are the emotions, or None.
+      frozen: the network of micro-actions stays as it is while the rest is trained.
+    """
+
+    num_emotions: int
+    micro_action: ModelSpec | None = None
+    appearance: ModelSpec | None = None
+    frozen: bool = False
+
+    def __post_init__(self):
+        problems = at_least(self, num_emotions=2)
+        if self.micro_action is None and self.appearance is None:
+            problems.append("micro_action and appearance are both missing: give one or both")
+        raise_any(problems)
+
+    @property
+    def inputs(self) -> dict[str, ClipSpec]:
+        """What the networks see, by the key of the inputs."""
+        parts = {"video": self.micro_action, "appearance": self.appearance}
+        return {name: part.options.clip for name, part in parts.items() if part is not None}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs for tasks, see `Outputs`."""
+        return (*(self.micro_action.options.outputs if self.micro_action else ()), "emotion")
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
+        parts = {name: value[name] and models.spec_from_json(value[name]) for name in ("micro_action", "appearance")}
+        return cls(**{**value, **parts})
+
+    @classmethod
+    def tiny(cls, **options) -> Self:
+        """Both networks, small, for tests."""
+        micro_action = ModelSpec("manet", models.MODELS["manet"].Options.tiny())
+        clip = ClipSpec(num_frames=2, subset_of=4, short_side=40, crop_size=32)
+        appearance = models.MODELS["manet"].Options.tiny(num_classes=4, embedding_dim=0, shift=False, clip=clip)
+        both = {"micro_action": micro_action, "appearance": ModelSpec("manet", appearance)}
+        return cls(**{"num_emotions": 4, **both, **options})
+
+
+class EmotionNet(nnx.Module):
+    """Recognises the emotion of a clip; the paper does not publish its network, this one is ours.
+
+    From appearance: the classes of a network on single frames, which know nothing of each other. From micro-actions: a
+    linear layer on the features and the probabilities of a network that recognises them. From both: the sum of the two
+    logits, which is the best rule where appearance and micro-actions are independent given the emotion.
+    """
+
+    Options = EmotionNetOptions
+
+    def __init__(self, options: EmotionNetOptions, *, rngs: nnx.Rngs):
+        """Makes a model with fresh weights, which the stream `params` draws."""
+        self.options = options
+        appearance, micro_action = options.appearance, options.micro_action
+        self.appearance = None if appearance is None else models.create(appearance, rngs)
+        self.micro_action = None if micro_action is None else models.create(micro_action, rngs)
+        if self.micro_action is not None:
+            num_inputs = micro_action.options.num_classes + self.micro_action.heads.num_features
+            kernel_init = nnx.initializers.normal(0.001)
+            self.emotion = nnx.Linear(num_inputs, options.num_emotions, kernel_init=kernel_init, rngs=rngs)
+
+    def __call__(self, inputs: dict[str, Array], keys: Key[Array, " b"] | None = None) -> Outputs:
+        """Returns the outputs for clips.
+
+        Args:
+          inputs: `video` for the network of micro-actions, `appearance` for that of appearance, see `models`.
+          keys: one random key for each clip; None drops nothing.
+        """
+        outputs, emotion = Outputs(), []
+        if self.appearance is not None:
+            outputs = self.appearance({"video": inputs["appearance"]}, keys)
+            emotion.append(outputs.logits)
+            outputs = Outputs(features=outputs.features)
+        if self.micro_action is not None:
+            outputs = self._recognize(inputs, keys)
+            seen = jnp.concatenate([outputs.features, jax.nn.sigmoid(outputs.logits)], axis=-1)
+            emotion.append(self.emotion(seen).astype(jnp.float32))
+        return outputs._replace(emotion=sum(emotion))
+
+    def _recognize(self, inputs: dict[str, Array], keys: Array | None) -> Outputs:
+        """The outputs of the network of micro-actions, without a gradient where it is frozen."""
+        if not self.options.frozen:
+            return self.micro_action(inputs, keys)
+        return jax.lax.stop_gradient(nnx.view(self.micro_action, train=False)(inputs))
+
+    def class_maps(self, inputs: dict[str, Array]) -> Float[Array, "b t h w n"]:
+        """Returns those of the actions; by appearance alone those of the emotions."""
+        if self.micro_action is not None:
+            return self.micro_action.class_maps(inputs)
+        return self.appearance.class_maps({"video": inputs["appearance"]})

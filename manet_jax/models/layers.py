@@ -1,0 +1,209 @@
+"""Layers that networks share: normalisation of pixels, BatchNorm, convolutions, heads.
+
+Training mode is a view of a model: `nnx.view(model, train=True, axis_name=...)`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key, UInt8
+
+from manet_jax.models.ops import convolve
+from manet_jax.models.options import ClipSpec, NetworkOptions
+from manet_jax.models.outputs import Outputs
+
+# Differs from the release: there the backbone then gets ImageNet weights.
+_conv_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as the released backbone
+_se_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a linear layer
+_head_init = nnx.initializers.normal(0.001)
+
+
+def normalize(video: UInt8[Array, "b t h w 3"], clip: ClipSpec, dtype: jnp.dtype) -> Float[Array, "b t h w 3"]:
+    """Brings the pixels of clips, RGB, 0..255, to the scale of a network.
+
+    Raises:
+      ValueError: the clips are not uint8, or do not have the network's number of frames.
+    """
+    if video.dtype != jnp.uint8:
+        raise ValueError(f"the model takes uint8 pixels, 0..255, but got {video.dtype}")
+    if video.shape[1] != clip.num_frames:
+        raise ValueError(f"the model takes {clip.num_frames} frames a clip, but got {video.shape[1]}")
+    return ((video.astype(jnp.float32) - jnp.array(clip.mean)) / jnp.array(clip.std)).astype(dtype)
+
+
+class BatchNorm(nnx.Module):
+    """Batch normalisation with PyTorch's running statistics (momentum 0.1, unbiased variance).
+
+    Flax's own keeps the biased variance, which differs from the release's by n / (n - 1) for n values a channel.
+    """
+
+    momentum = 0.1
+    epsilon = 1e-5
+
+    def __init__(self, num_features: int):
+        self.scale = nnx.Param(jnp.ones(num_features))
+        self.bias = nnx.Param(jnp.zeros(num_features))
+        self.mean = nnx.BatchStat(jnp.zeros(num_features))
+        self.var = nnx.BatchStat(jnp.ones(num_features))
+        self.set_view(train=False)
+
+    def set_view(self, *, train: bool, axis_name: str | None = None) -> None:
+        """Sets the mode, see `nnx.view`.
+
+        Args:
+          train: normalise with the batch's statistics and update the running ones, rather than use the running ones.
+          axis_name: in training, the mapped axis over which the batch's statistics are averaged; None keeps them local.
+        """
+        self.train = train
+        self.axis_name = axis_name
+
+    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
+        """Normalises each channel over batch and space."""
+        mean, var = self._batch_statistics(x) if self.train else (self.mean[...], self.var[...])
+        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        shift = self.bias[...] - mean * scale
+        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+
+    def _batch_statistics(self, x: Array) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        x = x.astype(jnp.float32)
+        count = x.size // x.shape[-1]
+        mean = x.mean((0, 1, 2))
+        if self.axis_name is not None:
+            mean = jax.lax.pmean(mean, self.axis_name)
+            count *= jax.lax.axis_size(self.axis_name)
+        var = jnp.square(x - mean).mean((0, 1, 2))
+        if self.axis_name is not None:
+            var = jax.lax.pmean(var, self.axis_name)
+        self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
+        unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
+        self.var[...] += self.momentum * (unbiased - self.var[...])
+        return mean, var
+
+
+def _conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:
+    # At the module's level: models whose layers hold the same function count as the same to nnx.
+    return convolve(x, kernel, strides[0])
+
+
+class ConvBN(nnx.Module):
+    """A convolution without bias, then batch normalisation; padded as in PyTorch: kernel_size // 2 on every side."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        kernel_size: int,
+        stride: int = 1,
+        *,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.stride = stride
+        self.pointwise = kernel_size == 1
+        if self.pointwise:
+            # XLA runs a matrix product faster than a 1x1 convolution on CPU, and its gradient too.
+            self.conv = nnx.Linear(
+                in_features, out_features, use_bias=False, kernel_init=_conv_init, dtype=dtype, rngs=rngs
+            )
+        else:
+            self.conv = nnx.Conv(
+                in_features,
+                out_features,
+                (kernel_size, kernel_size),
+                strides=stride,
+                use_bias=False,
+                kernel_init=_conv_init,
+                conv_general_dilated=_conv_general_dilated,
+                dtype=dtype,
+                rngs=rngs,
+            )
+        self.bn = BatchNorm(out_features)
+
+    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h2 w2 c2"]:
+        """Convolves and normalises."""
+        if self.pointwise:
+            x = x[:, :: self.stride, :: self.stride]
+            return self.bn(self.conv(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1))
+        return self.bn(self.conv(x))
+
+
+class SqueezeExcite(nnx.Module):
+    """Scales the channels of each frame by a gate computed from their means (Hu et al., CVPR 2018)."""
+
+    def __init__(self, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        hidden = num_features // 4
+        self.squeeze = nnx.Linear(num_features, hidden, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
+        self.excite = nnx.Linear(hidden, num_features, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
+        """Returns x times its gates."""
+        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
+        return x * gate[:, None, None, :]
+
+
+class ClassificationHead(nnx.Module):
+    """A linear classifier of each frame's pooled features, whose logits are averaged over the frames."""
+
+    def __init__(self, num_features: int, num_classes: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(num_features, num_classes, kernel_init=_head_init, dtype=dtype, rngs=rngs)
+
+    def __call__(self, pooled: Float[Array, "b t c"]) -> Float[Array, "b n"]:
+        """Returns the logits, float32."""
+        return self.linear(pooled).mean(1).astype(jnp.float32)
+
+    def maps(self, features: Float[Array, "b t h w c"]) -> Float[Array, "b t h w n"]:
+        """Returns the logits of each location of each frame; their mean over all locations is the class's logit.
+
+        Class activation maps (Zhou et al., CVPR 2016), with the classifier's bias.
+        """
+        return self.linear(features).astype(jnp.float32)
+
+
+class JointEmbeddingHead(nnx.Module):
+    """Maps each frame's pooled features to the space of the label vectors, averaged over the frames (released code)."""
+
+    def __init__(self, num_features: int, embedding_dim: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.hidden = nnx.Linear(num_features, embedding_dim, kernel_init=_head_init, dtype=dtype, rngs=rngs)
+        self.out = nnx.Linear(embedding_dim, embedding_dim, kernel_init=_head_init, dtype=dtype, rngs=rngs)
+
+    def __call__(self, pooled: Float[Array, "b t c"]) -> Float[Array, "b e"]:
+        """Returns the embedding, float32."""
+        return self.out(nnx.tanh(self.hidden(pooled))).mean(1).astype(jnp.float32)
+
+
+class Heads(nnx.Module):
+    """The heads of a network over its pooled features: a classifier and, on request, the joint embedding.
+
+    Every network holds them as `heads`: what lies below that name belongs to a task, all else to the backbone.
+    """
+
+    def __init__(self, num_features: int, options: NetworkOptions, *, rngs: nnx.Rngs):
+        self.num_features = num_features
+        self.dropout = options.dropout
+        dtype = jnp.dtype(options.dtype)
+        self.classifier = ClassificationHead(num_features, options.num_classes, dtype=dtype, rngs=rngs)
+        self.joint_embedding = (
+            JointEmbeddingHead(num_features, options.embedding_dim, dtype=dtype, rngs=rngs)
+            if options.embedding_dim
+            else None
+        )
+
+    def __call__(self, pooled: Float[Array, "b t c"], keys: Key[Array, " b"] | None = None) -> Outputs:
+        """Returns logits, embedding and features of clips.
+
+        Args:
+          pooled: features of each frame, or of each moment that the backbone keeps.
+          keys: one random key for each clip, for dropout; None drops nothing.
+        """
+        features = pooled.mean(1).astype(jnp.float32)
+        if keys is not None:
+            pooled = dropout(pooled, keys, self.dropout)  # one mask for both heads
+        embedding = None if self.joint_embedding is None else self.joint_embedding(pooled)
+        return Outputs(logits=self.classifier(pooled), embedding=embedding, features=features)
+
+
+def dropout(x: Float[Array, "b t c"], keys: Key[Array, " b"], rate: float) -> Float[Array, "b t c"]:
+    """Drops a share of the values of each clip, and scales up the others."""
+    # Differs from the release: a key for each clip, so that masks do not depend on how clips are spread over devices.
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1 - rate), 0)

@@ -1,0 +1,160 @@
+"""Options of networks: plain, frozen values that a checkpoint keeps as JSON, and what of a video a network sees."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Self
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
+IMAGENET_STD = (58.395, 57.12, 57.375)
+DTYPES = ("float32", "bfloat16")
+
+
+class OptionError(ValueError):
+    """Options that no network can be made of.
+
+    Attributes:
+      problems: a text for each, which begins with the name of the option.
+    """
+
+    def __init__(self, problems: list[str]):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """What of a video a network sees: which frames, which part of them, at which size, on which scale.
+
+    Attributes:
+      num_frames: frames a clip, one from each of as many equal segments of the video.
+      subset_of: the frames are one from each of `num_frames` segments of so many frames, which are sampled first and
+        shared with an input of that many frames; 0 samples the video itself.
+      box: top, left, bottom and right edge of the part that is seen, as shares of the frame's height and width.
+      short_side: pixels of the part's shorter side before cropping.
+      crop_size: pixels of the crop's sides, the network's input.
+      crop_scales: sides of training crops, as shares of the shorter side, from the largest to the smallest.
+      center_crop_first: whether training crops are cut from the center crop, what evaluation sees, rather than from
+        the whole part.
+      mean: of the pixels, RGB, 0..255; the network subtracts it.
+      std: of the pixels likewise; the network divides by it.
+    """
+
+    num_frames: int = 8
+    subset_of: int = 0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    short_side: int = 256
+    crop_size: int = 224
+    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    center_crop_first: bool = False
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self):
+        problems = at_least(self, num_frames=1, crop_size=32)
+        if self.subset_of and self.num_frames > self.subset_of:
+            problems.append(f"num_frames is {self.num_frames}, more than the video's {self.subset_of}: lower it")
+        box = self.box
+        if len(box) != 4 or not _all_numbers(box) or not (0 <= box[0] < box[2] <= 1 and 0 <= box[1] < box[3] <= 1):
+            problems.append(f"box is {box}; give the top, left, bottom and right edge as shares of the frame, 0..1")
+        if self.crop_size > self.short_side:
+            problems.append(f"crop_size is {self.crop_size}, more than short_side {self.short_side}: lower it")
+        if not self.crop_scales or not all(_all_numbers([scale]) and 0 < scale <= 1 for scale in self.crop_scales):
+            problems.append(f"crop_scales is {self.crop_scales}; each must be a number in 0..1, above 0")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not _all_numbers(values) or (name == "std" and min(values) <= 0):
+                problems.append(f"{name} is {values}; give a number for each of red, green and blue, 0..255")
+        raise_any(problems)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Makes a specification from what JSON leaves of `dataclasses.asdict` of one."""
+        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in value.items()})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkOptions:
+    """What the options of all networks over one clip have in common.
+
+    Attributes:
+      num_classes: number of actions.
+      embedding_dim: dimensions of the label vectors; 0 leaves the joint-embedding head out.
+      dropout: share of the pooled features that training drops.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are always float32.
+      remat: whether training computes what is inside a block again for its gradient rather than keep it.
+      clip: what the network sees.
+    """
+
+    num_classes: int = 52
+    embedding_dim: int = 0
+    dropout: float = 0.5
+    dtype: str = "float32"
+    remat: bool = False
+    clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
+
+    def __post_init__(self):
+        raise_any(self.problems())
+
+    def problems(self) -> list[str]:
+        """Texts for `OptionError`; a network adds its own."""
+        problems = at_least(self, num_classes=1, embedding_dim=0) + one_of(self, dtype=DTYPES)
+        if not 0 <= self.dropout < 1:
+            problems.append(f"dropout is {self.dropout}; it must lie in 0..1, below 1")
+        return problems
+
+    @property
+    def inputs(self) -> dict[str, ClipSpec]:
+        """What the network sees, by the key of its inputs."""
+        return {"video": self.clip}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the outputs for tasks, see `Outputs`."""
+        return ("logits", "embedding") if self.embedding_dim else ("logits",)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Self:
+        """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
+        return cls(**{**value, "clip": ClipSpec.from_json(value["clip"])})
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSpec:
+    """A network by its name in `MODELS`, and its options: all that it takes to make it with fresh weights."""
+
+    name: str
+    options: Any
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts; `models.spec_from_json` reads them."""
+        return dataclasses.asdict(self)
+
+
+def raise_any(problems: list[str]) -> None:
+    """Raises an `OptionError` if there are problems."""
+    if problems:
+        raise OptionError(problems)
+
+
+def at_least(options: Any, **minima: float) -> list[str]:
+    """A text for each option that is below its minimum."""
+    values = {name: getattr(options, name) for name in minima}
+    return [
+        f"{name} is {values[name]}; it must be at least {minimum}"
+        for name, minimum in minima.items()
+        if values[name] < minimum
+    ]
+
+
+def one_of(options: Any, **choices: tuple) -> list[str]:
+    """A text for each option that is none of its choices."""
+    values = {name: getattr(options, name) for name in choices}
+    return [
+        f"{name} is {values[name]!r}; choose one of {', '.join(map(str, known))}"
+        for name, known in choices.items()
+        if values[name] not in known
+    ]
+
+
+def _all_numbers(values: Any) -> bool:
+    return all(isinstance(value, int | float) for value in values)

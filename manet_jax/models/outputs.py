@@ -1,0 +1,21 @@
+"""What every network returns."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Float
+
+
+class Outputs(NamedTuple):
+    """A network's outputs for the clips of a batch, float32; None where it has no such output.
+
+    Attributes:
+      logits: of the actions.
+      embedding: the joint embedding.
+      emotion: logits of the emotions.
+      features: what the heads see, averaged over space and time, without dropout.
+    """
+
+    logits: Float[Array, "b n"] | None = None
+    embedding: Float[Array, "b e"] | None = None
+    emotion: Float[Array, "b k"] | None = None
+    features: Float[Array, "b c"] | None = None

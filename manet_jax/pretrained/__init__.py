@@ -1,0 +1,9 @@
+"""Weights from PyTorch, and back: one table for each family of files, and one engine for all of them.
+
+A table (`table.WeightTable`) gives the names that a family of files has for a network's variables. `table.py` does the
+rest, in both directions: it reports all that is wrong with a file at once, and never changes with a new family.
+"""
+
+from manet_jax.pretrained import manet, torchvision_resnet
+
+TABLES = [manet.TABLE, torchvision_resnet.TABLE]

@@ -1,0 +1,154 @@
+"""The engine of weight tables: from a network's variables to the tensors of PyTorch files, and back."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from manet_jax.models import ModelSpec, NetworkOptions
+from manet_jax.models.variables import Variables, abstract_variables, flatten
+from tfds_ma52.errors import UserError
+from tfds_ma52.folder import report
+
+State = Mapping[str, Float[np.ndarray, "..."]]  # tensors by name
+
+# PyTorch's name of a variable of a module.
+_VARIABLES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
+_TO_OURS = {
+    "OIHW": lambda weight: weight.transpose(2, 3, 1, 0),
+    "OI11": lambda weight: weight[:, :, 0, 0].T,  # a 1x1 convolution; ours is a matrix product
+    "OI": lambda weight: weight.T,
+    "same": lambda values: values,
+}
+_TO_PYTORCH = {
+    "OIHW": lambda kernel: kernel.transpose(3, 2, 0, 1),
+    "OI11": lambda kernel: kernel.T[:, :, None, None],
+    "OI": lambda kernel: kernel.T,
+    "same": lambda values: values,
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightTable:
+    """The names of a network's variables in a family of PyTorch files.
+
+    Attributes:
+      title: of the family.
+      network: its name in `MODELS`.
+      modules: for each of our modules, the file's and PyTorch's layout of its weight ("same" where there is none to
+        change); a name of None stands for a module that the files lack, whose variables stay fresh. A `*` stands for
+        the number of a block.
+      parameters: likewise for variables that are no module's.
+      unused: patterns of the names of tensors that no computation needs, by a title.
+      example: a name of such a file, for errors.
+      recognise: how many of a file's names look like this family's.
+      options_from: the options that fit a file's tensors best; raises ValueError where none do.
+      numbering: from the options and our number of a block to the file's.
+    """
+
+    title: str
+    network: str
+    modules: Mapping[str, tuple[str | None, str]]
+    parameters: Mapping[str, tuple[str | None, str]] = dataclasses.field(default_factory=dict)
+    unused: Mapping[str, str]
+    example: str
+    recognise: Callable[[State], int]
+    options_from: Callable[[State], NetworkOptions]
+    numbering: Callable[[Any, int], str] = lambda options, number: str(number)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A variable of ours and the tensor of a PyTorch file that holds it.
+
+    Attributes:
+      path: of our variable, see `variables.flatten`.
+      name: of the tensor; None where the file has none.
+      layout: of the tensor.
+      shape: of the tensor.
+    """
+
+    path: str
+    name: str | None
+    layout: str
+    shape: tuple[int, ...]
+
+    def to_ours(self, state: State) -> Float[np.ndarray, "..."]:
+        """Our variable from a file's tensors."""
+        assert self.name is not None
+        return _TO_OURS[self.layout](state[self.name])
+
+    def to_pytorch(self, value: np.ndarray) -> Float[np.ndarray, "..."]:
+        """The file's tensor from our variable."""
+        return np.ascontiguousarray(_TO_PYTORCH[self.layout](value))
+
+
+def tensors_of(spec: ModelSpec, table: WeightTable) -> list[Tensor]:
+    """The variables of a network, each with its tensor in a family's files."""
+    _, abstract = abstract_variables(spec)
+    return [_tensor(path, leaf.shape, spec, table) for path, leaf in flatten(abstract).items()]
+
+
+def _tensor(path: str, shape: tuple[int, ...], spec: ModelSpec, table: WeightTable) -> Tensor:
+    _, *parts = path.split(".")
+    numbers = [table.numbering(spec.options, int(part)) for part in parts if part.isdecimal()]
+    *module, variable = ["*" if part.isdecimal() else part for part in parts]
+    if ".".join([*module, variable]) in table.parameters:
+        name, layout = table.parameters[".".join([*module, variable])]
+    else:
+        name, layout = table.modules[".".join(module)]
+        name = name and f"{name}.{_VARIABLES[variable]}"
+        layout = layout if variable == "kernel" else "same"
+    for number in numbers if name else ():
+        name = name.replace("*", number, 1)
+    # A view of one number, whatever the size.
+    return Tensor(path, name, layout, _TO_PYTORCH[layout](np.broadcast_to(np.float32(0), shape)).shape)
+
+
+def to_state_dict(variables: Variables, spec: ModelSpec, table: WeightTable) -> dict[str, Float[np.ndarray, "..."]]:
+    """Returns a network's variables with a family's names and PyTorch's layouts, without those that it lacks."""
+    values = flatten(jax.device_get(variables))
+    tensors = tensors_of(spec, table)
+    return {tensor.name: tensor.to_pytorch(values[tensor.path]) for tensor in tensors if tensor.name is not None}
+
+
+def recognise(state: State, tables: list[WeightTable], source: str) -> WeightTable:
+    """Returns the table of the family that most of a file's names look like.
+
+    Raises:
+      UserError: they look like none.
+    """
+    counts = [table.recognise(state) for table in tables]
+    if not any(counts):
+        families = " nor ".join(f"{table.title} ({table.example}, ...)" for table in tables)
+        examples = ", ".join(list(state)[:3]) or "none at all"
+        raise UserError(f"{source} holds neither {families}; its names: {examples}")
+    return tables[counts.index(max(counts))]
+
+
+def find_unused(state: State, table: WeightTable) -> dict[str, list[str]]:
+    """The names of a file's tensors that no computation needs, by their titles."""
+    return {title: [name for name in state if re.search(rule, name)] for title, rule in table.unused.items()}
+
+
+def check(state: State, tensors: list[Tensor], unused: Mapping[str, list[str]], title: str) -> None:
+    """Reports all that is wrong with a file's tensors at once.
+
+    Raises:
+      UserError: a tensor is unknown, missing, of another shape, or holds values that are no finite numbers.
+    """
+    expected = {tensor.name: tensor.shape for tensor in tensors if tensor.name is not None}
+    known = expected.keys() | {name for names in unused.values() for name in names}
+    problems = [f"unknown: {name} {list(state[name].shape)}" for name in sorted(state.keys() - known)]
+    problems += [f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - state.keys())]
+    for name in sorted(expected.keys() & state.keys()):
+        if state[name].shape != expected[name]:
+            problems.append(f"shape: {name} is {list(state[name].shape)}, should be {list(expected[name])}")
+        elif not np.isfinite(state[name]).all():
+            problems.append(f"values: {name} has some that are not finite numbers")
+    if problems:
+        raise UserError(report(title, problems))

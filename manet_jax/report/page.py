@@ -1,0 +1,188 @@
+"""The report of an evaluation: one HTML file that needs nothing else, its figures as PNG, its predictions as CSV."""
+
+import base64
+import html
+import io
+import json
+import pathlib
+from collections.abc import Iterator
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from manet_jax import evaluate, metrics
+from manet_jax.evaluate import Evaluation
+from manet_jax.label_vectors import load_label_vectors
+from manet_jax.loaded_model import LoadedModel, load_model
+from manet_jax.report import examples, figures, tables
+from manet_jax.report.results import TaskResult, task_results
+from manet_jax.run_metadata import versions
+from tfds_ma52.errors import UserError
+from tfds_ma52.files import write_atomically
+
+_PAIRS, _EXAMPLES = 6, 3  # most confused pairs; correct and wrong clips with activation maps
+_DPI = 100
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #222 }
+h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ccc } img { max-width: 100%; display: block }
+table { border-collapse: collapse; margin: 1em 0 } td, th { padding: .15em .8em; text-align: left }
+td + td, th + th { text-align: right }
+tr:nth-child(even) td { background: #f4f4f4 } th { border-bottom: 1px solid #999 }
+pre { background: #f4f4f4; padding: 1em; overflow-x: auto; font-size: 12px }
+p { max-width: 50em } summary { cursor: pointer; font-weight: bold; margin: 1em 0 }
+"""
+
+Section = tuple[str, str, dict[str, Figure]]  # title, text, figures by the names of their files
+
+
+def write(evaluation: Evaluation) -> pathlib.Path:
+    """Writes `report_<split>_<checkpoint>/` in the workdir: `report.html`, its figures, and `predictions.csv`.
+
+    Args:
+      evaluation: with public labels.
+
+    Returns:
+      The path of the HTML file.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    folder = evaluation.workdir / f"report_{evaluation.split}_{evaluation.checkpoint}"
+    model = load_model(evaluation.workdir, evaluation.checkpoint)
+    intervals = evaluate.bootstrap(evaluation.predictions, evaluation.tasks, show_progress=True)
+    try:
+        folder.mkdir(exist_ok=True)
+        write_atomically(folder / "predictions.csv", tables.predictions_csv(evaluation))
+        parts = [_head(evaluation), _metrics(evaluation, intervals)]
+        for result in task_results(evaluation):
+            for title, text, pictures in _sections(evaluation, model, result):
+                parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
+                parts += [_picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
+        parts.append(_foot(evaluation))
+        title = html.escape(f"{evaluation.workdir.name}, {evaluation.split}")
+        head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        page = "\n".join([f"{head}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
+        write_atomically(folder / "report.html", page)
+    except OSError as error:
+        raise UserError(f"the report cannot be written to {folder} ({error.strerror})") from error
+    return folder / "report.html"
+
+
+def _sections(evaluation: Evaluation, model: LoadedModel, result: TaskResult) -> Iterator[Section]:
+    if result.task.exclusive:
+        yield _confusion(result)
+    text = "From the most frequent class of the training clips to the rarest one."
+    name = result.task.name
+    f1 = figures.plot_class_f1(result.f1(), result.counts, result.labels)
+    yield f"F1 of {name} by their number of training clips", text, {f"f1_{name}": f1}
+    yield _confused_pairs(evaluation, model, result)
+    text = "The share of correct decisions among those of each confidence."
+    if not result.task.exclusive:
+        text += " A decision is whether a class is present in a clip."
+    figure = figures.plot_calibration(*result.confidence(), title=name)
+    yield f"Calibration of {name}", text, {f"calibration_{name}": figure}
+    if name == "actions" and "embedding" in evaluation.predictions.outputs:
+        yield _joint_embedding(evaluation, result)
+    if result.task is evaluation.tasks[0]:  # the task of the network's classifier
+        yield _class_maps(evaluation, model, result)
+
+
+def _confusion(result: TaskResult) -> Section:
+    labels, name, pictures = result.labels, result.task.name, {}
+    if 1 < len(labels.group_names) < len(labels.names):
+        grouped = metrics.group_confusion(result.confusion(), np.array(labels.groups))
+        pictures["confusion_groups"] = figures.plot_confusion(
+            grouped, labels.group_names, range(len(grouped)), "body groups"
+        )
+    pictures[f"confusion_{name}"] = figures.plot_confusion(result.confusion(), labels.names, labels.groups, name)
+    return f"Confusion of {name}", "Rows are true classes, in the order of their groups.", pictures
+
+
+def _confused_pairs(evaluation: Evaluation, model: LoadedModel, result: TaskResult) -> Section:
+    names, pairs = result.labels.names, result.confused_pairs(_PAIRS)
+    listed = [f"{names[true]} → {names[predicted]}: {count}" for true, predicted, count in pairs]
+    pictures = {
+        f"confused_{result.task.name}_{i}": figures.plot_frames(
+            examples.pair_rows(evaluation, model, result, true, predicted)
+        )
+        for i, (true, predicted, _) in enumerate(pairs, 1)
+    }
+    text = f"True class → the predicted one, with the number of clips: {'; '.join(listed) or 'none'}."
+    return f"Most confused {result.task.name}", text, pictures
+
+
+def _joint_embedding(evaluation: Evaluation, result: TaskResult) -> Section:
+    embedding = evaluation.predictions.outputs["embedding"].astype(np.float64)
+    vectors, remark = _label_vectors(evaluation, embedding.shape[1])
+    figure = figures.plot_embedding(embedding, result.target, result.labels, vectors)
+    text = "Training moves a clip's embedding towards the vector of its label, or the mean of several. Colours are body"
+    text += f" groups; clips of several are grey.{remark}"
+    return "Joint embedding", text, {"embedding": figure}
+
+
+def _label_vectors(evaluation: Evaluation, size: int) -> tuple[np.ndarray | None, str]:
+    try:
+        source = evaluation.metadata.config.get("label_vectors", "")
+        vectors = load_label_vectors(source, evaluation.metadata.labels.names)
+    except UserError as error:
+        return None, f" The labels' vectors are missing: {error}"
+    if vectors.shape[1] != size:
+        return None, " The labels' vectors are missing: the model was trained with others."
+    return vectors, ""
+
+
+def _class_maps(evaluation: Evaluation, model: LoadedModel, result: TaskResult) -> Section:
+    title = "Class activation maps"
+    if not model.has_class_maps:
+        return title, "There are none: the classifier of this network is not linear on averaged features.", {}
+    text = (
+        "Where and when the evidence for a class lies (black to yellow, from the least to the most in a row), in the "
+        "clips of the highest confidence: correct ones, then wrong ones with the map of the true class."
+    )
+    rows = examples.activation_rows(evaluation, model, result, _EXAMPLES)
+    if not rows:
+        return title, text, {}
+    size = " x ".join(map(str, rows[0][2].shape[1:]))
+    text += f" The maps have {size} locations a frame, the network's last layer."
+    return title, text, {"activation": figures.plot_frames(rows)}
+
+
+def _picture(figure: Figure, path: pathlib.Path) -> str:
+    """Saves a figure; returns it as HTML."""
+    content = io.BytesIO()
+    figure.savefig(content, dpi=_DPI)
+    write_atomically(path, content.getvalue())
+    encoded = base64.b64encode(content.getvalue()).decode()
+    return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{encoded}">'
+
+
+def _head(evaluation: Evaluation) -> str:
+    text = (
+        f"The {evaluation.checkpoint} checkpoint (step {evaluation.metrics['step']}) of {evaluation.workdir}, on the "
+        f"{len(evaluation.video_ids)} clips of split {evaluation.split} of {evaluation.dataset.location}."
+    )
+    warning = "This file shows frames of these clips: pass it on only as you may pass on the clips."
+    return f"<h1>Evaluation of {html.escape(evaluation.workdir.name)}</h1><p>{html.escape(text)} {warning}</p>"
+
+
+def _metrics(evaluation: Evaluation, intervals: dict[str, tuple[float, float]]) -> str:
+    text = (
+        "In percent, with 95 % intervals: from 1,000 samples of the clips, drawn with replacement. They show how much "
+        "depends on which clips were taken, not how much on the seed of the training run."
+    )
+    return f"<h2>Metrics</h2>{tables.metrics_table(evaluation, intervals)}<p>{text}</p>"
+
+
+def _foot(evaluation: Evaluation) -> str:
+    known = evaluation.metadata
+    facts = {name: getattr(known, name) for name in ("data", "initialized_from", "source") if getattr(known, name)}
+    rows = [(f"{name} (training)", version) for name, version in known.versions.items()]
+    rows += [(f"{name} (this report)", version) for name, version in versions().items()]
+    blocks = {"Config": known.config, "Data and origin": facts, "Model": known.model.to_json()}
+    parts = [
+        f"<details><summary>{title}</summary><pre>{html.escape(json.dumps(block, indent=1))}</pre></details>"
+        for title, block in blocks.items()
+    ]
+    table = tables.html_table(("package", "version"), rows)
+    parts.append(f"<details><summary>Versions</summary>{table}</details>")
+    return "<h2>Config and versions</h2>" + "".join(parts)

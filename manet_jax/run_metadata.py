@@ -1,0 +1,106 @@
+"""The record of a run that each of its checkpoints keeps: model, classes, config, data, versions, evaluations."""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+from collections.abc import Mapping
+from typing import Any, Self
+
+from manet_jax import format_1, models
+from manet_jax.models import ModelSpec
+from manet_jax.tasks import Task, create_tasks
+from tfds_ma52.labels import LabelSet
+
+FORMAT = 2
+_PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunMetadata:
+    """The record of a run, or of weights converted from PyTorch.
+
+    Attributes:
+      model: the network and its options, with what it sees.
+      labels: the classes and their body groups.
+      multilabel: whether clips have several labels.
+      emotions: names of the emotions of the data; empty where there are none.
+      config: the run's config as nested dicts; empty for converted weights.
+      data: all that the run's numbers depend on beside its config: `lists`, `training clips`, `label vectors`.
+      versions: of Python and packages.
+      commit: of the project's sources, see `commit`.
+      initialized_from: the checkpoints that the first weights come from, see `warm_start.Origin`.
+      best: metrics and step of the best evaluation; None before the first.
+      last: those of the last one.
+      source: the PyTorch file that converted weights come from; None for a run.
+      fresh: paths of the variables of converted weights that the file lacked, and that were drawn.
+      step: the checkpoint's, once it was read; None before.
+    """
+
+    model: ModelSpec
+    labels: LabelSet
+    multilabel: bool = False
+    emotions: tuple[str, ...] = ()
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    versions: dict[str, str] = dataclasses.field(default_factory=lambda: versions())
+    commit: str | None = dataclasses.field(default_factory=lambda: commit())
+    initialized_from: tuple[dict[str, Any], ...] = ()
+    best: dict[str, float | int] | None = None
+    last: dict[str, float | int] | None = None
+    source: dict[str, Any] | None = None
+    fresh: tuple[str, ...] = ()
+    step: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Nested dicts and tuples; `from_json` reads them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self) if field.name != "step"}
+        labels = dataclasses.asdict(self.labels)
+        return {"format": FORMAT, **values, "model": self.model.to_json(), "labels": labels}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any], step: int | None = None) -> Self:
+        """Makes a record from what JSON leaves of `to_json`, also that of earlier formats.
+
+        Args:
+          value: as a checkpoint returns it.
+          step: the checkpoint's.
+        """
+        if value.get("format", 0) < FORMAT:
+            value = format_1.migrate(value)
+        names = {field.name for field in dataclasses.fields(cls)} & value.keys()
+        tuples = {name: tuple(value[name]) for name in ("emotions", "initialized_from", "fresh")}
+        model, labels = models.spec_from_json(value["model"]), LabelSet.from_json(value["labels"])
+        return cls(
+            **{**{name: value[name] for name in names}, **tuples, "model": model, "labels": labels, "step": step}
+        )
+
+    def evaluated(self, checkpoint: str) -> dict[str, float | int]:
+        """The metrics of the evaluation that a checkpoint, "best" or "latest", was saved with; empty without one."""
+        return {"best": self.best, "latest": self.last}[checkpoint] or {}
+
+    def tasks(self, threshold: float | None = None) -> tuple[Task, ...]:
+        """The model's tasks, see `tasks.create_tasks`."""
+        return create_tasks(self.model, self.labels, self.emotions, multilabel=self.multilabel, threshold=threshold)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that a run's numbers depend on."""
+    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
+def commit() -> str | None:
+    """The commit of the project's sources, with "+" where they were changed since; None where they are no checkout."""
+    folder = pathlib.Path(__file__).parent
+    try:
+        found = subprocess.run(
+            ["git", "-C", folder, "describe", "--always", "--abbrev=40", "--dirty=+", "--match="],
+            capture_output=True,
+            text=True,
+        )
+    except OSError:  # there is no git
+        return None
+    # An installation may lie in another project's checkout, such as that of a virtual environment.
+    tracked = subprocess.run(["git", "-C", folder, "ls-files", "--error-unmatch", __file__], capture_output=True)
+    return found.stdout.strip() if found.returncode == tracked.returncode == 0 else None

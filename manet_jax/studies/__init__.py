@@ -1,0 +1,1 @@
+"""Studies: commands that train, compare or strain many runs."""

@@ -1,0 +1,24 @@
+"""Files that are whole wherever they are."""
+
+import contextlib
+import pathlib
+
+
+def write_atomically(path: pathlib.Path, content: bytes | str) -> None:
+    """Writes a file under another name first, so that a file of its final name is whole, and the old one stays until then.
+
+    Args:
+      path: of the file.
+      content: text is written as UTF-8.
+
+    Raises:
+      OSError: it cannot be written; nothing is left behind.
+    """
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            partial.unlink()
+        raise

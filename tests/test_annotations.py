@@ -1,7 +1,7 @@
 import re
 
 import pytest
-from conftest import write_clip
+from helpers import write_clip
 
 import tfds_ma52.__main__
 from tfds_ma52 import annotations, ma52_dataset_builder
@@ -47,7 +47,7 @@ def ten(tmp_path):
     return write(tmp_path, {"train.csv": TEN_LINES, "val.csv": val}, [*clips, "v/a.mp4", "v/b.mp4"])
 
 
-def test_a_hand_written_file_is_read(ten):
+def test_read_folder_reads_a_hand_written_file(ten):
     folder = annotations.read_folder(ten)
     assert folder.problems == ()
     assert folder.emotions == ("anger", "calm", "fear", "joy")  # those that occur, sorted
@@ -58,10 +58,10 @@ def test_a_hand_written_file_is_read(ten):
     assert train["clips/eight.mp4"].labels == ids("shaking head")
     assert [train[f"clips/{name}.mp4"].emotion for name in ("one", "two", "three", "four")] == [3, -1, 2, 3]
     assert train["clips/one.mp4"].path == ten / "clips/one.mp4"
-    assert train["clips/one.mp4"].place == f"{ten}/train.csv:2"
+    assert train["clips/one.mp4"].location == f"{ten}/train.csv:2"
 
 
-def test_a_hand_written_file_builds(ten, capsys):
+def test_build_builds_a_hand_written_file(ten, capsys):
     assert tfds_ma52.__main__.main(["--manual_dir", str(ten), "--config=pro_h264_256", "--num_processes=1"]) == 0
     summary = capsys.readouterr().out.splitlines()
     assert "train 9, val 2 clips" in summary[-2]
@@ -80,7 +80,7 @@ def test_a_hand_written_file_builds(ten, capsys):
     assert metadata["hidden"] == []
 
 
-def test_everything_wrong_is_named_in_one_error(ten):
+def test_build_reports_every_problem_in_one_error(ten):
     rows = TEN_LINES + "clips/one.mp4,nodding,\nclips/ten.mp4,nodding,\nclips/two.mp4,noding,\nclips/six.mp4,,\n"
     rows += "clips/one.mp4,nodding;9,\nclips/one.mp4,52,\n,nodding,\n/etc/a.mp4,nodding,\na.mp4,nodding\n"
     rows += "clips/two.mp4,nodding;;waving,\n../b.mp4,xyz,\n"
@@ -107,7 +107,7 @@ def test_everything_wrong_is_named_in_one_error(ten):
     ]
 
 
-def test_one_file_with_a_column_of_splits(tmp_path):
+def test_read_folder_reads_one_file_with_a_column_of_splits(tmp_path):
     rows = "split,video,labels,note\ntrain,a.mp4,nodding,x\nVAL,b.mp4,waving,\ntest,c.mp4,tiptoe,\n"
     root = write(tmp_path, {"annotations.csv": "\ufeff" + rows.replace("\n", "\r\n")})
     folder = annotations.read_folder(root)
@@ -134,12 +134,12 @@ def test_one_file_with_a_column_of_splits(tmp_path):
         ("", "annotations.csv: the file is empty"),
     ],
 )
-def test_files_that_cannot_be_used(tmp_path, rows, expected):
+def test_read_folder_refuses_unusable_files(tmp_path, rows, expected):
     (problem,) = problems(write(tmp_path, {"annotations.csv": rows}))
     assert problem.startswith(expected)
 
 
-def test_classes_and_emotions_of_ones_own(tmp_path):
+def test_read_folder_reads_own_classes_and_emotions(tmp_path):
     files = {
         "train.csv": "video,labels,emotion\na.mp4,Fidget;1,1\n",
         "val.csv": "video,labels,emotion\nb.mp4,blink,joi\nc.mp4,blink,Joy\n",
@@ -155,7 +155,7 @@ def test_classes_and_emotions_of_ones_own(tmp_path):
     assert problems(tmp_path)[0].startswith("label_name.txt:1: expected '<id><TAB><name>'")
 
 
-def test_places_of_clips_and_files(tmp_path):
+def test_read_folder_finds_clips_and_files_in_all_locations(tmp_path):
     row = "video,labels\n{},9\n"
     files = {f"lists/{split}.csv": row.format(f"{split}.mp4") for split in ("train", "val")}
     root = write(tmp_path, files, ["clips_train/train.mp4", "videos/val.mp4"])
@@ -168,11 +168,11 @@ def test_places_of_clips_and_files(tmp_path):
     assert list(map(str, paths)) == ["clips_train/train.mp4", "clips_val/val.mp4"]
     write(root, {"all.csv": "video,labels,split\na.mp4,9,train\nb.mp4,9,val\n"})
     assert len(annotations.read_folder(root, list_file="all.csv").clips) == 2
-    with pytest.raises(UserError, match=r"'\{part\}\.csv' names no place"):
+    with pytest.raises(UserError, match=r"'\{part\}\.csv' names no location"):
         annotations.read_folder(root, list_file="{part}.csv")
 
 
-def test_a_test_split_without_labels_is_hidden(tmp_path):
+def test_build_hides_a_test_split_without_labels(tmp_path):
     row = "video,labels,emotion\n{}.mp4,9,joy\n"
     files = {"train.csv": row.format("a"), "val.csv": row.format("b"), "test.csv": "video,labels,emotion\nc.mp4,,\n"}
     root = write(tmp_path, files, ["a.mp4", "b.mp4", "c.mp4"])
@@ -183,14 +183,14 @@ def test_a_test_split_without_labels_is_hidden(tmp_path):
     assert problems(root) == ["test.csv:2: a label is empty; expected names or ids with ';' between them"]
 
 
-def test_without_files_the_error_says_what_to_write(tmp_path):
+def test_read_folder_without_files_states_the_format(tmp_path):
     with pytest.raises(UserError, match=re.escape("annotations.csv with the header video,labels,emotion,split")):
         annotations.read_folder(tmp_path)
     with pytest.raises(UserError, match=r"there is no folder .*/none: name the folder of the annotation files"):
         annotations.read_folder(tmp_path / "none")
 
 
-def test_changed_annotations_are_refused_until_overwritten(ten):
+def test_build_refuses_changed_annotations(ten):
     ma52_dataset_builder.build(ten, config="pro_original", num_processes=1)
     text = (ten / "train.csv").read_text()
     (ten / "train.csv").write_text(text.replace("\n", "\r\n"))

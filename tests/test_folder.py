@@ -1,5 +1,5 @@
 import pytest
-from conftest import write_folder
+from helpers import write_folder
 
 from tfds_ma52 import folder, labels
 from tfds_ma52.errors import UserError
@@ -14,7 +14,7 @@ def make_folder(root, train="0001_01_0001.mp4 0\n", val="0002_01_0001.mp4 1\n", 
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
-def test_reads_both_layouts_with_crlf(tmp_path, layout):
+def test_read_folder_reads_both_layouts_with_crlf(tmp_path, layout):
     read = folder.read_folder(write_folder(tmp_path, per_split=(("train", 3), ("val", 1)), layout=layout))
     assert read.labels.names == ("nodding", "waving", "tiptoe")
     assert [(clip.split, clip.video_id, clip.labels, clip.subject) for clip in read.clips] == [
@@ -24,25 +24,25 @@ def test_reads_both_layouts_with_crlf(tmp_path, layout):
         ("val", "0100_01_0000.mp4", (0,), "0100"),
     ]
     assert all(clip.path.is_file() for clip in read.clips)
-    assert read.clips[1].place.endswith("train_list_videos.txt:2")
+    assert read.clips[1].location.endswith("train_list_videos.txt:2")
 
 
-def test_without_label_names_the_classes_are_ma52s(tmp_path):
+def test_read_folder_without_label_names_has_ma52s(tmp_path):
     assert folder.read_folder(make_folder(tmp_path)).labels == labels.MA52
 
 
-def test_labels_of_a_test_list_with_only_zeros_are_hidden(tmp_path):
+def test_read_folder_hides_a_test_list_of_zeros(tmp_path):
     read = folder.read_folder(make_folder(tmp_path, test="test0000.mp4 0\r\ntest0001.mp4 0\r\n"))
     assert [clip.labels for clip in read.clips if clip.split == "test"] == [None, None]
     assert [clip.subject for clip in read.clips if clip.split == "test"] == ["", ""]
 
 
-def test_labels_of_an_open_test_list_are_kept(tmp_path):
+def test_read_folder_keeps_an_open_test_list(tmp_path):
     read = folder.read_folder(make_folder(tmp_path, test="a.mp4 0\nb.mp4 3\n"))
     assert [clip.labels for clip in read.clips if clip.split == "test"] == [(0,), (3,)]
 
 
-def test_other_places_can_be_named(tmp_path):
+def test_read_folder_takes_other_locations(tmp_path):
     (tmp_path / "lists").mkdir()
     for split in ("train", "val"):
         (tmp_path / f"clips_{split}").mkdir()
@@ -54,7 +54,7 @@ def test_other_places_can_be_named(tmp_path):
     ]
 
 
-def test_fingerprint_follows_labels_not_line_ends_or_place(tmp_path):
+def test_fingerprint_depends_on_labels_alone(tmp_path):
     first = folder.read_folder(make_folder(tmp_path / "a"))
     same = folder.read_folder(make_folder(tmp_path / "b", train="0001_01_0001.mp4 0\r\n"))
     other = folder.read_folder(make_folder(tmp_path / "c", train="0001_01_0001.mp4 1\n"))
@@ -62,7 +62,7 @@ def test_fingerprint_follows_labels_not_line_ends_or_place(tmp_path):
     assert folder.fingerprint(tmp_path / "a") == first.fingerprint
 
 
-def test_every_problem_is_named(tmp_path):
+def test_read_folder_reports_every_bad_line(tmp_path):
     train = (
         "ok.mp4 0\nno_label.mp4\nwords.mp4 nod\nrange.mp4 52\nminus.mp4 -1\n../out.mp4 0\n/etc/out.mp4 0\nok.mp4 1\n"
         f"two.mp4 --5\nhuge.mp4 {'9' * 5000}\na.mp4 0 1\n"
@@ -84,7 +84,7 @@ def test_every_problem_is_named(tmp_path):
     ]
 
 
-def test_files_in_another_encoding_are_named(tmp_path):
+def test_read_folder_reports_other_encodings(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "train_list_videos.txt").write_bytes("caf\u00e9.mp4 0\n".encode("latin-1"))
     (tmp_path / "label_name.txt").write_bytes("0\tcaf\u00e9\n".encode("utf-16"))
@@ -94,13 +94,13 @@ def test_files_in_another_encoding_are_named(tmp_path):
     ]
 
 
-def test_a_clip_in_two_splits_is_refused(tmp_path):
+def test_read_folder_refuses_a_clip_in_two_splits(tmp_path):
     make_folder(tmp_path, train="a.mp4 0\n", val="a.mp4 0\n")
     (problem,) = folder.read_folder(tmp_path, video_folder="train").problems
     assert "val_list_videos.txt:1: a.mp4 is listed more than once" in problem
 
 
-def test_a_list_without_clips_folder_is_named(tmp_path):
+def test_read_folder_reports_a_list_without_clips(tmp_path):
     make_folder(tmp_path, test="a.mp4 0\n")
     (tmp_path / "test").rmdir()
     (problem,) = folder.read_folder(tmp_path).problems
@@ -108,9 +108,9 @@ def test_a_list_without_clips_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["lists/{name}.txt", "{", "{0}"])
-def test_a_pattern_with_other_braces_is_named(tmp_path, pattern):
+def test_read_folder_refuses_other_braces_in_a_pattern(tmp_path, pattern):
     make_folder(tmp_path)
-    with pytest.raises(UserError, match=r"names no place: \{split\} is the only thing that may stand in braces"):
+    with pytest.raises(UserError, match=r"names no location: \{split\} is the only thing that may stand in braces"):
         folder.read_folder(tmp_path, list_file=pattern)
 
 
@@ -118,13 +118,13 @@ def test_a_pattern_with_other_braces_is_named(tmp_path, pattern):
     ("name", "subject"),
     [("0007_01_0002.mp4", "0007"), ("part/0007_01_0002.mp4", "0007"), ("clip_7.mp4", ""), ("test0000.mp4", "")],
 )
-def test_subjects_come_from_names_of_ma52s_form_only(tmp_path, name, subject):
+def test_subject_of_reads_names_of_ma52s_form_only(tmp_path, name, subject):
     read = folder.read_folder(make_folder(tmp_path, train=f"{name} 0\n"))
     assert read.clips[0].subject == subject
 
 
 @pytest.mark.parametrize("missing", ["folder", "list"])
-def test_missing_data_says_how_to_get_them(tmp_path, missing):
+def test_read_folder_without_data_states_how_to_get_them(tmp_path, missing):
     root = tmp_path / "none"
     if missing == "list":
         make_folder(root)
@@ -136,6 +136,7 @@ def test_missing_data_says_how_to_get_them(tmp_path, missing):
         reason,
         "github.com/VUT-HFUT/Micro-Action",
         "videos_{train,val,test}/*.mp4",
-        "configs/ma52_synthetic.py",
+        "with --manual_dir",
+        "python -m tfds_ma52.synthetic DIR",
     ):
         assert part in str(error.value)

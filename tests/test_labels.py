@@ -1,4 +1,6 @@
 import collections
+import dataclasses
+import json
 
 import pytest
 
@@ -29,17 +31,22 @@ def test_ma52_has_52_classes_in_7_groups_by_id():
     )
 
 
-def test_reads_names_with_crlf_and_makes_every_class_a_group(tmp_path):
+def test_label_set_from_json_reverses_asdict():
+    content = json.loads(json.dumps(dataclasses.asdict(labels.MA52)))
+    assert labels.LabelSet.from_json(content) == labels.MA52
+
+
+def test_read_labels_without_groups_makes_each_class_one(tmp_path):
     read = labels.read_labels(write(tmp_path, "0\tleft\r\n1\tright\r\n"))
-    assert read == labels.Labels(("left", "right"), ("left", "right"), (0, 1))
+    assert read == labels.LabelSet(("left", "right"), ("left", "right"), (0, 1))
 
 
-def test_reads_groups_from_a_third_column(tmp_path):
+def test_read_labels_reads_groups_from_a_third_column(tmp_path):
     read = labels.read_labels(write(tmp_path, "0\tnod\thead\n2\tkick\tleg\n1\tshake\thead\n"))
-    assert read == labels.Labels(("nod", "shake", "kick"), ("head", "leg"), (0, 0, 1))
+    assert read == labels.LabelSet(("nod", "shake", "kick"), ("head", "leg"), (0, 0, 1))
 
 
-def test_ma52_names_in_another_spelling_keep_its_groups(tmp_path):
+def test_read_labels_keeps_ma52s_groups_in_other_spelling(tmp_path):
     text = "".join(f"{i}\t{name.title()}\n" for i, name in enumerate(labels.MA52_NAMES)).replace("Nodding", "Nods")
     read = labels.read_labels(write(tmp_path, text))
     assert read.names[9] == "Nods"
@@ -58,6 +65,6 @@ def test_ma52_names_in_another_spelling_keep_its_groups(tmp_path):
         ("0\tleft\thead\n1\tright\n", r"either every class names its group in a third column or none does"),
     ],
 )
-def test_bad_files_name_the_line(tmp_path, text, message):
+def test_read_labels_reports_the_bad_line(tmp_path, text, message):
     with pytest.raises(UserError, match=message):
         labels.read_labels(write(tmp_path, text))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 import tensorflow_datasets as tfds
-from conftest import ROOT, write_clip, write_folder
+from helpers import ROOT, write_clip, write_folder
 
 import tfds_ma52.__main__
 from tfds_ma52 import labels, ma52_dataset_builder, transcode
@@ -19,14 +19,14 @@ def names(builder, split):
     return [example["video_id"].decode() for example in builder.as_data_source(split)]
 
 
-def test_is_registered_with_tfds_as_ma52(tmp_path):
+def test_builder_is_registered_with_tfds_as_ma52(tmp_path):
     builder = tfds.builder("ma52", data_dir=tmp_path)
     assert builder.info.features["label"].names == list(labels.MA52_NAMES)
     assert set(builder.builder_configs) == {*("h264_256", "original", "pro_h264_256", "pro_original", "mma52_h264_256")}
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
-def test_builds_both_layouts(tmp_path, layout):
+def test_build_builds_both_layouts(tmp_path, layout):
     root = write_folder(tmp_path, per_split=(("train", 5), ("val", 2), ("test", 2)), layout=layout)
     builder = ma52_dataset_builder.build(root, tmp_path / "built")
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
@@ -46,18 +46,18 @@ def test_builds_both_layouts(tmp_path, layout):
     assert not list((tmp_path / "built").glob(".ma52*"))  # no leftovers
 
 
-def test_original_config_keeps_the_bytes(folder, tmp_path):
+def test_build_original_keeps_the_bytes(folder, tmp_path):
     builder = ma52_dataset_builder.build(folder, tmp_path, config="original")
     for example in builder.as_data_source("val"):
         assert example["video"] == (folder / "videos_val" / example["video_id"].decode()).read_bytes()
 
 
-def test_label_distribution_is_that_of_the_list(folder):
+def test_build_keeps_the_lists_label_distribution(folder):
     builder = ma52_dataset_builder.build(folder)
     assert collections.Counter(example["label"] for example in builder.as_data_source("train")) == {0: 4, 1: 4, 2: 4}
 
 
-def test_lists_and_clips_share_one_report(tmp_path):
+def test_build_reports_lists_and_clips_together(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 3), ("val", 1)))
     (root / "label_name.txt").write_text("0 nodding\n")
     (root / "train_list_videos.txt").write_text("0000_01_0000.mp4 0\n0001_01_0001.mp4 one\n0002_01_0002.mp4 2\n")
@@ -71,22 +71,24 @@ def test_lists_and_clips_share_one_report(tmp_path):
     ]
 
 
-def test_a_split_without_readable_clips_is_refused(tmp_path):
+def test_build_refuses_a_split_without_readable_clips(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 2), ("val", 1)))
     (root / "videos_val" / "0100_01_0000.mp4").write_bytes(b"")
     with pytest.raises(UserError, match=r"split val has no readable clip: 1 problem\n .*the file is empty"):
         ma52_dataset_builder.build(root, allow_damaged=9)
 
 
-def test_a_data_dir_that_cannot_be_written_is_named(tmp_path):
+def test_build_reports_an_unwritable_data_dir(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 1), ("val", 1)))
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"/file/built cannot be written \(Not a directory\): name another data_dir"):
+    with pytest.raises(
+        UserError, match=r"/file/built cannot be written \(Not a directory\): name another folder with --data_dir"
+    ):
         ma52_dataset_builder.build(root, tmp_path / "file" / "built")
 
 
 @pytest.mark.parametrize("removed", ["clips", "clips and lists", "all"])
-def test_a_built_set_is_opened_again_without_its_source(tmp_path, removed):
+def test_build_opens_a_built_set_without_its_source(tmp_path, removed):
     root = write_folder(tmp_path / "source", per_split=(("train", 2), ("val", 1)))
     data_dir = tmp_path / "built" if removed == "all" else ""
     first = names(ma52_dataset_builder.build(root, data_dir), "train")
@@ -99,7 +101,7 @@ def test_a_built_set_is_opened_again_without_its_source(tmp_path, removed):
     assert names(ma52_dataset_builder.build(root, data_dir), "train") == first
 
 
-def test_a_killed_build_goes_on_and_never_looks_whole(tmp_path):
+def test_build_resumes_and_a_killed_one_never_looks_whole(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 12), ("val", 4)))
     work, built = root / "tfds" / ".ma52_h264_256_in_progress", root / "tfds" / "ma52" / "h264_256" / "1.1.0"
     command = [sys.executable, "-m", "tfds_ma52", "--manual_dir", str(root), "--num_processes=1"]
@@ -129,7 +131,7 @@ def test_a_killed_build_goes_on_and_never_looks_whole(tmp_path):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_an_overwrite_killed_before_or_after_the_new_set_was_whole(tmp_path, moment):
+def test_build_recovers_from_a_killed_overwrite(tmp_path, moment):
     root = write_folder(tmp_path, per_split=(("train", 2), ("val", 1)))
     target = pathlib.Path(ma52_dataset_builder.build(root).data_dir)
     replaced = target.with_name("1.1.0.replaced")
@@ -141,7 +143,7 @@ def test_an_overwrite_killed_before_or_after_the_new_set_was_whole(tmp_path, mom
     assert not replaced.exists()
 
 
-def test_other_lists_are_refused_until_overwritten(tmp_path):
+def test_build_refuses_other_lists_until_overwritten(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 3), ("val", 1)))
     ma52_dataset_builder.build(root)
     path = root / "train_list_videos.txt"
@@ -151,7 +153,7 @@ def test_other_lists_are_refused_until_overwritten(tmp_path):
     assert len(names(ma52_dataset_builder.build(root, overwrite=True), "train")) == 2
 
 
-def test_a_failed_overwrite_keeps_the_old_set(tmp_path):
+def test_build_keeps_the_old_set_if_an_overwrite_fails(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 3), ("val", 1)))
     ma52_dataset_builder.build(root)
     (root / "videos_train" / "0001_01_0001.mp4").write_bytes(b"")
@@ -160,7 +162,7 @@ def test_a_failed_overwrite_keeps_the_old_set(tmp_path):
     assert len(names(ma52_dataset_builder.build(root), "train")) == 3
 
 
-def test_damaged_clips_are_reported_together_or_left_out(tmp_path, capsys):
+def test_command_reports_damaged_clips_or_leaves_them_out(tmp_path, capsys):
     root = write_folder(tmp_path, per_split=(("train", 4), ("val", 2)))
     (root / "videos_train" / "0001_01_0001.mp4").write_bytes(b"")
     (root / "videos_val" / "0100_01_0000.mp4").unlink()
@@ -168,8 +170,8 @@ def test_damaged_clips_are_reported_together_or_left_out(tmp_path, capsys):
     assert tfds_ma52.__main__.main(command) == 2
     report = capsys.readouterr().err.splitlines()
     assert report[-3:] == [
-        "tfds_ma52: the data set cannot be built; damaged clips can be repaired, or left out with --allow_damaged=2 "
-        "(python -m tfds_ma52) or --config.data.allow_damaged=2 (manet_jax.main): 2 problems",
+        "tfds_ma52: the data set cannot be built; damaged clips can be repaired, or left out with --allow_damaged=2: "
+        "2 problems",
         f"  {root}/train_list_videos.txt:2: {root}/videos_train/0001_01_0001.mp4: the file is empty",
         f"  {root}/val_list_videos.txt:1: {root}/videos_val/0100_01_0000.mp4: the file is missing",
     ]
@@ -184,7 +186,7 @@ def test_damaged_clips_are_reported_together_or_left_out(tmp_path, capsys):
     assert len(json.loads((root / "tfds/ma52/h264_256/1.1.0/metadata.json").read_text())["left_out"]) == 2
 
 
-def test_plain_tfds_builds_ma52_and_points_other_sets_to_the_command(tmp_path):
+def test_builder_in_plain_tfds_builds_ma52_only(tmp_path):
     root = write_folder(tmp_path / "other", per_split=(("train", 1), ("val", 1)))
     builder = tfds.builder("ma52", data_dir=tmp_path / "built")
     options = tfds.download.DownloadConfig(manual_dir=root)
@@ -195,7 +197,7 @@ def test_plain_tfds_builds_ma52_and_points_other_sets_to_the_command(tmp_path):
     assert len(builder.as_data_source("train")) == 1
 
 
-def test_unknown_config_is_named(folder):
+def test_build_reports_an_unknown_config(folder):
     with pytest.raises(UserError, match="no builder config 'h265'; known are h264_256, original"):
         ma52_dataset_builder.build(folder, config="h265")
 
@@ -208,7 +210,7 @@ def test_command_without_data_exits_with_2(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-def test_a_mixed_set_of_sizes_builds(tmp_path):
+def test_build_builds_a_mixed_set_of_sizes(tmp_path):
     for split in ("train", "val"):
         write_clip(tmp_path / split / "a.mp4", height=320, width=288, num_frames=9)
         write_clip(tmp_path / split / "b.mp4", height=48, width=100, num_frames=1)

@@ -21,7 +21,7 @@ def area(surface):
     return 0.5 * np.linalg.norm(np.cross(first, second), axis=-1).sum(1)
 
 
-def test_an_ellipsoid_faces_outwards_and_has_its_area():
+def test_ellipsoid_faces_outwards_and_has_its_area():
     axes = np.stack([X, Y, Z], axis=1)
     ball = mesh.ellipsoid(ORIGIN, np.array((1.0, 1.0, 1.0)), axes, (1, 2, 3), rows=40, sides=60)
     assert outwards(ball, 0).min() > 0.9
@@ -31,12 +31,12 @@ def test_an_ellipsoid_faces_outwards_and_has_its_area():
 
 
 @pytest.mark.parametrize("direction", [X, Y, Z, -Z, mesh.unit(X + Y - 2 * Z)])
-def test_a_tube_is_as_thick_as_it_should_be_and_faces_outwards(direction):
+def test_tube_has_its_radii_and_faces_outwards(direction):
     tube = mesh.tube([ORIGIN, 10 * direction], (1.0, 1.5, 2.0), (1, 2, 3), sides=32)
     along = np.einsum("tfki,ti->tfk", tube.corners, direction)
     radius = np.linalg.norm(tube.corners - along[..., None] * direction[:, None, None], axis=-1)
-    for place, expected in ((0, 1.0), (5, 1.5), (10, 2.0)):
-        there = np.abs(along - place) < 1e-6
+    for position, expected in ((0, 1.0), (5, 1.5), (10, 2.0)):
+        there = np.abs(along - position) < 1e-6
         assert there.any()
         np.testing.assert_allclose(radius[there], expected, rtol=1e-6)
     assert along.min() < -0.9  # round ends
@@ -47,7 +47,7 @@ def test_a_tube_is_as_thick_as_it_should_be_and_faces_outwards(direction):
     assert np.einsum("tfi,tfi->tf", normals(tube), mesh.unit(middle - axis))[sides].min() > 0.9
 
 
-def test_discs_and_rings_face_their_front():
+def test_disc_and_ring_face_their_front():
     disc = mesh.disc(ORIGIN, X, Y, (1, 2, 3))
     np.testing.assert_allclose(normals(disc), np.broadcast_to(Z[:, None], normals(disc).shape), atol=1e-9)
     np.testing.assert_allclose(area(disc), 2 * np.sqrt(2), rtol=1e-6)  # a regular octagon in the unit circle
@@ -56,7 +56,7 @@ def test_discs_and_rings_face_their_front():
     np.testing.assert_allclose(area(ring), 0.75 * 2 * np.sqrt(2), rtol=1e-6)
 
 
-def test_joined_meshes_keep_their_faces_and_still_ones_are_repeated():
+def test_join_keeps_faces_and_repeats_still_meshes():
     moving, still = mesh.disc(ORIGIN, X, Y, (1, 2, 3)), mesh.disc(ORIGIN[:1], X[:1], Y[:1], (4, 5, 6), nearer=0.5)
     both = mesh.join([moving, still])
     assert both.corners.shape == (2, 6, 4, 3)

@@ -23,7 +23,7 @@ def write(root, **files):
 
 
 def write_numbered(path, num_frames, fps=30):
-    """Writes a clip whose brightness says which frame it is."""
+    """Writes a clip whose brightness is the number of the frame."""
     path.parent.mkdir(parents=True, exist_ok=True)
     frames = np.broadcast_to(np.arange(num_frames)[:, None, None, None], (num_frames, 64, 48, 3)).astype(np.uint8)
     with av.open(str(path), "w") as container:
@@ -46,23 +46,23 @@ def test_windows_by_hand():
     assert len(mma52.windows(0.3 * 10, 0.3, 0.1)) == 28  # 2.7 / 0.1 is not quite 27
 
 
-def test_a_label_counts_by_overlap():
+def test_labels_of_counts_by_overlap():
     actions = [mma52.Action(9, 0.0, 1.0), mma52.Action(19, 2.5, 5.0)]
 
-    def shown(*span, share=0.5):
+    def targets(*span, share=0.5):
         return mma52.labels_of(actions, tuple(map(float, span)), share)
 
-    assert shown(0, 2) == (9,)
-    assert shown(0.5, 2.5) == (9,)  # half of the nod
-    assert shown(0.6, 2.6) == ()  # less than half of it, 0.1 s of the wave
-    assert shown(1.4, 3.4) == ()  # 0.9 of the window's 2 s
-    assert shown(1.5, 3.5) == (19,)
-    assert shown(3, 5) == (19,)
-    assert shown(1.0, 2.5, share=0.01) == ()  # they only touch
-    assert shown(0, 5, share=1.0) == (9, 19)
+    assert targets(0, 2) == (9,)
+    assert targets(0.5, 2.5) == (9,)  # half of the nod
+    assert targets(0.6, 2.6) == ()  # less than half of it, 0.1 s of the wave
+    assert targets(1.4, 3.4) == ()  # 0.9 of the window's 2 s
+    assert targets(1.5, 3.5) == (19,)
+    assert targets(3, 5) == (19,)
+    assert targets(1.0, 2.5, share=0.01) == ()  # they only touch
+    assert targets(0, 5, share=1.0) == (9, 19)
 
 
-def test_csv_and_json_give_the_same_windows(tmp_path):
+def test_read_folder_reads_the_same_from_csv_and_json(tmp_path):
     (tmp_path / "csv").mkdir()
     (tmp_path / "json").mkdir()
     write(tmp_path / "csv", train=TRAIN, val=VAL)
@@ -88,7 +88,7 @@ def test_csv_and_json_give_the_same_windows(tmp_path):
     ]
 
 
-def test_built_windows_hold_their_frames_and_no_others(tmp_path):
+def test_build_stores_the_frames_of_each_window_only(tmp_path):
     write(tmp_path, train=TRAIN, val=VAL)
     for name, frames, fps in (("train/a.mp4", 165, 30), ("train/b.mp4", 36, 30), ("val/c.mp4", 75, 25)):
         write_numbered(tmp_path / name, frames, fps)
@@ -115,7 +115,7 @@ def test_built_windows_hold_their_frames_and_no_others(tmp_path):
     assert len(ma52_dataset_builder.build(tmp_path, **options, window=5.0, overwrite=True).as_data_source("train")) == 3
 
 
-def test_a_video_shorter_than_its_annotation_is_named(tmp_path):
+def test_build_reports_a_video_shorter_than_its_annotation(tmp_path):
     write(tmp_path, train=TRAIN, val=VAL)
     for name, frames, fps in (("train/a.mp4", 90, 30), ("train/b.mp4", 36, 30), ("val/c.mp4", 75, 25)):
         write_numbered(tmp_path / name, frames, fps)
@@ -125,7 +125,7 @@ def test_a_video_shorter_than_its_annotation_is_named(tmp_path):
     assert "a.mp4: the file has no frame from second 3.00 on" in str(error.value)
 
 
-def test_a_test_split_of_dummies_is_hidden(tmp_path):
+def test_read_folder_hides_a_test_split_of_dummies(tmp_path):
     write(tmp_path, train=TRAIN, val=VAL, test=HEADER + "0,d,0,0,0,60,30\n1,e,0,0,,60,30\n")
     folder = read(tmp_path)
     assert folder.problems == ()
@@ -134,7 +134,7 @@ def test_a_test_split_of_dummies_is_hidden(tmp_path):
     assert [clip.labels for clip in read(tmp_path).clips if clip.split == "test"] == [(9,), (0,)]
 
 
-def test_everything_wrong_is_named_together(tmp_path):
+def test_read_folder_reports_every_bad_row(tmp_path):
     rows = TRAIN + "3,a,10,10,9,165,30\n4,a,0,30,9,165,30\n5,a,0,30,nodin,165,30\n6,a,0,200,9,165,30\n"
     rows += "7,a,0,30,10,165,25\n8,f,0,30,9,60,0\n9,g,x,30,9,60,30\n10,,0,30,9,60,30\n11,h,0,30\n12,i,0,-5,9,60,30\n"
     write(tmp_path, train=rows, val=VAL + "1,a,0,30,9,60,30\n")
@@ -170,7 +170,7 @@ def test_everything_wrong_is_named_together(tmp_path):
         ('{"a": {"subset": "train", "duration": 3, "actions": []}}', "annotations.json: no video is of subset val"),
     ],
 )
-def test_json_that_cannot_be_used(tmp_path, content, expected):
+def test_read_folder_refuses_unusable_json(tmp_path, content, expected):
     (tmp_path / "annotations.json").write_text(content)
     assert read(tmp_path).problems[0].removeprefix(f"{tmp_path}/").startswith(expected)
 
@@ -184,12 +184,13 @@ def test_json_that_cannot_be_used(tmp_path, content, expected):
         ("min_overlap", 1.5, "min_overlap is 1.5; give a share above 0, up to 1"),
     ],
 )
-def test_windows_out_of_range(tmp_path, field, value, message):
-    with pytest.raises(UserError, match=message):
+def test_check_windows_refuses_values_out_of_range(tmp_path, field, value, message):
+    with pytest.raises(UserError, match=message) as error:
         read(write(tmp_path, train=TRAIN, val=VAL), **{field: value})
+    assert error.value.field == field
 
 
-def test_without_files_the_error_says_what_is_expected(tmp_path):
+def test_read_folder_without_files_states_the_format(tmp_path):
     with pytest.raises(UserError, match=r"has no annotations of MMA-52: it must hold .*train\.csv and .*val\.csv"):
         read(tmp_path)
     with pytest.raises(UserError, match=r"there is no folder .*/none: name the folder of MMA-52"):

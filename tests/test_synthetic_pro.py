@@ -10,7 +10,7 @@ from scipy import stats
 from tfds_ma52 import annotations
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES, read_labels
-from tfds_ma52.synthetic import face, figure, motions, pro, skeleton, write_synthetic, writer
+from tfds_ma52.synthetic import face, motions, pro, render, skeleton, write_synthetic, writer
 from tfds_ma52.synthetic.__main__ import main
 
 SETTINGS = {"size": 0.05, "pro": True, "subjects": "shared", "test": False, "short_side": 64, "seed": 1, "version": 1}
@@ -33,7 +33,7 @@ def named(acts):
     return [MA52_NAMES[i] for i in acts]
 
 
-def test_the_folder_is_one_of_annotation_files(folder):
+def test_write_synthetic_writes_annotation_files(folder):
     read = annotations.read_folder(folder)
     assert read.problems == ()
     assert read.emotions == pro.EMOTIONS
@@ -56,7 +56,7 @@ def test_the_folder_is_one_of_annotation_files(folder):
             assert clip.subject == f"{true.subject:04d}"
 
 
-def test_two_to_four_parts_act_each_once(plan):
+def test_draw_acts_draws_two_to_four_parts_once_each(plan):
     for clip in plan:
         parts = [PART_OF[name] for name in named(clip.acts)]
         assert len(set(parts)) == len(parts)
@@ -65,7 +65,7 @@ def test_two_to_four_parts_act_each_once(plan):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_clips_are_drawn_as_the_table_says(plan):
+def test_plan_clips_follows_the_table_of_probabilities(plan):
     emotions = np.array([clip.emotion for clip in plan])
     assert stats.chisquare(np.bincount(emotions)).pvalue > 1e-3
     right = np.mean([clip.emotion == clip.expression for clip in plan])
@@ -96,14 +96,14 @@ def guesses(plan, with_acts, with_face):
 
 
 @pytest.mark.parametrize("form", ["appearance", "micro_action", "fused"])
-def test_what_is_possible_is_what_the_best_rule_reaches(plan, form):
-    expected = pro.ceilings()[form]
+def test_bayes_accuracy_is_that_of_the_best_rule(plan, form):
+    expected = pro.bayes_accuracy()[form]
     reached = guesses(plan, form != "appearance", form != "micro_action")
     assert reached == pytest.approx(expected, abs=4 * np.sqrt(expected * (1 - expected) / len(plan)))
     assert {"appearance": 0.6, "micro_action": 0.694, "fused": 0.774}[form] == pytest.approx(expected, abs=5e-4)
 
 
-def test_the_posterior_is_bayes_rule_by_counting(plan):
+def test_posterior_is_bayes_rule_by_counting(plan):
     acts, expression = ("nodding", "crossing arms"), 2
     same = [clip for clip in plan if set(acts) <= set(named(clip.acts)) and len(clip.acts) == 2]
     seen = np.bincount([clip.emotion for clip in same], minlength=5)
@@ -113,7 +113,7 @@ def test_the_posterior_is_bayes_rule_by_counting(plan):
     np.testing.assert_allclose(pro.posterior(acts, expression), product / product.sum())
 
 
-def test_all_windows_hold_the_middle_and_stay_inside():
+def test_windows_hold_the_middle_and_stay_inside():
     rng = np.random.default_rng(0)
     starts = set()
     for frames in (60, 75, 90):
@@ -147,7 +147,7 @@ WATCHED = {
 
 @pytest.fixture
 def nothing_idles(monkeypatch):
-    monkeypatch.setattr(motions, "_IDLE", ())
+    monkeypatch.setattr(motions, "IDLE", ())
 
 
 @pytest.mark.usefixtures("nothing_idles")
@@ -160,7 +160,7 @@ def nothing_idles(monkeypatch):
         (("tilting head",), ("hands", "legs")),
     ],
 )
-def test_the_parts_that_act_move_and_others_keep_still(acts, still):
+def test_pose_acts_moves_the_acting_parts_only(acts, still):
     points, _ = pose(acts)
     for part in {PART_OF[name] for name in acts}:
         assert moves(points, WATCHED[part]) > 0.03, part
@@ -169,7 +169,7 @@ def test_the_parts_that_act_move_and_others_keep_still(acts, still):
 
 
 @pytest.mark.usefixtures("nothing_idles")
-def test_nothing_moves_before_its_part_of_the_clip():
+def test_pose_acts_moves_nothing_outside_its_window():
     points, side = pose(("nodding", "stretching feet"), first=25, length=45)
     for name in ("nose", "left toe" if side > 0 else "right toe"):
         assert np.ptp(points[name][:25], axis=0).max() < 1e-9
@@ -178,7 +178,7 @@ def test_nothing_moves_before_its_part_of_the_clip():
 
 
 @pytest.mark.parametrize("name", [name for names in pro.PARTS.values() for name in names])
-def test_an_act_alone_is_the_clip_of_its_class(name):
+def test_pose_acts_of_one_act_is_the_clip_of_its_class(name):
     rng = np.random.default_rng(3)
     body, variation = skeleton.draw_body(rng), motions.draw_variation(rng)
     class_id = MA52_NAMES.index(name)
@@ -193,19 +193,19 @@ def test_an_act_alone_is_the_clip_of_its_class(name):
 def faces():
     """One frame of the same person at rest and with each expression."""
     rng = np.random.default_rng(0)
-    body, looks, scene = skeleton.draw_body(rng), figure.draw_looks(rng, 0), figure.draw_scene(rng)
+    body, looks, scene = skeleton.draw_body(rng), render.draw_looks(rng, 0), render.draw_scene(rng)
     scene, looks = dataclasses.replace(scene, noise=0.0), dataclasses.replace(looks, glasses=False)
     variation = dataclasses.replace(motions.draw_variation(rng), frames=2, hold="")
     points = skeleton.pose_acts([], body, variation)
     points = {name: np.broadcast_to(point, (2, 3))[:1] for name, point in points.items()}
     drawn = {"rest": face.NEUTRAL, **pro.EXPRESSIONS}
     return {
-        name: figure.render(points, body, dataclasses.replace(looks, expression=each), scene, (346, 288), rng)[0]
+        name: render.render_frames(points, body, dataclasses.replace(looks, expression=each), scene, (346, 288), rng)[0]
         for name, each in drawn.items()
     }
 
 
-def test_expressions_change_the_face_and_nothing_else(faces):
+def test_render_expressions_change_the_face_only(faces):
     for one, other in itertools.combinations(faces, 2):
         differs = np.abs(faces[one].astype(int) - faces[other]).sum(-1) > 60
         rows, columns = np.nonzero(differs)
@@ -214,18 +214,18 @@ def test_expressions_change_the_face_and_nothing_else(faces):
         assert np.ptp(columns) < 60, (one, other)
 
 
-def test_between_rest_and_the_whole_expression():
+def test_between_scales_an_expression():
     surprise = pro.EXPRESSIONS["surprise"]
     assert face.between(surprise, 0.0) == face.NEUTRAL
     assert face.between(surprise, 1.0) == surprise
     assert face.between(surprise, 0.5).mouth_open == pytest.approx(surprise.mouth_open / 2)
 
 
-def test_a_set_with_other_settings_is_refused(folder):
+def test_write_synthetic_refuses_other_settings(folder):
     with pytest.raises(UserError, match=r"other settings: pro \(True there, False asked for\)"):
         write_synthetic(folder, size=5e-4, pro=False, test=True, short_side=40)
 
 
-def test_a_complete_set_is_left_alone(folder, capsys):
+def test_write_synthetic_leaves_a_complete_set_alone(folder, capsys):
     write_synthetic(folder, size=5e-4, pro=True, test=True, short_side=40)
     assert "already holds this synthetic set" in capsys.readouterr().err

@@ -8,7 +8,7 @@ import time
 import av
 import numpy as np
 import pytest
-from conftest import cut_at_packet, set_rotation, write_clip, write_silence
+from helpers import cut_at_packet, set_rotation, write_clip, write_silence
 
 from tfds_ma52 import transcode
 from tfds_ma52.transcode import DamagedVideoError, VideoInfo
@@ -19,7 +19,7 @@ def decode(path):
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 
-def test_transcoding_keeps_frames_and_drops_sound(tmp_path):
+def test_transcode_keeps_frames_and_drops_sound(tmp_path):
     write_clip(tmp_path / "in.mp4", num_frames=17, height=120, width=80, audio=True)
     content, info = transcode.transcode(tmp_path / "in.mp4", short_side=40)
     assert info == VideoInfo(num_frames=17, height=60, width=40)
@@ -33,15 +33,15 @@ def test_transcoding_keeps_frames_and_drops_sound(tmp_path):
     assert np.abs(frames.mean((1, 2)) - originals.mean((1, 2))).max() < 3  # same pictures in the same order
 
 
-def test_small_clips_keep_their_size_but_for_even_sides(tmp_path):
+def test_transcode_keeps_small_sizes_but_for_even_sides(tmp_path):
     write_clip(tmp_path / "in.mp4", height=64, width=48)
     assert transcode.transcode(tmp_path / "in.mp4", short_side=256)[1] == VideoInfo(20, 64, 48)
-    assert transcode._even_size((1296, 1080), 256) == (308, 256)
-    assert transcode._even_size((33, 51), 256) == (32, 52)
+    assert transcode.even_size((1296, 1080), 256) == (308, 256)
+    assert transcode.even_size((33, 51), 256) == (32, 52)
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_rotation_is_applied(tmp_path, degrees):
+def test_transcode_applies_the_rotation(tmp_path, degrees):
     path = tmp_path / "in.mp4"
     write_clip(path, num_frames=3, height=64, width=48)
     upright = decode(path)
@@ -54,18 +54,18 @@ def test_rotation_is_applied(tmp_path, degrees):
     assert transcode.transcode(path, 256)[1] == VideoInfo(3, *expected.shape[1:3])
 
 
-def test_decord_turns_original_clips_the_same_way(tmp_path):
-    from manet_jax import preprocess
+def test_decode_video_rotates_as_decord_does(tmp_path):
+    from manet_jax.data import decoding
 
     path = tmp_path / "in.mp4"
     write_clip(path, num_frames=3, height=64, width=48)
     set_rotation(path, 90)
-    frames = preprocess.decode_frames(preprocess.open_video(path.read_bytes()), np.arange(3))
+    frames = decoding.decode_frames(decoding.open_video(path.read_bytes()), np.arange(3))
     np.testing.assert_allclose(frames, np.stack(list(transcode.decode_video(path))), atol=2)
 
 
 def damaged_video(path, kind):
-    """Makes a file with one kind of damage; returns what must be said of it."""
+    """Makes a file with one kind of damage; returns the expected error."""
     if kind == "missing":
         return "the file is missing"
     if kind == "audio only":
@@ -93,7 +93,7 @@ def damaged_video(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["missing", "empty", "text", "audio only", "no index", "zeroed", "cut at a packet"])
-def test_damage_is_named(tmp_path, kind):
+def test_transcode_and_inspect_report_damage(tmp_path, kind):
     path = tmp_path / "in.mp4"
     message = damaged_video(path, kind)
     for read in (transcode.inspect, lambda p: transcode.transcode(p, 32)):
@@ -102,8 +102,8 @@ def test_damage_is_named(tmp_path, kind):
         assert str(error.value) == message
 
 
-def test_a_clip_trimmed_by_an_edit_list_is_whole(tmp_path):
-    """What `ffmpeg -ss` with stream copy makes: packets before the first shown frame are there, but not shown."""
+def test_transcode_takes_a_clip_trimmed_by_an_edit_list(tmp_path):
+    """A file as `ffmpeg -ss` makes with stream copy: packets before the first visible frame are there, but hidden."""
     write_clip(tmp_path / "a.mp4", num_frames=30)
     with av.open(str(tmp_path / "a.mp4")) as source, av.open(str(tmp_path / "cut.mp4"), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -117,24 +117,24 @@ def test_a_clip_trimmed_by_an_edit_list_is_whole(tmp_path):
     assert transcode.transcode(tmp_path / "cut.mp4", 256)[1].num_frames == num_frames
 
 
-def test_odd_metadata_do_no_harm(tmp_path):
+def test_inspect_ignores_odd_metadata(tmp_path):
     write_clip(tmp_path / "a.mp4", num_frames=3, title="caf\u00e9")
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content.replace("caf\u00e9".encode(), b"caf\xe9\xe9"))
     assert transcode.inspect(tmp_path / "a.mp4").num_frames == 3
 
 
-def test_a_file_that_defeats_the_decoder_is_one_problem_among_others(tmp_path):
+def test_prepare_videos_reports_an_odd_file_and_continues(tmp_path):
     (tmp_path / ("n" * 300)).parent.mkdir(exist_ok=True)
     write_clip(tmp_path / "a.mp4", num_frames=3)
-    places = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
-    jobs = [(*place, None) for place in places]
+    paths = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
+    jobs = [(*pair, None) for pair in paths]
     odd, fine = transcode.prepare_videos(jobs, short_side=None, num_processes=1)
     assert odd.startswith("the file cannot be read (OSError")
     assert fine == VideoInfo(3, 64, 48)
 
 
-def test_workers_end_with_a_killed_parent(tmp_path):
+def test_process_pool_workers_end_with_a_killed_parent(tmp_path):
     code = (
         "import os, time\nfrom tfds_ma52.pool import process_pool\n"
         "if __name__ == '__main__':\n"
@@ -164,7 +164,7 @@ def _is_running(process):
         return False
 
 
-def test_many_videos_on_two_processes_go_on_where_they_stopped(tmp_path, capfd):
+def test_prepare_videos_resumes_on_two_processes(tmp_path, capfd):
     for i in range(3):
         write_clip(tmp_path / f"{i}.mp4", num_frames=5 + i, seed=i)
     (tmp_path / "1.mp4").write_bytes(b"")

@@ -130,7 +130,9 @@ def _read_rows(files: dict[str, pathlib.Path], problems: list[str]) -> list[tupl
             if of_row in SPLITS:
                 found.append((of_row, row))
             else:
-                problems.append(f"{row.location}: split is {row.fields['split']!r}; expected one of {', '.join(SPLITS)}")
+                problems.append(
+                    f"{row.location}: split is {row.fields['split']!r}; expected one of {', '.join(SPLITS)}"
+                )
     missing = [split for split in REQUIRED_SPLITS if "" in files and all(split != present for present, _ in found)]
     if missing and not problems:
         problems.append(f"{files['']}: no row is of split {' nor of split '.join(missing)}; both are needed")

@@ -1,10 +1,8 @@
 """The one exception that stands for a mistake of the user rather than of the program."""
 
-from typing import Self
-
 
 class UserError(Exception):
-    """Bad input. Its text names the file or field, says what is wrong and what to do.
+    """Bad input. Its text states the file or field, the fault, and the remedy.
 
     The commands print the text without a stack trace and exit with status 2.
 
@@ -20,6 +18,6 @@ class UserError(Exception):
     def __str__(self) -> str:
         return self.args[0].replace("{flag}", f"--{self.field}")
 
-    def under(self, prefix: str) -> Self:
+    def under(self, prefix: str) -> "UserError":
         """The same error, its field a part of another: "manual_dir" becomes "config.data.manual_dir"."""
         return type(self)(self.args[0], f"{prefix}.{self.field}") if self.field else self

@@ -5,7 +5,7 @@ import pathlib
 
 
 def write_atomically(path: pathlib.Path, content: bytes | str) -> None:
-    """Writes a file under another name first, so that a file of its final name is whole, and the old one stays until then.
+    """Writes a file under another name first: a file of its final name is whole, and the old one stays until then.
 
     Args:
       path: of the file.

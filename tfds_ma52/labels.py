@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 from tfds_ma52.errors import UserError
 
@@ -98,7 +98,7 @@ class LabelSet:
     groups: tuple[int, ...]
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
+    def from_json(cls, value: Mapping[str, Any]) -> "LabelSet":
         """The label set of what JSON leaves of `dataclasses.asdict`: lists become tuples."""
         return cls(**{name: tuple(items) for name, items in value.items()})
 

@@ -19,6 +19,8 @@ from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.errors import UserError
 
+_Row = tuple[folder_lib.ListedClip, transcode.VideoInfo, pathlib.Path]  # a clip and the file of its bytes
+_Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
 Short clips of seated people, filmed whole-body in psychological interviews, each with one of 52 micro-actions in 7 body
@@ -29,7 +31,7 @@ clips with several micro-actions and an emotion from annotation files; or window
 
 @dataclasses.dataclass
 class Config(tfds.core.BuilderConfig):
-    """What is read and stored.
+    """A layout to read and a form to store.
 
     Attributes:
       short_side: clips are transcoded to it; None keeps the original files' bytes.
@@ -56,8 +58,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", short_side=256, layout="mma52"),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder_lib.MISSING_DATA.format(
-        reason="The clips cannot be downloaded automatically.", how="manual_dir"
-    )
+        reason="The clips cannot be downloaded automatically."
+    ).replace("{flag}", "manual_dir")
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         folder: folder_lib.Folder | None = None,
         allow_damaged: int = 0,
         num_processes: int = 0,
-        **kwargs,
+        **kwargs: Any,
     ):
         """Makes a builder.
 
@@ -89,7 +91,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             }
         else:
             known = {
-                "labels": tfds.features.Tensor(shape=(len(labels.names),), dtype=np.uint8),  # 1 for each one shown
+                "labels": tfds.features.Tensor(shape=(len(labels.names),), dtype=np.uint8),  # 1 for each target
                 "emotion": tfds.features.Scalar(np.int32),
             }
         return self.dataset_info_from_configs(
@@ -109,7 +111,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             disable_shuffling=True,
         )
 
-    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[Callable]]:
+    def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[_Shard]]:
         folder = self._folder or self._read(pathlib.Path(dl_manager.manual_dir))
         short_side = self.builder_config.short_side
         targets = [
@@ -119,7 +121,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         infos = transcode.prepare_videos(jobs, short_side=short_side, num_processes=self._num_processes)
         left_out = self._check(folder, infos)
 
-        shards, kept = {}, {}
+        shards: dict[str, list[_Shard]] = {}
+        kept: dict[str, list[folder_lib.ListedClip]] = {}
         for split in folder_lib.SPLITS:
             rows = [
                 (clip, info, clip.path if short_side is None else target.with_name(target.name + ".mp4"))
@@ -145,13 +148,13 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     @property
     def work_folder(self) -> pathlib.Path:
-        """Where finished clips wait until the set is whole; hidden, so that TFDS does not take it for a data set."""
+        """The folder of finished clips until the set is whole; hidden, so that TFDS takes no notice of it."""
         return pathlib.Path(self._data_dir_root) / f".ma52_{self.builder_config.name}_in_progress"
 
     def _check(self, folder: folder_lib.Folder, infos: list[transcode.VideoInfo | str]) -> list[str]:
-        """Returns a line for each damaged clip, or raises UserError with all that is wrong."""
+        """Returns a line for each damaged clip, or raises UserError with all problems."""
         damaged = [
-            f"{clip.place}: {clip.path}: {info}"
+            f"{clip.location}: {clip.path}: {info}"
             for clip, info in zip(folder.clips, infos, strict=True)
             if isinstance(info, str)
         ]
@@ -159,15 +162,13 @@ class Builder(tfds.core.ShardBasedBuilder):
             return damaged
         title = "the data set cannot be built"
         if damaged:
-            title += (
-                f"; damaged clips can be repaired, or left out with --allow_damaged={len(damaged)} "
-                f"(python -m tfds_ma52) or --config.data.allow_damaged={len(damaged)} (manet_jax.main)"
-            )
-        raise UserError(folder_lib.report(title, [*folder.problems, *damaged]))
+            title += f"; damaged clips can be repaired, or left out with {{flag}}={len(damaged)}"
+        report = folder_lib.report(title, [*folder.problems, *damaged])
+        raise UserError(report, field="allow_damaged" if damaged else "")
 
 
-def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]]) -> dict[str, Any]:
-    """What a built set says of itself, given each split's clips."""
+def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.ListedClip]]) -> dict[str, Any]:
+    """The metadata of a built set, given each split's clips."""
 
     def count(ids: Iterable[int], num_ids: int) -> list[int]:
         counted = collections.Counter(ids)
@@ -188,7 +189,7 @@ def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]])
     }
 
 
-def _missing(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]]) -> dict[str, list[str]]:
+def _missing(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.ListedClip]]) -> dict[str, list[str]]:
     """The clips of each split that are in its list, but not in the built set."""
     ids = {split: {clip.video_id for clip in clips} for split, clips in kept.items()}
     return {
@@ -197,13 +198,13 @@ def _missing(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.Clip]]) 
     }
 
 
-def _shards(rows: list, labels: labels_lib.Labels, layout: str) -> list[Callable]:
+def _shards(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> list[_Shard]:
     num_bytes = sum(file.stat().st_size for _, _, file in rows)
     num_shards = min(len(rows), num_bytes // _SHARD_BYTES + 1)
     return [functools.partial(_examples, rows[i::num_shards], labels, layout) for i in range(num_shards)]
 
 
-def _examples(rows: list, labels: labels_lib.Labels, layout: str) -> Iterator[tuple[str, dict]]:
+def _examples(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for clip, info, file in rows:
         known = _one_label(clip, labels) if layout == "ma52" else _many_labels(clip, labels)
         yield (
@@ -220,22 +221,22 @@ def _examples(rows: list, labels: labels_lib.Labels, layout: str) -> Iterator[tu
         )
 
 
-def _one_label(clip: folder_lib.Clip, labels: labels_lib.Labels) -> dict[str, int]:
+def _one_label(clip: folder_lib.ListedClip, labels: labels_lib.LabelSet) -> dict[str, int]:
     if clip.labels is None:
         return {"label": folder_lib.HIDDEN_LABEL, "body_label": folder_lib.HIDDEN_LABEL}
     (label,) = clip.labels
     return {"label": label, "body_label": labels.groups[label]}
 
 
-def _many_labels(clip: folder_lib.Clip, labels: labels_lib.Labels) -> dict[str, Any]:
-    shown = np.zeros(len(labels.names), np.uint8)
-    shown[list(clip.labels or ())] = 1
-    return {"labels": shown, "emotion": clip.emotion}
+def _many_labels(clip: folder_lib.ListedClip, labels: labels_lib.LabelSet) -> dict[str, Any]:
+    targets = np.zeros(len(labels.names), np.uint8)
+    targets[list(clip.labels or ())] = 1
+    return {"labels": targets, "emotion": clip.emotion}
 
 
 def build(
-    manual_dir: str | os.PathLike,
-    data_dir: str | os.PathLike = "",
+    manual_dir: str | os.PathLike[str],
+    data_dir: str | os.PathLike[str] = "",
     *,
     config: str = "h264_256",
     video_folder: str = "",
@@ -251,7 +252,7 @@ def build(
 
     Args:
       manual_dir: a folder in the config's layout.
-      data_dir: where built sets are kept; "" stands for `<manual_dir>/tfds`.
+      data_dir: the folder of built sets; "" stands for `<manual_dir>/tfds`.
       config: the name of a builder config.
       video_folder: see `read_folder` of the layout's module: `folder`, `annotations` or `mma52`.
       list_file: likewise.
@@ -272,7 +273,7 @@ def build(
     data_dir = pathlib.Path(data_dir).expanduser() if str(data_dir) else manual_dir / "tfds"
     layouts = {known.name: known.layout for known in Builder.BUILDER_CONFIGS}
     if config not in layouts:
-        raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}")
+        raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}", field="config")
     module = {"ma52": folder_lib, "pro": annotations, "mma52": mma52}[layouts[config]]
     windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if module is mma52 else {}
     fingerprint = functools.partial(module.fingerprint, manual_dir, list_file=list_file, **windows)
@@ -284,7 +285,9 @@ def build(
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = (target.parent / ".lock").open("w")
     except OSError as error:
-        raise UserError(f"{data_dir} cannot be written ({error.strerror}): name another data_dir") from error
+        raise UserError(
+            f"{data_dir} cannot be written ({error.strerror}): name another folder with {{flag}}", field="data_dir"
+        ) from error
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
         if not overwrite and _is_built(target):
@@ -301,6 +304,25 @@ def build(
     return tfds.builder_from_directory(target)
 
 
+def summary(builder: tfds.core.DatasetBuilder) -> str:
+    """A text for people: the splits, size and labels of a built set, and the clips left out."""
+    splits = ", ".join(f"{name} {split.num_examples}" for name, split in builder.info.splits.items())
+    num_bytes = sum(split.num_bytes for split in builder.info.splits.values())
+    lines = [f"{builder.data_dir}: {splits} clips, {num_bytes / 2**20:.1f} MiB"]
+    if "labels" in builder.info.features:
+        metadata = builder.info.metadata
+        means = [
+            f"{name} {sum(counts) / builder.info.splits[name].num_examples:.1f}"
+            for name, counts in metadata["label_counts"].items()
+            if name not in metadata["hidden"]
+        ]
+        lines.append(f"labels a clip: {', '.join(means)}; emotions: {', '.join(metadata['emotions']) or 'none'}")
+    left_out = builder.info.metadata["left_out"]
+    if left_out:
+        lines += [f"left out {len(left_out)} damaged clips:", *left_out]
+    return "\n  ".join(lines)
+
+
 def _is_built(target: pathlib.Path) -> bool:
     return (target / "dataset_info.json").exists()
 
@@ -315,13 +337,14 @@ def _open(target: pathlib.Path, manual_dir: pathlib.Path, fingerprint: Callable[
     if built.info.metadata["fingerprint"] != now:
         raise UserError(
             f"{target} was built from other lists (or windows) than those now in {manual_dir}: build it again with "
-            "python -m tfds_ma52 --overwrite, or name another data_dir"
+            "python -m tfds_ma52 --overwrite, or name another folder with {flag}",
+            field="data_dir",
         )
     return built
 
 
 def _build_anew(make_builder: Callable[[], Builder], target: pathlib.Path, manual_dir: pathlib.Path) -> None:
-    """Builds, and only then gives up what was in `target` before."""
+    """Builds, and only then removes what was in `target` before."""
     for unfinished in target.parent.glob(f"incomplete.*_{target.name}"):  # of a build that was killed
         shutil.rmtree(unfinished)
     replaced = target.with_name(target.name + ".replaced")

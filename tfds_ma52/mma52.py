@@ -6,6 +6,7 @@ import json
 import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 from tfds_ma52 import annotations
 from tfds_ma52 import folder as folder_lib
@@ -149,7 +150,9 @@ def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
     return folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
 
 
-def _read_csv(path: pathlib.Path, split: str, parse_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
+def _read_csv(
+    path: pathlib.Path, split: str, parse_class: Callable[[str], int], problems: list[str]
+) -> Iterator[Video]:
     videos: dict[str, Video] = {}
     lengths: dict[str, tuple[str, str]] = {}
     for row in annotations.read_csv(path, COLUMNS, problems):
@@ -211,7 +214,7 @@ def _read_json(path: pathlib.Path, _: str, parse_class: Callable[[str], int], pr
         yield video
 
 
-def _number(value: object, what: str) -> float:
+def _number(value: Any, what: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError) as error:

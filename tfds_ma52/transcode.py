@@ -1,10 +1,9 @@
-"""Checks video clips and rewrites them small and quick to decode, on all cores."""
+"""Checks of video clips and their transcoding to small files, on all cores."""
 
 import collections.abc
 import concurrent.futures
 import contextlib
 import dataclasses
-import io
 import json
 import os
 import pathlib
@@ -16,6 +15,8 @@ import numpy as np
 import tqdm
 from jaxtyping import UInt8
 
+from tfds_ma52.encoding import VideoInfo, encode_h264
+from tfds_ma52.files import write_atomically
 from tfds_ma52.pool import process_pool
 
 _ROTATIONS = {  # degrees counter-clockwise, as FFmpeg reports them
@@ -23,23 +24,10 @@ _ROTATIONS = {  # degrees counter-clockwise, as FFmpeg reports them
     180: cv2.ROTATE_180,
     270: cv2.ROTATE_90_CLOCKWISE,
 }
-# Without B-frames, deblocking and CABAC (fastdecode) a decoder needs about half the time. With mbtree, x264's output
-# differs from run to run in one clip out of ten; without it, CRF 20 gives what CRF 18 gives with it (42.0 and 41.1 dB
-# on a synthetic clip).
-_X264_OPTIONS = {"crf": "20", "preset": "medium", "tune": "fastdecode", "bf": "0", "x264-params": "mbtree=0"}
 
 
 class DamagedVideoError(Exception):
-    """A file that cannot be read as a video from its first to its last frame; the text says why."""
-
-
-@dataclasses.dataclass(frozen=True)
-class VideoInfo:
-    """Frame count and size in pixels of a clip as stored."""
-
-    num_frames: int
-    height: int
-    width: int
+    """A file that cannot be read as a video from its first to its last frame; the text gives the reason."""
 
 
 def decode_video(
@@ -58,7 +46,7 @@ def decode_video(
     with _open_whole(path) as container:
         stream = container.streams.video[0]
         if span and not stream.average_rate:
-            raise DamagedVideoError("the file does not tell its frame rate")
+            raise DamagedVideoError("the file does not state its frame rate")
         first, end = (0, None) if span is None else (round(s * float(stream.average_rate)) for s in span)
         number = -1
         for number, frame in enumerate(container.decode(stream)):
@@ -124,27 +112,21 @@ def transcode(path: pathlib.Path, short_side: int, span: tuple[float, float] | N
     Raises:
       DamagedVideoError: see `decode_video`.
     """
-    output, num_frames, size = io.BytesIO(), 0, (0, 0)
-    with av.open(output, "w", format="mp4") as container:
-        stream = None
-        for image in decode_video(path, span):
-            if stream is None:
-                size = _even_size(image.shape[:2], short_side)
-                stream = container.add_stream("libx264", rate=30, options=_X264_OPTIONS)
-                stream.height, stream.width, stream.pix_fmt = *size, "yuv420p"
-                stream.codec_context.thread_count = 1  # the clips are spread over the cores, one each
-            if image.shape[:2] != size:
-                image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
-            frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-            frame.pts = num_frames
-            container.mux(stream.encode(frame))
-            num_frames += 1
-        container.mux(stream.encode())
-    return output.getvalue(), VideoInfo(num_frames, *size)
+    return encode_h264(_resized(decode_video(path, span), short_side), preset="medium")
 
 
-def _even_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
-    # 4:2:0 chroma needs even sides.
+def _resized(
+    frames: collections.abc.Iterable[UInt8[np.ndarray, "h w c"]], short_side: int
+) -> collections.abc.Iterator[UInt8[np.ndarray, "h2 w2 c"]]:
+    """Scales frames to the size that `even_size` gives the first of them."""
+    size = None
+    for image in frames:
+        size = size or even_size(image.shape[:2], short_side)
+        yield image if image.shape[:2] == size else cv2.resize(image, size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+def even_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
+    """(height, width) of a stored clip: the shorter at most `short_side`, both even, as 4:2:0 chroma needs them."""
     scale = min(1.0, short_side / min(size))
     height, width = (max(2, 2 * round(side * scale / 2)) for side in size)
     return height, width
@@ -176,16 +158,16 @@ def prepare_videos(
 ) -> list[VideoInfo | str]:
     """Checks and, with a `short_side`, transcodes many videos on many cores, with a progress bar.
 
-    Finished ones are kept under their targets, so that a stopped run goes on where it was.
+    Finished ones are kept under their targets, so that a stopped run resumes.
 
     Args:
       jobs: for each video its source, a target without ending (`.mp4` and `.json` files are written there), and the
-        span that is wanted of it, see `decode_video`.
+        span wanted of it, see `decode_video`.
       short_side: see `transcode`; None only checks the videos.
       num_processes: 0 stands for all cores.
 
     Returns:
-      For each job, what was found, or the text that says what is wrong with the video.
+      For each job, the clip's frame count and size, or the fault of the video.
     """
     num_processes = min(num_processes or os.cpu_count() or 1, max(1, len(jobs)))
     with process_pool(num_processes) as pool:
@@ -219,13 +201,6 @@ def _prepare_video(
         return f"the file cannot be read ({type(error).__name__}: {error})"
     target.parent.mkdir(parents=True, exist_ok=True)
     if content is not None:
-        _write(target.with_name(target.name + ".mp4"), content)
-    _write(note, json.dumps({"stamp": stamp, "info": dataclasses.asdict(info)}).encode())
+        write_atomically(target.with_name(target.name + ".mp4"), content)
+    write_atomically(note, json.dumps({"stamp": stamp, "info": dataclasses.asdict(info)}))
     return info
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    # Under another name first: a file with its final name is whole.
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)

@@ -1,10 +1,12 @@
 """`python -m tfds_ma52.synthetic DIR`."""
 
 import argparse
+import functools
 import pathlib
 import sys
+from typing import Any
 
-from tfds_ma52.errors import UserError
+from tfds_ma52.command import run_command
 from tfds_ma52.synthetic.preview import write_preview
 from tfds_ma52.synthetic.writer import SUBJECTS, write_synthetic
 
@@ -21,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m tfds_ma52.synthetic",
         description="Writes a synthetic stand-in for MA-52, in its layout: a drawn, seated figure does each of the 52 "
-        "micro-actions. An interrupted run goes on where it stopped.",
+        "micro-actions. An interrupted run resumes.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("dir", type=pathlib.Path, help="the folder to write; made where it does not exist")
@@ -39,14 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     for name in ("size", "pro", "subjects", "test", "processes"):
         if options["preview"] and options[name] != parser.get_default(name):
             parser.error(f"--preview takes no --{name}: it draws one clip of each class")
-    try:
-        if options.pop("preview"):
-            write_preview(options["dir"], short_side=options["short_side"], seed=options["seed"])
-        else:
-            write_synthetic(options.pop("dir"), **options)
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return 2
+    return run_command("tfds_ma52.synthetic", functools.partial(_write, options))
+
+
+def _write(options: dict[str, Any]) -> int:
+    root = options.pop("dir")
+    if options.pop("preview"):
+        write_preview(root, short_side=options["short_side"], seed=options["seed"])
+    else:
+        write_synthetic(root, **options)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The parts of a face that show an expression. Lengths in metres on the mean person's head."""
+"""The expressive parts of a face. Lengths in metres on the mean person's head."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from tfds_ma52.synthetic import mesh
-from tfds_ma52.synthetic.mesh import Mesh
+from tfds_ma52.synthetic.mesh import Color, Mesh
 from tfds_ma52.synthetic.motions import Number
 
 Axes = tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"]]  # left, up, front
@@ -15,7 +15,7 @@ _LIPS, _GAP = (165, 75, 75), (70, 20, 24)
 
 @dataclasses.dataclass(frozen=True)
 class Expression:
-    """What a face shows; the defaults are at rest.
+    """A facial expression; the defaults are at rest.
 
     Attributes:
       brow_up: how far the brows are raised.
@@ -40,7 +40,7 @@ NEUTRAL = Expression()
 
 
 def between(expression: Expression, strength: float) -> Expression:
-    """The expression, as far from rest as `strength` says: 0 is at rest, 1 the whole of it."""
+    """The expression, scaled by `strength`: 0 is at rest, 1 the whole of it."""
     rest, full = dataclasses.asdict(NEUTRAL), dataclasses.asdict(expression)
     return Expression(**{name: rest[name] + strength * (full[name] - rest[name]) for name in rest})
 
@@ -55,7 +55,7 @@ def eye(center: Float[np.ndarray, "t 3"], axes: Axes, expression: Expression) ->
     ]
 
 
-def brow(center: Float[np.ndarray, "t 3"], sign: int, axes: Axes, expression: Expression, color) -> Mesh:
+def brow(center: Float[np.ndarray, "t 3"], sign: int, axes: Axes, expression: Expression, color: Color) -> Mesh:
     """The brow on the side of `sign`, +1 for the left."""
     left, up, _ = axes
     along = 0.021 * left + 0.5 * sign * expression.brow_tilt * up
@@ -63,7 +63,7 @@ def brow(center: Float[np.ndarray, "t 3"], sign: int, axes: Axes, expression: Ex
 
 
 def mouth(center: Float[np.ndarray, "t 3"], axes: Axes, expression: Expression) -> list[Mesh]:
-    """The lips, bent by pieces, and what shows between them."""
+    """The lips, bent by pieces, and the gap between them."""
     left, up, _ = axes
     width, height = expression.mouth_width, 0.006 + expression.mouth_open
     if not expression.mouth_curve:

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 Vector = Float[np.ndarray, "t 3"]
+Color = tuple[int | float, int | float, int | float]  # red, green, blue, 0..255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Mesh:
       corners: of each face, counter-clockwise as seen from outside.
       colors: red, green, blue of each face, 0..255, unshaded.
       flat: faces without shading, such as eyes.
-      nearer: metres by which a face counts as nearer to the camera than it is: what lies on a surface.
+      nearer: metres by which a face counts as nearer to the camera than it is, for details on a surface.
     """
 
     corners: Float[np.ndarray, "t f 4 3"]
@@ -43,7 +44,7 @@ def loft(
     centers: Sequence[Vector],
     rights: Sequence[Vector],
     fronts: Sequence[Vector],
-    color,
+    color: Color,
     *,
     sides: int,
     nearer: float = 0.0,
@@ -63,7 +64,7 @@ def loft(
 def tube(
     ends: Sequence[Vector],
     radii: Sequence[float],
-    color,
+    color: Color,
     *,
     sides: int,
     round_ends: bool = True,
@@ -89,7 +90,13 @@ def tube(
 
 
 def ellipsoid(
-    center: Vector, radii: Float[np.ndarray, "3"], axes: Float[np.ndarray, "t 3 3"], color, *, rows=9, sides=14
+    center: Vector,
+    radii: Float[np.ndarray, "3"],
+    axes: Float[np.ndarray, "t 3 3"],
+    color: Color,
+    *,
+    rows: int = 9,
+    sides: int = 14,
 ) -> Mesh:
     """An ellipsoid; `radii` are along the rows of `axes`: to the left, up, to the front."""
     left, up, front = (radius * axes[:, i] for i, radius in enumerate(radii))
@@ -99,14 +106,14 @@ def ellipsoid(
     return loft(centers, [w * left for w in widths], [w * front for w in widths], color, sides=sides)
 
 
-def disc(center: Vector, right: Vector, up: Vector, color, *, nearer: float = 0.012) -> Mesh:
+def disc(center: Vector, right: Vector, up: Vector, color: Color, *, nearer: float = 0.012) -> Mesh:
     """An ellipse of eight corners, drawn without shading, seen from its front only."""
     edge = _around(center, right, up)
     corners = np.stack([edge[:, [0, 1, 2, 3]], edge[:, [0, 3, 4, 7]], edge[:, [4, 5, 6, 7]]], axis=1)
     return _mesh(corners, color, flat=True, nearer=nearer)
 
 
-def ring(center: Vector, right: Vector, up: Vector, thickness: float, color, *, nearer: float) -> Mesh:
+def ring(center: Vector, right: Vector, up: Vector, thickness: float, color: Color, *, nearer: float) -> Mesh:
     """The outline of an ellipse; `thickness` is a share of its half axes."""
     outer, inner = (_around(center, scale * right, scale * up) for scale in (1.0, 1 - thickness))
     corners = np.stack([outer, np.roll(outer, -1, 1), np.roll(inner, -1, 1), inner], axis=2)
@@ -118,7 +125,7 @@ def _around(center: Vector, right: Vector, up: Vector) -> Float[np.ndarray, "t 8
     return center[:, None] + np.cos(angles)[:, None] * right[:, None] + np.sin(angles)[:, None] * up[:, None]
 
 
-def _mesh(corners: Float[np.ndarray, "t f 4 3"], color, *, flat: bool = False, nearer: float = 0.0) -> Mesh:
+def _mesh(corners: Float[np.ndarray, "t f 4 3"], color: Color, *, flat: bool = False, nearer: float = 0.0) -> Mesh:
     faces = corners.shape[1]
     return Mesh(
         corners,

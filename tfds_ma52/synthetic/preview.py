@@ -1,4 +1,4 @@
-"""Pictures of the synthetic set for the eye: a contact sheet of all classes, and a GIF of each."""
+"""Pictures of the synthetic set: a contact sheet of all classes, and a GIF of each."""
 
 import dataclasses
 import pathlib
@@ -11,7 +11,7 @@ from PIL import Image
 
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, MA52_NAMES
-from tfds_ma52.synthetic import figure, motions, skeleton, writer
+from tfds_ma52.synthetic import motions, render, skeleton, writer
 
 _COLUMNS = 4  # classes side by side on the sheet
 _FRAMES = 4  # of each
@@ -48,12 +48,14 @@ def write_preview(root: pathlib.Path, *, short_side: int, seed: int = 0) -> None
 def draw_example(class_id: int, short_side: int, seed: int) -> UInt8[np.ndarray, "t h w 3"]:
     """Draws a clip of one class by a person of its own, without the sensor's noise."""
     rng = np.random.default_rng([seed, 4, class_id])
-    body, looks, scene = skeleton.draw_body(rng), figure.draw_looks(rng, class_id), figure.draw_scene(rng)
+    body, looks, scene = skeleton.draw_body(rng), render.draw_looks(rng, class_id), render.draw_scene(rng)
     points = skeleton.pose_trajectory(class_id, body, motions.draw_variation(rng))
-    return figure.render(points, body, looks, dataclasses.replace(scene, noise=0.0), writer.frame_size(short_side), rng)
+    return render.render_frames(
+        points, body, looks, dataclasses.replace(scene, noise=0.0), writer.frame_size(short_side), rng
+    )
 
 
-def _cell(frames: np.ndarray, title: str, group: int) -> UInt8[np.ndarray, "h w 3"]:
+def _cell(frames: UInt8[np.ndarray, "t h w 3"], title: str, group: int) -> UInt8[np.ndarray, "rows columns 3"]:
     """Some frames of a clip side by side below its name."""
     height, width = frames.shape[1:3]
     chosen = [frames[round(i)] for i in np.linspace(0.1, 0.9, _FRAMES) * (len(frames) - 1)]

@@ -1,4 +1,4 @@
-"""Clips of several micro-actions and an emotion: what is drawn how often, and what can be known from it."""
+"""Clips of several micro-actions and an emotion: their distribution, and the best accuracy that it allows."""
 
 import itertools
 from collections.abc import Sequence
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 
-from tfds_ma52.labels import MA52_NAMES, Labels
+from tfds_ma52.labels import MA52_NAMES, LabelSet
 from tfds_ma52.synthetic.face import Expression
 
-# The parts of the body that act, each on its own, and what each may do. Of MA-52's 52 actions these can go on at once.
+# The parts of the body that act, each on its own, and their actions: those of MA-52's 52 that can happen at once.
 PARTS = {
     "torso": ("shaking body", "sitting straightly", "shrugging"),
     "head": ("bowing head", "tilting head", "nodding", "shaking head"),
@@ -22,7 +22,7 @@ PARTS = {
     ),
     "legs": ("shaking legs", "spread legs", "crossing legs", "stretching feet"),
 }
-LABELS = Labels(
+LABELS = LabelSet(
     names=tuple(name for names in PARTS.values() for name in names),
     group_names=tuple(PARTS),
     groups=tuple(group for group, names in enumerate(PARTS.values()) for _ in names),
@@ -40,7 +40,7 @@ FAVOURITES = {
 }
 EMOTIONS = tuple(FAVOURITES)  # all as probable
 
-# The face shows the emotion with this probability, else one of the others, all as probable.
+# The face expresses the emotion with this probability, else one of the others, all as probable.
 FACE_RIGHT = 0.6
 EXPRESSIONS = {
     "anger": Expression(
@@ -81,12 +81,12 @@ def draw_acts(rng: np.random.Generator, emotion: int) -> tuple[int, ...]:
 
 
 def draw_expression(rng: np.random.Generator, emotion: int) -> int:
-    """Draws the emotion that the face shows, given the true one."""
+    """Draws the emotion that the face expresses, given that of the clip."""
     return int(rng.choice(len(EMOTIONS), p=face_probabilities()[emotion]))
 
 
 def posterior(acts: Sequence[str] | None, expression: int | None) -> Float[np.ndarray, " emotion"]:
-    """The probability of each emotion, given what is done, what the face shows, or both; None is what is not seen."""
+    """The probability of each emotion, given the micro-actions, the expression, or both; None for what is unseen."""
     likelihood = np.ones(len(EMOTIONS))
     if acts is not None:
         for part, probabilities in action_probabilities().items():
@@ -98,10 +98,10 @@ def posterior(acts: Sequence[str] | None, expression: int | None) -> Float[np.nd
     return likelihood / likelihood.sum()
 
 
-def ceilings() -> dict[str, float]:
-    """The largest share of emotions that any rule can get right: from the face, the micro-actions, and both.
+def bayes_accuracy() -> dict[str, float]:
+    """The largest accuracy that any rule can reach on emotions: from the face, the micro-actions, and both.
 
-    The sum over all that can be seen of its probability with the most probable emotion.
+    The sum, over all observations, of the probability of each with its most probable emotion.
     """
     probabilities, faces = action_probabilities(), face_probabilities()
     prior = 1 / len(EMOTIONS)

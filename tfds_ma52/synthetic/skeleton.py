@@ -1,4 +1,4 @@
-"""An articulated seated person: from a motion and a body to the points of the figure in space.
+"""The pose of an articulated seated person: the points in space of a body in motion.
 
 Metres; x points to the person's left, y up, z to where the person faces. The origin is on the floor below the pelvis.
 """
@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from tfds_ma52.synthetic import mesh
+from tfds_ma52.synthetic.hand_targets import HAND_TARGETS, RESTING, SHAPES, HandTarget, Vector
 from tfds_ma52.synthetic.motions import (
     MOTIONS,
     Motion,
-    Number,
     Variation,
     add_curves,
     channel_curves,
@@ -26,7 +26,6 @@ FINGERS = 5  # the thumb first
 # Effectors of the motions that take a hand, or a leg, from where it rests.
 HAND_EFFECTORS = ("arm", "hand", "hands", "fingers")
 LEG_EFFECTORS = ("legs", "foot", "heel", "body")  # nobody rises with crossed legs
-Vector = tuple[Number, Number, Number]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,88 +62,6 @@ def draw_body(rng: np.random.Generator) -> Body:
     return Body(**lengths, girth=rng.uniform(0.88, 1.2))
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
-    """Somewhere a hand can go. All vectors are (outwards on the hand's own side, up, forward).
-
-    Attributes:
-      part: what the place moves with.
-      position: metres from the part's origin.
-      fingers: where the fingers point.
-      palm: where the palm faces.
-      elbow: where the elbow points.
-      shape: of the hand, a key of `_SHAPES`.
-      detour: metres by which the way there bends.
-    """
-
-    part: str
-    position: Vector
-    fingers: Vector
-    palm: Vector
-    elbow: Vector = (0.8, -1.0, -0.2)
-    shape: str = "flat"
-    detour: Vector = (0.03, 0.0, 0.10)
-
-
-# How far thumb, index, middle, ring and little finger are bent; what of the hand touches: this fraction of its length
-# from the wrist, and this one towards the thumb.
-_SHAPES = {
-    "relaxed": ((0.3, 0.3, 0.33, 0.36, 0.4), (0.6, 0.0)),
-    "flat": ((0.1, 0.05, 0.05, 0.05, 0.05), (0.6, 0.0)),
-    "fist": ((0.9, 1.0, 1.0, 1.0, 1.0), (0.5, 0.0)),
-    "point": ((0.8, 0.0, 1.0, 1.0, 1.0), (0.98, 0.25)),
-    "fingertips": ((0.4, 0.12, 0.12, 0.15, 0.2), (0.95, 0.0)),
-    "grip": ((0.5, 0.55, 0.55, 0.55, 0.55), (0.6, 0.0)),
-}
-
-# The hand at rest on the thigh: fingers, palm and elbow as in `Place`, then the shape.
-_RESTING = [np.array(v) for v in ((-0.35, -0.05, 0.9), (0.0, -1.0, 0.0), (0.8, -1.0, -0.4), *_SHAPES["relaxed"])]
-
-PLACES = {
-    # part, position, fingers, palm, elbow, shape, detour
-    "nose": Place("head", (0.0, -0.015, 0.135), (-0.55, 0.65, -0.4), (-0.3, 0, -1), shape="point"),
-    "eye": Place("head", (0.042, 0.03, 0.12), (-0.35, 0.8, -0.35), (0, 0.2, -1), (1, -0.7, 0.1), "fist"),
-    "glasses": Place("head", (0.0, 0.03, 0.13), (-0.7, 0.6, -0.25), (0, 0.1, -1), (1, -0.5, 0.1), "point"),
-    "forehead": Place("head", (0.0, 0.085, 0.11), (-0.85, 0.4, -0.1), (0, 0, -1), (1, -0.3, 0.2), "flat"),
-    "cheek": Place("head", (0.08, -0.045, 0.075), (-0.15, 0.95, -0.25), (-1, 0, -0.4), shape="fingertips"),
-    "ear": Place("head", (0.11, 0.0, 0.0), (-0.3, 0.8, -0.4), (-1, 0, 0.1), (1, -0.6, 0), "fingertips"),
-    "mouth": Place("head", (0.0, -0.07, 0.13), (-0.8, 0.5, -0.1), (0, 0, -1), (0.9, -1, 0.1), "flat"),
-    "whole face": Place("head", (0.035, -0.005, 0.135), (-0.2, 0.97, -0.05), (0, 0, -1), (0.7, -1, 0.3), "flat"),
-    "hair": Place(
-        "head", (0.05, 0.14, 0.02), (-0.6, 0.45, -0.5), (-0.2, -1, -0.2), (1, -0.1, 0.3), "flat", (0.15, 0, 0.1)
-    ),
-    "back of the head": Place(
-        "head", (0.02, -0.01, -0.12), (-0.85, 0.35, -0.3), (0, 0, 1), (1, 0.25, 0.1), "flat", (0.30, 0, 0.2)
-    ),
-    "neck": Place("chest", (0.065, 0.055, 0.04), (-0.4, 0.55, -0.7), (-1, 0, 0.2), (0.9, -0.6, 0.3), "fingertips"),
-    "chest": Place("chest", (-0.05, -0.15, 0.13), (-0.95, 0.25, 0), (0, 0, -1), (0.9, -0.7, 0), "flat"),
-    "breastbone": Place("chest", (0.0, -0.10, 0.15), (-0.6, 0.15, -0.75), (-0.5, -0.8, 0), (1, -0.6, 0.2), "point"),
-    "other shoulder": Place("chest", (-0.18, 0.015, 0.06), (-0.8, 0.35, -0.5), (0, -0.5, -0.8), (0.2, -1, 0.6), "flat"),
-    "other upper arm": Place(
-        "chest", (-0.15, -0.22, 0.15), (-0.95, 0.25, -0.1), (0, 0, -1), (1, -0.8, 0), "flat", (0, 0, 0.15)
-    ),
-    "back": Place(
-        "chest", (0.04, -0.30, -0.14), (-0.85, 0.4, 0.1), (0, 0, 1), (1, -0.1, -0.5), "flat", (0.30, 0, -0.05)
-    ),
-    "hip": Place("pelvis", (0.175, 0.10, 0.03), (-0.3, -0.5, 0.8), (-1, 0, 0.2), (1, 0.1, -0.35), "grip", (0.12, 0, 0)),
-    "beside the head": Place("chest", (0.27, 0.14, 0.24), (0.1, 1, 0.1), (0, 0, 1), (0.8, -1, 0), "flat"),
-    "before the chest": Place("chest", (0.17, -0.22, 0.32), (-0.3, 0.45, 0.8), (-0.8, 0.4, 0), (0.9, -1, 0), "relaxed"),
-    "palms up": Place("chest", (0.32, -0.27, 0.28), (0.5, 0.1, 0.85), (0, 1, 0.25), (0.4, -1, -0.4), "flat"),
-    "far out": Place("chest", (0.36, 0.02, 0.52), (0.4, 0.15, 0.9), (-0.3, -1, 0), (0.8, -0.8, -0.3), "flat"),
-    "fist in front": Place("chest", (0.20, -0.25, 0.32), (-0.1, 0.75, 0.6), (0, 0.5, -0.8), (0.8, -1, 0), "flat"),
-    "palms together": Place("chest", (0.018, -0.22, 0.29), (-0.05, 0.85, 0.4), (-1, 0, 0), (1, -0.6, 0), "flat"),
-    "palms low": Place("pelvis", (0.018, 0.19, 0.30), (-0.15, 0.1, 0.95), (-1, 0, 0), (1, -0.3, -0.2), "flat"),
-    "fingers together": Place("pelvis", (0.05, 0.16, 0.27), (-0.9, 0.1, 0.35), (0, -0.4, -1), (1, -0.4, -0.2), "grip"),
-    "lap": Place("pelvis", (0.055, 0.19, 0.28), (-0.5, 0.2, 0.8), (-0.7, 0.5, 0), (1, -0.5, -0.2), "grip"),
-    "other forearm": Place(
-        "other forearm", (0, 0.035, 0.02), (-0.9, 0, 0.3), (0, -1, -0.3), (1, -0.6, 0), "fingertips"
-    ),
-    "thigh": Place("thigh", (0.0, 0.092, 0.0), (-0.2, 0, 0.95), (0, -1, 0), shape="flat", detour=(0.0, 0.08, 0.0)),
-    "knee": Place("knee", (0.02, 0.075, 0.03), (-0.1, -0.35, 0.9), (0, -1, -0.3), shape="flat", detour=(0, 0.04, 0)),
-    "foot": Place("foot", (0.02, 0.06, 0.06), (-0.3, -0.8, 0.3), (-0.4, -0.5, -0.7), shape="fingertips"),
-}
-
-
 def pose_trajectory(class_id: int, body: Body, variation: Variation) -> dict[str, Float[np.ndarray, "t 3"]]:
     """Poses the figure for every frame of a clip.
 
@@ -167,7 +84,7 @@ class Act:
 
     Attributes:
       class_id: MA-52's integer id.
-      first: the frame at which its part of the clip begins; what it has moved until then is at rest.
+      first: the frame at which its part of the clip begins; until then its limbs are at rest.
       variation: the draws of that part; `variation.frames` is its length.
     """
 
@@ -177,7 +94,7 @@ class Act:
 
 
 def pose_acts(acts: Sequence[Act], body: Body, variation: Variation) -> dict[str, Float[np.ndarray, "t 3"]]:
-    """Poses a figure that does several micro-actions, each of other limbs; what is moved in the end stays so.
+    """Poses a figure that does several micro-actions, each of other limbs; a moved limb stays as it ends.
 
     Args:
       acts: none of them reversed, at most one of hands and one of legs.
@@ -219,10 +136,10 @@ def _pose(
     # The hand that goes to the other forearm needs that forearm.
     for name, sign in sorted(SIDES, key=lambda item: item[1] == variation.side):
         if hand and state.arm_acts(sign):
-            _arm(state, points, name, sign, PLACES.get(hand.place), state("reach"))
+            _arm(state, points, name, sign, HAND_TARGETS.get(hand.target), state("reach"))
         else:
-            place = PLACES.get(variation.hold) if sign != variation.side else None
-            _arm(state, points, name, sign, place, zeros + 1)
+            hold = HAND_TARGETS.get(variation.hold) if sign != variation.side else None
+            _arm(state, points, name, sign, hold, zeros + 1)
     _held_object(state, points)
     turn = _rotation(zeros, state("body_yaw") * variation.side, zeros)
     return {name: _apply(turn, point) for name, point in points.items()}
@@ -234,7 +151,7 @@ def _takes_both(motion: Motion, variation: Variation) -> bool:
 
 @dataclasses.dataclass
 class _State:
-    """What the parts of the figure are computed from; calling it gives a channel, 0 where the motion has none."""
+    """The input of the figure's parts; calling it gives a channel, 0 where the motion has none."""
 
     curves: dict[str, Float[np.ndarray, "t 1"]]
     zeros: Float[np.ndarray, "t 1"]
@@ -319,16 +236,21 @@ def _legs(state: _State, points: dict[str, np.ndarray]) -> None:
         hip = points["pelvis"] + (sign * body.hip, -0.02, 0.03)
         outwards = sign * (3.3 * apart + 0.1) * (1 - cross)
         pole = np.concatenate([outwards, state.zeros + 0.62 + cross, state.zeros + 0.78], axis=1)
-        knee, end = _two_bones(hip, ankle, body.thigh, body.shin, pole)
+        knee, end = two_bones(hip, ankle, body.thigh, body.shin, pole)
         points |= {f"{name} hip": hip, f"{name} knee": knee, f"{name} ankle": end, f"{name} toe": toe + (end - ankle)}
         sole = points[f"{name} toe"] - end
         points[f"{name} heel"] = end - 0.22 * sole + (0, -0.035, 0)
 
 
 def _arm(
-    state: _State, points: dict[str, np.ndarray], name: str, sign: int, place: Place | None, reach: np.ndarray
+    state: _State,
+    points: dict[str, np.ndarray],
+    name: str,
+    sign: int,
+    hand_target: HandTarget | None,
+    reach: Float[np.ndarray, "t 1"],
 ) -> None:
-    """Adds an arm whose hand goes from the thigh to a place as far as `reach` says, 0..1."""
+    """Adds an arm whose hand goes from the thigh to its target by the share `reach`, 0..1."""
     rest, mirror = state.rest, np.array((sign, 1, 1))
     acts = state.arm_acts(sign)
     offset = np.concatenate([state("hand_out"), state("hand_up"), state("hand_forward") + sign * state("rub")], axis=1)
@@ -336,32 +258,42 @@ def _arm(
     hip, knee = points[f"{name} hip"], points[f"{name} knee"]
     home = hip + (0.5 + 0.12 * rest[f"{name} hand_forward"]) * (knee - hip)
     home = home + np.array((-0.015 + 0.02 * rest[f"{name} hand_out"], 0.095, 0)) * mirror
-    target, grasp = home + offset * mirror, _RESTING
-    if place:
-        origin, turn = _part(state, points, place.part, name)
-        size = state.body.head_scale if place.part == "head" else 1
-        spot = origin + _apply(turn, (size * np.array(place.position) + offset) * mirror)
-        target = home + reach * (spot - home) + 4 * reach * (1 - reach) * np.array(place.detour) * mirror
-        goal = [_apply(turn, np.array(direction) * mirror) * mirror for direction in (place.fingers, place.palm)]
-        goal += [np.array(place.elbow), *(np.array(value) for value in _SHAPES[place.shape])]
-        grasp = [resting + reach * (there - resting) for resting, there in zip(_RESTING, goal, strict=True)]
+    target, grasp = home + offset * mirror, RESTING
+    if hand_target:
+        origin, turn = _part(state, points, hand_target.part, name)
+        size = state.body.head_scale if hand_target.part == "head" else 1
+        spot = origin + _apply(turn, (size * np.array(hand_target.position) + offset) * mirror)
+        target = home + reach * (spot - home) + 4 * reach * (1 - reach) * np.array(hand_target.detour) * mirror
+        goal = [
+            _apply(turn, np.array(direction) * mirror) * mirror for direction in (hand_target.fingers, hand_target.palm)
+        ]
+        goal += [np.array(hand_target.elbow), *(np.array(value) for value in SHAPES[hand_target.shape])]
+        grasp = [resting + reach * (there - resting) for resting, there in zip(RESTING, goal, strict=True)]
     fingers, palm, elbow, curl, touch = grasp
     along = np.broadcast_to(mesh.unit(fingers * mirror), target.shape)
     elbow = np.broadcast_to(elbow * mirror, target.shape)
     thumbwards = -sign * mesh.unit(np.cross(along, palm * mirror))
     wrist = target - state.body.hand * (touch[..., :1] * along + touch[..., 1:] * thumbwards)
     arm = state.body.upper_arm, state.body.forearm
-    points[f"{name} elbow"], points[f"{name} wrist"] = _two_bones(points[f"{name} shoulder"], wrist, *arm, elbow)
+    points[f"{name} elbow"], points[f"{name} wrist"] = two_bones(points[f"{name} shoulder"], wrist, *arm, elbow)
     waves = np.sin(np.arange(FINGERS) * 1.4) * state("wiggle") + 0.5 * np.abs(state("wiggle"))
     curl = np.clip(curl + acts * (waves + state("fist")), 0, 1)
     facing = -sign * np.cross(thumbwards, along)
     _hand(points, name, state.body.hand, along, facing, thumbwards, curl)
 
 
-def _hand(points, name: str, size: float, along, facing, thumbwards, curl) -> None:
+def _hand(
+    points: dict[str, np.ndarray],
+    name: str,
+    size: float,
+    along: Float[np.ndarray, "t 3"],
+    facing: Float[np.ndarray, "t 3"],
+    thumbwards: Float[np.ndarray, "t 3"],
+    curl: Float[np.ndarray, "t finger"],
+) -> None:
     """Adds the palm, and of each finger the knuckle, the middle joint and the tip.
 
-    `along` points from the wrist to the fingertips, `facing` is where the palm faces; `curl` is 0 for straight fingers.
+    `along` points from the wrist to the fingertips, `facing` from the palm away; `curl` is 0 for straight fingers.
     """
     wrist = points[f"{name} wrist"]
     points[f"{name} palm"] = wrist + 0.3 * size * along
@@ -386,7 +318,7 @@ def _hand(points, name: str, size: float, along, facing, thumbwards, curl) -> No
 
 
 def _part(state: _State, points: dict[str, np.ndarray], part: str, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Origin and rotation of the part that a place belongs to; `name` is the hand's side."""
+    """Origin and rotation of the part that a target belongs to; `name` is the hand's side."""
     still = _rotation(state.zeros, state.zeros, state.zeros)
     if part in state.frames:
         return points[part], state.frames[part]
@@ -425,11 +357,17 @@ def _rotation(pitch: np.ndarray, yaw: np.ndarray, roll: np.ndarray) -> Float[np.
     return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
 
 
-def _apply(rotation: Float[np.ndarray, "t 3 3"], vector) -> Float[np.ndarray, "t 3"]:
+def _apply(rotation: Float[np.ndarray, "t 3 3"], vector: np.ndarray | Vector) -> Float[np.ndarray, "t 3"]:
     return np.einsum("tij,tj->ti", rotation, np.broadcast_to(vector, (len(rotation), 3)))
 
 
-def _two_bones(root, target, first: float, second: float, pole) -> tuple[np.ndarray, np.ndarray]:
+def two_bones(
+    root: Float[np.ndarray, "t 3"],
+    target: Float[np.ndarray, "t 3"],
+    first: float,
+    second: float,
+    pole: Float[np.ndarray, "t 3"],
+) -> tuple[Float[np.ndarray, "t 3"], Float[np.ndarray, "t 3"]]:
     """Inverse kinematics of a limb of two bones.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Writes the synthetic set: subjects, clip plans, encoding, lists."""
+"""The synthetic set on disk: subjects, clip plans, files, lists."""
 
 import contextlib
 import csv
@@ -18,6 +18,7 @@ import tqdm
 from jaxtyping import UInt8
 
 from tfds_ma52.errors import UserError
+from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import MA52_COUNTS, MA52_NAMES
 from tfds_ma52.pool import process_pool
 from tfds_ma52.synthetic import face, motions, skeleton
@@ -38,16 +39,16 @@ _VERSION = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class Clip:
+class PlannedClip:
     """One clip to write.
 
     Attributes:
       split: "train", "val" or "test".
       number: the clip's number within its split.
-      acts: the micro-actions that it shows, MA-52's ids.
-      subject: who shows them.
+      acts: its micro-actions, MA-52's ids.
+      subject: the person.
       emotion: of a Pro clip, an index of `pro.EMOTIONS`.
-      expression: of a Pro clip, the emotion that the face shows.
+      expression: of a Pro clip, the emotion that the face expresses.
     """
 
     split: str
@@ -81,7 +82,7 @@ def write_synthetic(
     Args:
       root: the folder; made where it does not exist.
       size: clips of each class, as a share of MA-52's; at least one of each in every split. Of a Pro set, all clips.
-      pro: several micro-actions and an emotion in every clip (`pro.py`), with csv files in place of lists.
+      pro: several micro-actions and an emotion in every clip (`pro.py`), with csv files instead of lists.
       subjects: "shared" between train and val, as in MA-52, or "disjoint".
       test: whether to write a test split too, with anonymous names and hidden labels.
       short_side: width of the frames in pixels, even; the height is 1.2 times that.
@@ -102,7 +103,7 @@ def write_synthetic(
     }
     check_settings(size=size, subjects=subjects, short_side=short_side, seed=seed)
     if processes < 0:
-        raise UserError(f"processes is {processes}; give 0 for all cores, or a positive number.")
+        raise UserError(f"processes is {processes}; give 0 for all cores, or a positive number.", field="processes")
     clips = plan_clips(settings)
     try:
         if _is_complete(root, settings):
@@ -125,18 +126,18 @@ def check_settings(*, size: float, subjects: str, short_side: int, seed: int) ->
       UserError: one is out of range.
     """
     if not 0 < size <= 100:
-        raise UserError(f"size is {size}; give a number above 0, up to 100.")
+        raise UserError(f"size is {size}; give a number above 0, up to 100.", field="size")
     if subjects not in SUBJECTS:
-        raise UserError(f"subjects is {subjects!r}; give one of {', '.join(SUBJECTS)}.")
+        raise UserError(f"subjects is {subjects!r}; give one of {', '.join(SUBJECTS)}.", field="subjects")
     check_drawing(short_side=short_side, seed=seed)
 
 
 def check_drawing(*, short_side: int, seed: int) -> None:
     """Raises UserError where nothing can be drawn so."""
     if not 32 <= short_side <= 2160 or short_side % 2:
-        raise UserError(f"short_side is {short_side}; give an even number from 32 to 2160.")
+        raise UserError(f"short_side is {short_side}; give an even number from 32 to 2160.", field="short_side")
     if seed < 0:
-        raise UserError(f"seed is {seed}; give 0 or more.")
+        raise UserError(f"seed is {seed}; give 0 or more.", field="seed")
 
 
 def _is_complete(root: pathlib.Path, settings: dict[str, Any]) -> bool:
@@ -175,9 +176,9 @@ def _splits(settings: dict[str, Any]) -> tuple[str, ...]:
     return SPLITS if settings["test"] else SPLITS[:2]
 
 
-def plan_clips(settings: dict[str, Any]) -> list[Clip]:
-    """Decides which subject does what in which clip, in the order of the lists."""
-    clips = []
+def plan_clips(settings: dict[str, Any]) -> list[PlannedClip]:
+    """Draws the subject and the micro-actions of each clip, in the order of the lists."""
+    clips: list[PlannedClip] = []
     for split_id, split in enumerate(_splits(settings)):
         people = _SUBJECTS[settings["subjects"]][split]
         if settings["pro"]:
@@ -187,41 +188,43 @@ def plan_clips(settings: dict[str, Any]) -> list[Clip]:
         counts = [max(1, round(settings["size"] * count[split_id])) for count in MA52_COUNTS]
         classes = rng.permutation(np.repeat(np.arange(len(MA52_NAMES)), counts))
         subjects = rng.choice(people, len(classes))
-        clips += [Clip(split, i, (int(c),), int(s)) for i, (c, s) in enumerate(zip(classes, subjects, strict=True))]
+        clips += [
+            PlannedClip(split, i, (int(c),), int(s)) for i, (c, s) in enumerate(zip(classes, subjects, strict=True))
+        ]
     return clips
 
 
-def _plan_pro(settings: dict[str, Any], split: str, people: range) -> list[Clip]:
+def _plan_pro(settings: dict[str, Any], split: str, people: range) -> list[PlannedClip]:
     split_id = SPLITS.index(split)
     rng = np.random.default_rng([settings["seed"], 5, split_id])
-    clips = []
+    clips: list[PlannedClip] = []
     for i in range(max(1, round(settings["size"] * sum(count[split_id] for count in MA52_COUNTS)))):
         emotion, subject = int(rng.integers(len(pro_lib.EMOTIONS))), int(rng.choice(people))
         acts, expression = pro_lib.draw_acts(rng, emotion), pro_lib.draw_expression(rng, emotion)
-        clips.append(Clip(split, i, acts, subject, emotion, expression))
+        clips.append(PlannedClip(split, i, acts, subject, emotion, expression))
     return clips
 
 
-def render_clip(clip: Clip, settings: dict[str, Any]) -> UInt8[np.ndarray, "t h w 3"]:
+def render_clip(clip: PlannedClip, settings: dict[str, Any]) -> UInt8[np.ndarray, "t h w 3"]:
     """Draws one clip; it depends on the seed and the clip alone."""
-    from tfds_ma52.synthetic import figure  # OpenCV only where it is needed
+    from tfds_ma52.synthetic import render  # OpenCV only where it is needed
 
     rng = np.random.default_rng([settings["seed"], 1, clip.subject])
-    body, looks = skeleton.draw_body(rng), figure.draw_looks(rng, clip.acts[0])
+    body, looks = skeleton.draw_body(rng), render.draw_looks(rng, clip.acts[0])
     rng = np.random.default_rng([settings["seed"], 2, SPLITS.index(clip.split), clip.number])
-    scene, variation = figure.draw_scene(rng), motions.draw_variation(rng)
-    if clip.emotion is None:
+    scene, variation = render.draw_scene(rng), motions.draw_variation(rng)
+    if clip.expression is None:
         points = skeleton.pose_trajectory(clip.acts[0], body, variation)
     else:
         variation = dataclasses.replace(variation, frames=int(rng.integers(60, 91)))
         points = skeleton.pose_acts(_draw_acts(clip, variation, rng), body, variation)
-        looks = dataclasses.replace(looks, expression=_draw_face(clip, rng))
-    return figure.render(points, body, looks, scene, frame_size(settings["short_side"]), rng)
+        looks = dataclasses.replace(looks, expression=_draw_face(clip.expression, rng))
+    return render.render_frames(points, body, looks, scene, frame_size(settings["short_side"]), rng)
 
 
-def _draw_acts(clip: Clip, variation: motions.Variation, rng: np.random.Generator) -> list[skeleton.Act]:
-    """Draws when and how each of a clip's micro-actions happens."""
-    acts = []
+def _draw_acts(clip: PlannedClip, variation: motions.Variation, rng: np.random.Generator) -> list[skeleton.Act]:
+    """Draws the time and the variation of each of a clip's micro-actions."""
+    acts: list[skeleton.Act] = []
     for class_id, (first, length) in zip(
         clip.acts, pro_lib.windows(rng, variation.frames, len(clip.acts)).tolist(), strict=True
     ):
@@ -230,9 +233,8 @@ def _draw_acts(clip: Clip, variation: motions.Variation, rng: np.random.Generato
     return acts
 
 
-def _draw_face(clip: Clip, rng: np.random.Generator) -> face.Expression:
-    name = pro_lib.EMOTIONS[clip.expression]
-    return face.between(pro_lib.EXPRESSIONS[name], rng.uniform(0.8, 1.0))
+def _draw_face(expression: int, rng: np.random.Generator) -> face.Expression:
+    return face.between(pro_lib.EXPRESSIONS[pro_lib.EMOTIONS[expression]], rng.uniform(0.8, 1.0))
 
 
 def frame_size(short_side: int) -> tuple[int, int]:
@@ -251,16 +253,17 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write_all(clips: list[Clip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
-    _write_text(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+def _write_all(clips: list[PlannedClip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
+    write_atomically(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
     for split in _splits(settings):
         (root / split).mkdir(exist_ok=True)
     missing = [clip for clip in clips if not (root / clip.split / clip.name).exists()]
-    _write_clips(missing, root, settings, processes)
+    write_clips(missing, root, settings, processes)
     (_write_pro_lists if settings["pro"] else _write_lists)(root, clips)
 
 
-def _write_clips(clips: list[Clip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
+def write_clips(clips: list[PlannedClip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
+    """Draws, encodes and writes clips, with a progress bar; the files do not depend on `processes`."""
     write = functools.partial(_write_clip, root=root, settings=settings)
     progress = functools.partial(tqdm.tqdm, total=len(clips), desc="synthetic clips", unit="clip", disable=None)
     if processes == 1 or len(clips) < 2:
@@ -277,68 +280,51 @@ def _write_clips(clips: list[Clip], root: pathlib.Path, settings: dict[str, Any]
             raise
 
 
-def _write_clip(clip: Clip, root: pathlib.Path, settings: dict[str, Any]) -> None:
-    path = root / clip.split / clip.name
-    partial = path.with_name(path.name + _PARTIAL)
-    encode(partial, render_clip(clip, settings))
-    partial.replace(path)
+def _write_clip(clip: PlannedClip, root: pathlib.Path, settings: dict[str, Any]) -> None:
+    write_atomically(root / clip.split / clip.name, encode(render_clip(clip, settings)))
 
 
-def encode(path: pathlib.Path, frames: UInt8[np.ndarray, "t h w 3"]) -> None:
-    """Writes RGB frames of even size as an H.264 mp4 of 30 frames/s."""
-    import av
+def encode(frames: UInt8[np.ndarray, "t h w 3"]) -> bytes:
+    """Encodes RGB frames of even size as an H.264 mp4 of 30 frames/s."""
+    from tfds_ma52.encoding import encode_h264  # PyAV only where it is needed
 
-    with av.open(str(path), "w", format="mp4") as container:
-        # x264's macroblock tree gives other bytes from one run to the next, even for equal frames and one thread.
-        # Without CABAC, deblocking and B-frames (fastdecode, bf) reading takes half the time.
-        options = {"preset": "veryfast", "tune": "fastdecode", "crf": "20", "bf": "0", "threads": "1"}
-        options["x264-params"] = "mbtree=0"
-        stream = container.add_stream("libx264", rate=motions.FPS, options=options)
-        stream.height, stream.width = frames.shape[1:3]
-        stream.pix_fmt = "yuv420p"
-        for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(format="yuv420p")))
-        container.mux(stream.encode())
+    return encode_h264(frames, preset="veryfast")[0]
 
 
-def _write_lists(root: pathlib.Path, clips: list[Clip]) -> None:
+def _write_lists(root: pathlib.Path, clips: list[PlannedClip]) -> None:
     for split in SPLITS:
         # The test list's labels are dummies, as in MA-52.
         lines = [f"{c.name} {0 if split == 'test' else c.acts[0]}\r\n" for c in clips if c.split == split]
         if lines:
-            _write_text(root / f"{split}_list_videos.txt", "".join(lines))
-    _write_text(root / _LABELS_FILE, "".join(f"{i}\t{name}\r\n" for i, name in enumerate(MA52_NAMES)))
+            write_atomically(root / f"{split}_list_videos.txt", "".join(lines))
+    write_atomically(root / _LABELS_FILE, "".join(f"{i}\t{name}\r\n" for i, name in enumerate(MA52_NAMES)))
 
 
-def _write_pro_lists(root: pathlib.Path, clips: list[Clip]) -> None:
-    """Writes what `annotations.py` reads, and `faces.csv`: the emotion that each face shows."""
-    names = pro_lib.EMOTIONS
+def _write_pro_lists(root: pathlib.Path, clips: list[PlannedClip]) -> None:
+    """Writes the files that `annotations.py` reads, and `faces.csv`: the emotion that each face expresses."""
     for split in dict.fromkeys(clip.split for clip in clips):
         rows = []
         for clip in (clip for clip in clips if clip.split == split):
             acts = ";".join(MA52_NAMES[class_id] for class_id in clip.acts)
-            known = (acts, names[clip.emotion]) if split != "test" else ("", "")
+            known = (acts, _emotion_name(clip.emotion)) if split != "test" else ("", "")
             rows.append((f"{split}/{clip.name}", *known))
         _write_csv(root / f"{split}.csv", ("video", "labels", "emotion"), rows)
-    faces = [(f"{clip.split}/{clip.name}", names[clip.expression]) for clip in clips]
+    faces = [(f"{clip.split}/{clip.name}", _emotion_name(clip.expression)) for clip in clips]
     _write_csv(root / "faces.csv", ("video", "expression"), faces)
     groups = [pro_lib.LABELS.group_names[group] for group in pro_lib.LABELS.groups]
     labels = zip(pro_lib.LABELS.names, groups, strict=True)
-    _write_text(root / _LABELS_FILE, "".join(f"{i}\t{name}\t{group}\n" for i, (name, group) in enumerate(labels)))
-    _write_text(root / "emotion_name.txt", "".join(f"{i}\t{name}\n" for i, name in enumerate(names)))
+    write_atomically(root / _LABELS_FILE, "".join(f"{i}\t{name}\t{group}\n" for i, (name, group) in enumerate(labels)))
+    write_atomically(root / "emotion_name.txt", "".join(f"{i}\t{name}\n" for i, name in enumerate(pro_lib.EMOTIONS)))
+
+
+def _emotion_name(emotion: int | None) -> str:
+    return "" if emotion is None else pro_lib.EMOTIONS[emotion]
 
 
 def _write_csv(path: pathlib.Path, header: tuple[str, ...], rows: list[tuple[str, ...]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    _write_text(path, text.getvalue())
-
-
-def _write_text(path: pathlib.Path, text: str) -> None:
-    """Writes a file so that it exists only whole."""
-    partial = path.with_name(path.name + _PARTIAL)
-    partial.write_text(text, newline="")
-    partial.replace(path)
+    write_atomically(path, text.getvalue())
 
 
 def _cores() -> int:

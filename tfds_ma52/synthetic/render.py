@@ -1,8 +1,9 @@
-"""Draws the figure of `skeleton.py`: shaded polygons in perspective, painted from back to front."""
+"""Drawing of the figure of `skeleton.py`: shaded polygons in perspective, painted from back to front."""
 
 import colorsys
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int, UInt8
 from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import mesh
 from tfds_ma52.synthetic.face import NEUTRAL, Expression, brow, eye, mouth
-from tfds_ma52.synthetic.mesh import Mesh
+from tfds_ma52.synthetic.mesh import Color, Mesh
 from tfds_ma52.synthetic.motions import Number
 from tfds_ma52.synthetic.skeleton import FINGERS, Body
 
@@ -23,12 +24,11 @@ _DOT = 0.5  # square pixels, twice the area of the smallest face that is drawn
 _FRAMED = 1.62  # metres that a frame of zoom 1 is wide
 
 _PUSHING_GLASSES = MA52_NAMES.index("pushing glasses")
-Color = tuple[Number, Number, Number]  # red, green, blue, 0..255
 
 
 @dataclasses.dataclass(frozen=True)
 class Looks:
-    """What one person looks like."""
+    """The looks of one person."""
 
     skin: Color
     hair: Color
@@ -46,18 +46,18 @@ class Scene:
     """Camera, light and room of one clip; lengths in metres, angles in degrees.
 
     Attributes:
-      yaw: from where the camera looks, 0 from the front.
+      yaw: direction from the figure to the camera, 0 in front.
       height: of the camera.
       distance: of the camera from the figure.
-      aim: what lies in the middle of the frame, metres to the person's left and above the floor.
+      aim: the point in the middle of the frame, metres to the person's left and above the floor.
       zoom: size of the figure in the frame.
       light: brightness.
-      light_from: where the light comes from, -1 the frame's left to 1 its right.
-      wall: colours of wall, floor, stool and of what hangs on the wall.
+      light_from: side of the light, from -1, the frame's left, to 1, its right.
+      wall: colours of wall, floor, stool and of a picture on the wall.
       floor: see `wall`.
       stool: see `wall`.
       picture: see `wall`.
-      picture_at: left, bottom, width and height of what hangs on the wall.
+      picture_at: left, bottom, width and height of the picture.
       noise: standard deviation of the sensor's noise, grey levels.
     """
 
@@ -82,7 +82,7 @@ def draw_looks(rng: np.random.Generator, class_id: int) -> Looks:
     hairs = ((24, 20, 18), (58, 40, 28), (104, 70, 40), (170, 130, 76), (130, 130, 132), (112, 44, 24))
     skin, other = rng.choice(len(skins), 2)
     return Looks(
-        skin=tuple(0.8 * np.array(skins[skin]) + 0.2 * np.array(skins[other])),
+        skin=_as_color(0.8 * np.array(skins[skin]) + 0.2 * np.array(skins[other])),
         hair=hairs[rng.integers(len(hairs))],
         # Dark cool clothes and light shoes, so that skin and feet stand out even where a hand is a few pixels large.
         shirt=_cool_color(rng, 0.3, 0.6),
@@ -115,16 +115,25 @@ def draw_scene(rng: np.random.Generator) -> Scene:
 
 def _cool_color(rng: np.random.Generator, darkest: float, lightest: float) -> Color:
     """A green, blue or violet; `darkest` and `lightest` bound its strongest channel, 0..1."""
-    rgb = colorsys.hsv_to_rgb(rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.8), rng.uniform(darkest, lightest))
-    return tuple(255 * channel for channel in rgb)
+    red, green, blue = colorsys.hsv_to_rgb(rng.uniform(0.3, 0.8), rng.uniform(0.2, 0.8), rng.uniform(darkest, lightest))
+    return 255 * red, 255 * green, 255 * blue
 
 
 def _color(rng: np.random.Generator, low: Number, high: Number, saturation: Number = 1) -> Color:
     color = rng.uniform(low, high, 3)
-    return tuple(color.mean() + saturation * (color - color.mean()))
+    return _as_color(color.mean() + saturation * (color - color.mean()))
 
 
-def render(
+def _darker(color: Color, factor: float) -> Color:
+    return _as_color(factor * np.array(color))
+
+
+def _as_color(rgb: Float[np.ndarray, "3"]) -> Color:
+    red, green, blue = rgb.tolist()
+    return red, green, blue
+
+
+def render_frames(
     points: dict[str, Float[np.ndarray, "t 3"]],
     body: Body,
     looks: Looks,
@@ -147,7 +156,7 @@ def render(
     """
     height, width = size
     oversampling = max(2, math.ceil(_DRAWN_WIDTH / width))
-    camera = _Camera(scene, height * oversampling, width * oversampling)
+    camera = Camera(scene, height * oversampling, width * oversampling)
     room = _room(camera, scene)
     clip = mesh.join([*_stool(body, scene), *_person(points, body, looks)])
     polygons, colors, order = _project(clip, camera, scene)
@@ -163,7 +172,7 @@ def render(
     return frames
 
 
-class _Camera:
+class Camera:
     """Perspective projection of points in metres to pixels."""
 
     def __init__(self, scene: Scene, height: int, width: int):
@@ -187,7 +196,7 @@ class _Camera:
 
 
 def _project(
-    clip: Mesh, camera: _Camera, scene: Scene
+    clip: Mesh, camera: Camera, scene: Scene
 ) -> tuple[Int[np.ndarray, "t f 4 2"], UInt8[np.ndarray, "t f 3"], list[Int[np.ndarray, " _"]]]:
     """Returns a mesh's faces in OpenCV's pixels, their shaded colours, and each frame's visible ones, far first."""
     pixels, depth = camera.project(clip.corners)
@@ -208,8 +217,8 @@ def _project(
     return np.rint(pixels * 2**_SHIFT).astype(np.int32), colors, order
 
 
-def _room(camera: _Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
-    """The background: wall, floor, what hangs on the wall, and the shadow on the floor."""
+def _room(camera: Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
+    """The background: wall, floor, a picture on the wall, and the shadow on the floor."""
     h, w = camera.height, camera.width
     rows = np.arange(h)[:, None, None]
     floor = np.zeros((h, w, 1), np.uint8)
@@ -218,16 +227,21 @@ def _room(camera: _Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
     left, bottom, width, height = scene.picture_at
     corners = [(left, bottom), (left + width, bottom), (left + width, bottom + height), (left, bottom + height)]
     _fill(room, camera, [(x, y, -1.0) for x, y in corners], scene.picture)
-    _fill(room, camera, [(-3, 0, -1), (3, 0, -1), (3, 0.09, -1), (-3, 0.09, -1)], tuple(0.8 * np.array(scene.wall)))
+    _fill(room, camera, [(-3, 0, -1), (3, 0, -1), (3, 0.09, -1), (-3, 0.09, -1)], _darker(scene.wall, 0.8))
     around = np.linspace(0, 2 * np.pi, 24)
     shadow = np.stack([0.34 * np.cos(around), 0 * around, 0.18 + 0.42 * np.sin(around)], axis=1)
-    _fill(room, camera, shadow, tuple(0.62 * np.array(scene.floor)))
+    _fill(room, camera, shadow, _darker(scene.floor, 0.62))
     room = cv2.GaussianBlur(room, (0, 0), w / 300)
     side = 1 + 0.18 * scene.light_from * np.linspace(-1, 1, w)[None, :, None]
     return np.clip(room * side * (1.05 - 0.15 * rows / h) * scene.light, 0, 255).astype(np.uint8)
 
 
-def _fill(room: np.ndarray, camera: _Camera, points, color: Color) -> None:
+def _fill(
+    room: np.ndarray,
+    camera: Camera,
+    points: Sequence[tuple[Number, Number, Number]] | Float[np.ndarray, "n 3"],
+    color: Color,
+) -> None:
     pixels, _ = camera.project(np.array(points, float))
     cv2.fillConvexPoly(room, np.rint(pixels * 2**_SHIFT).astype(np.int32), color, cv2.LINE_8, _SHIFT)
 
@@ -244,7 +258,7 @@ def _stool(body: Body, scene: Scene) -> list[Mesh]:
 
 
 def _person(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]:
-    """Everything that moves."""
+    """The moving parts."""
     parts = [_trunk(points, body, looks), *_head(points, body, looks)]
     for side in ("left", "right"):
         parts += _leg(points, side, body, looks) + _arm(points, side, body, looks)
@@ -261,7 +275,7 @@ def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
     hips = mesh.unit(points["left hip"] - points["right hip"])
     shoulders = mesh.unit(points["left shoulder"] - points["right shoulder"])
     lower, upper = points["waist"] - points["pelvis"], points["chest"] - points["waist"]
-    # Along the spine: where, how much of the shoulders' direction, half width, half depth, metres forwards.
+    # Along the spine: centre, share of the shoulders' direction, half width, half depth, metres forwards.
     sections = (
         (points["pelvis"] - 0.35 * lower, 0.0, 0.10 * g, 0.09 * g, 0.02),
         (points["pelvis"], 0.0, 0.155 * g, 0.115 * g, 0.02),
@@ -340,21 +354,19 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
     front = np.cross(left, up)
     axes = np.stack([left, up, front], axis=-2)  # [t, 3, 3], rows
 
-    def place(x: Number, y: Number, z: Number) -> np.ndarray:
+    def at(x: Number, y: Number, z: Number) -> np.ndarray:
         return center + k * (np.array((x, y, z)) @ axes)
 
     skin, hair = looks.skin, looks.hair
     parts = [
-        mesh.tube(
-            [points["chest"], place(0, -0.05, -0.01)], (0.050, 0.046, 0.046), tuple(0.9 * np.array(skin)), sides=8
-        ),
-        mesh.ellipsoid(place(0, 0.0, 0.005), k * np.array((0.078, 0.115, 0.098)), axes, skin),
-        mesh.ellipsoid(place(0, -0.055, 0.035), k * np.array((0.055, 0.055, 0.058)), axes, skin, rows=6, sides=10),
+        mesh.tube([points["chest"], at(0, -0.05, -0.01)], (0.050, 0.046, 0.046), _darker(skin, 0.9), sides=8),
+        mesh.ellipsoid(at(0, 0.0, 0.005), k * np.array((0.078, 0.115, 0.098)), axes, skin),
+        mesh.ellipsoid(at(0, -0.055, 0.035), k * np.array((0.055, 0.055, 0.058)), axes, skin, rows=6, sides=10),
         # Hair: where it lies outside the first ellipsoid.
-        mesh.ellipsoid(place(0, 0.03, -0.022), k * np.array((0.086, 0.104, 0.098)), axes, hair),
+        mesh.ellipsoid(at(0, 0.03, -0.022), k * np.array((0.086, 0.104, 0.098)), axes, hair),
     ]
     if looks.long_hair:
-        back = [place(0, -0.21, -0.06), place(0, -0.20, -0.06), place(0, -0.08, -0.065), place(0, 0.05, -0.06)]
+        back = [at(0, -0.21, -0.06), at(0, -0.20, -0.06), at(0, -0.08, -0.065), at(0, 0.05, -0.06)]
         widths = [k * width * left for width in (0.02, 0.075, 0.09, 0.08)]
         parts.append(mesh.loft(back, widths, [k * depth * front for depth in (0.01, 0.04, 0.04, 0.04)], hair, sides=10))
     axes_of_face = (k * left, k * up, k * front)
@@ -367,7 +379,7 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
             # A frame at the lens: outlines alone, so that the eye stays in sight.
             lens = points[f"{name} lens"]
             parts.append(mesh.ring(lens, 0.029 * k * left, 0.023 * k * up, 0.2, (25, 25, 30), nearer=0.02))
-            ear = place(0.083 * sign, 0.02, 0.0) + (lens - place(0.042 * sign, 0.026, 0.112))
+            ear = at(0.083 * sign, 0.02, 0.0) + (lens - at(0.042 * sign, 0.026, 0.112))
             parts.append(mesh.tube([lens + 0.029 * k * sign * left, ear], (0.004, 0.004), (25, 25, 30), sides=4))
-    parts.append(mesh.tube([place(0, 0.035, 0.094), points["nose"]], (0.008, 0.016), skin, sides=6, nearer=0.014))
+    parts.append(mesh.tube([at(0, 0.035, 0.094), points["nose"]], (0.008, 0.016), skin, sides=6, nearer=0.014))
     return parts + mouth(points["mouth"], axes_of_face, looks.expression)

@@ -65,7 +65,7 @@ class Checkpoints:
         with self._reporting_errors():
             for manager in self._managers.values():
                 manager.wait_until_finished()
-            items = {tree_name: ocp.args.StandardSave(tree) for tree_name, tree in trees.items()}
+            items: dict[str, Any] = {tree_name: ocp.args.StandardSave(tree) for tree_name, tree in trees.items()}
             items["metadata"] = ocp.args.JsonSave(json_roundtrip(metadata.to_json()))
             self._managers[name].save(step, args=ocp.args.Composite(**items))
 
@@ -119,7 +119,7 @@ class Checkpoints:
         restored = self._restore(name, ocp.args.Composite(**items))
         return {tree: restored[tree] for tree in like}
 
-    def _restore(self, name: str, items: ocp.args.Composite) -> ocp.args.Composite:
+    def _restore(self, name: str, items: ocp.args.Composite) -> Any:
         step = self.step(name)
         try:
             with _orbax.waiting_for_reads():

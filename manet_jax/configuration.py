@@ -165,7 +165,7 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
     data = dict(raw["data"])
     data["windows"] = _parse(Windows, data["windows"], "data.windows", problems)
     data["synthetic"] = _parse(Synthetic, data["synthetic"], "data.synthetic", problems)
-    parts = {
+    parts: dict[str, Any] = {
         "data": _parse(Data, data, "data", problems),
         "multilabel": _parse(Multilabel, raw["multilabel"], "multilabel", problems),
         "optimizer": _parse(Optimizer, raw["optimizer"], "optimizer", problems),

@@ -8,6 +8,7 @@ import dataclasses
 import json
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -72,7 +73,7 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoin
     return notes
 
 
-def _notes(model: LoadedModel, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+def _notes(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     scores = {task.output: "softmax" if task.exclusive else "sigmoid" for task in model.tasks}
     return {
         "inputs": {name: ["b", *shape] for name, shape in shapes.items()},

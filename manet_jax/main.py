@@ -56,7 +56,7 @@ def main(argv: Sequence[str]) -> int:
     if not distributed.is_primary():
         logging.getLogger("manet_jax").setLevel(logging.ERROR)
     if _MODE.value == "evaluate":
-        _evaluate()
+        _evaluate(_WORKDIR.value)
         return 0
     try:
         results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _evaluate() -> None:
+def _evaluate(workdir: str) -> None:
     from manet_jax import distributed, evaluate
     from manet_jax.report import page, submission
 
@@ -86,7 +86,7 @@ def _evaluate() -> None:
     if _SUBMISSION.value and (target.is_dir() or not target.parent.is_dir()):
         raise UserError(f"--submission: {target} cannot be written; give a file in a folder that exists")
     evaluation = evaluate.evaluate_checkpoint(
-        _WORKDIR.value, _CHECKPOINT.value, config=_CONFIG.value, need_labels=not _SUBMISSION.value
+        workdir, _CHECKPOINT.value, config=_CONFIG.value, need_labels=not _SUBMISSION.value
     )
     if not distributed.is_primary():
         return

@@ -193,9 +193,9 @@ def calibration(
     bins = np.clip(np.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     counts = np.bincount(bins, minlength=num_bins)
     sums = (np.bincount(bins, values, minlength=num_bins) for values in (confidence, correct))
-    means = [np.divide(total, counts, out=np.full(num_bins, np.nan), where=counts > 0) for total in sums]
-    gap = np.nansum(np.abs(means[0] - means[1]) * counts) / max(len(confidence), 1)
-    return counts, *means, float(gap)
+    sure, accurate = (np.divide(x, counts, out=np.full(num_bins, np.nan), where=counts > 0) for x in sums)
+    gap = np.nansum(np.abs(sure - accurate) * counts) / max(len(confidence), 1)
+    return counts, sure, accurate, float(gap)
 
 
 def confusion_matrix(

@@ -1,6 +1,7 @@
 """SGD as the released training has it: learning-rate schedule and parameter groups."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import optax
@@ -64,10 +65,10 @@ def create_optimizer(
       frozen_module: a module of the model whose parameters stay as they are; "" is none.
     """
 
-    def groups(params: optax.Params, index: int) -> optax.Params:
+    def groups(params: Any, index: int) -> Any:
         heads = params.get("micro_action", params).get("heads", {})
 
-        def group_of(path, _):
+        def group_of(path: tuple, _: Any) -> float | bool:
             names = [str(key.key) for key in path if hasattr(key, "key")]
             return parameter_group(
                 names,
@@ -115,8 +116,8 @@ def parameter_group(
     return (multiplier * BIAS_LR_MULTIPLIER, False) if is_bias else (multiplier, True)
 
 
-def _scale_by(multipliers) -> optax.GradientTransformation:
-    def update(updates, state, params):
+def _scale_by(multipliers: Callable[[Any], Any]) -> optax.GradientTransformation:
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         return jax.tree.map(lambda update, factor: update * factor, updates, multipliers(params)), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)

@@ -102,12 +102,15 @@ def _format_stretches(windows: Sequence[Prediction]) -> Iterator[str]:
         stretch = list(stretch)
         parts = []
         if action:
-            parts.append(f"{100 * np.mean([p.probabilities.max() for p in stretch]):5.1f} %  {action}")
+            parts.append(f"{_percent(p.probabilities for p in stretch)} %  {action}")
         if emotion:
-            parts.append(
-                f"{100 * np.mean([p.emotion_probabilities.max() for p in stretch]):5.1f} %  emotion: {emotion}"
-            )
+            parts.append(f"{_percent(p.emotion_probabilities for p in stretch)} %  emotion: {emotion}")
         yield f"{figures.clock(stretch[0].start)} - {figures.clock(stretch[-1].end)}  {'  '.join(parts)}"
+
+
+def _percent(probabilities: Iterable[np.ndarray | None]) -> str:
+    """The mean of the highest probabilities."""
+    return f"{100 * np.mean([each.max() for each in probabilities if each is not None]):5.1f}"
 
 
 def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> None:
@@ -121,13 +124,17 @@ def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> Non
     }
     if first.probabilities is not None:
         timeline["actions"] = list(first.labels.names)
-        timeline["probabilities"] = [[round(float(x), 5) for x in p.probabilities] for p in windows]
+        timeline["probabilities"] = [_rounded(p.probabilities) for p in windows]
     if first.emotion_probabilities is not None:
         timeline["emotions"] = list(first.emotions)
-        timeline["emotion_probabilities"] = [[round(float(x), 5) for x in p.emotion_probabilities] for p in windows]
+        timeline["emotion_probabilities"] = [_rounded(p.emotion_probabilities) for p in windows]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path.with_suffix(".json"), json.dumps(timeline) + "\n")
     figures.plot_timeline(windows).savefig(path.with_suffix(".png"), dpi=110)
+
+
+def _rounded(probabilities: np.ndarray | None) -> list[float]:
+    return [] if probabilities is None else [round(float(x), 5) for x in probabilities]
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import pathlib
 import platform
 import subprocess
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 from manet_jax import format_1, models
 from manet_jax.models import ModelSpec
@@ -47,8 +47,8 @@ class RunMetadata:
     versions: dict[str, str] = dataclasses.field(default_factory=lambda: versions())
     commit: str | None = dataclasses.field(default_factory=lambda: commit())
     initialized_from: tuple[dict[str, Any], ...] = ()
-    best: dict[str, float | int] | None = None
-    last: dict[str, float | int] | None = None
+    best: dict[str, Any] | None = None
+    last: dict[str, Any] | None = None
     source: dict[str, Any] | None = None
     fresh: tuple[str, ...] = ()
     step: int | None = None
@@ -60,7 +60,7 @@ class RunMetadata:
         return {"format": FORMAT, **values, "model": self.model.to_json(), "labels": labels}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any], step: int | None = None) -> Self:
+    def from_json(cls, value: Mapping[str, Any], step: int | None = None) -> "RunMetadata":
         """Makes a record from what JSON leaves of `to_json`, also that of earlier formats.
 
         Args:
@@ -70,13 +70,12 @@ class RunMetadata:
         if value.get("format", 0) < FORMAT:
             value = format_1.migrate(value)
         names = {field.name for field in dataclasses.fields(cls)} & value.keys()
-        tuples = {name: tuple(value[name]) for name in ("emotions", "initialized_from", "fresh")}
-        model, labels = models.spec_from_json(value["model"]), LabelSet.from_json(value["labels"])
-        return cls(
-            **{**{name: value[name] for name in names}, **tuples, "model": model, "labels": labels, "step": step}
-        )
+        known: dict[str, Any] = {name: value[name] for name in names}
+        known |= {name: tuple(value[name]) for name in ("emotions", "initialized_from", "fresh") if name in value}
+        known |= {"model": models.spec_from_json(value["model"]), "labels": LabelSet.from_json(value["labels"])}
+        return cls(**known | {"step": step})
 
-    def evaluated(self, checkpoint: str) -> dict[str, float | int]:
+    def evaluated(self, checkpoint: str) -> dict[str, Any]:
         """The metrics of the evaluation that a checkpoint, "best" or "latest", was saved with; empty without one."""
         return {"best": self.best, "latest": self.last}[checkpoint] or {}
 

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int, Num
 
 from manet_jax import losses, metrics
 from manet_jax.models import ModelSpec, Outputs
+from manet_jax.models.outputs import present
 from tfds_ma52.labels import LabelSet
 
 # A model's outputs and the clips' targets, by name, on the host.
@@ -55,12 +56,12 @@ class SingleLabel:
 
     def loss(self, outputs: Outputs, batch: dict[str, Array]) -> Loss:
         """Returns the loss of a batch, its terms, and the share of clips whose class is predicted."""
-        label = batch["label"]
-        total = losses.cross_entropy(outputs.logits, label).mean()
-        parts = {"cross_entropy": total, "action_top1": (outputs.logits.argmax(-1) == label).mean()}
+        logits, label = present(outputs.logits), batch["label"]
+        total = losses.cross_entropy(logits, label).mean()
+        parts = {"cross_entropy": total, "action_top1": (logits.argmax(-1) == label).mean()}
         if self.joint_embedding is not None:
             target = jnp.asarray(self.joint_embedding.vectors)[label]
-            parts["joint_embedding"] = losses.joint_embedding(outputs.embedding, target).mean()
+            parts["joint_embedding"] = losses.joint_embedding(present(outputs.embedding), target).mean()
             total += self.joint_embedding.weight * parts["joint_embedding"]
         return total, parts
 
@@ -125,11 +126,11 @@ class MultiLabel:
         It counts there as 0, so that every clip weighs the same in every batch.
         """
         labels = batch["labels"]
-        total = losses.multilabel(self.loss_name, outputs.logits, labels, self.positive_weights).mean()
+        total = losses.multilabel(self.loss_name, present(outputs.logits), labels, self.positive_weights).mean()
         parts = {"multilabel": total}
         if self.joint_embedding is not None:
             target = losses.mean_label_vectors(labels, jnp.asarray(self.joint_embedding.vectors))
-            distance = losses.joint_embedding(outputs.embedding, target)
+            distance = losses.joint_embedding(present(outputs.embedding), target)
             parts["joint_embedding"] = (labels.any(-1) * distance).mean()
             total += self.joint_embedding.weight * parts["joint_embedding"]
         return total, parts
@@ -191,9 +192,9 @@ class Emotion:
 
         A clip without an emotion counts as 0, so that every clip weighs the same in every batch.
         """
-        emotion, known = batch["emotion"], batch["emotion"] >= 0
-        cross_entropy = (known * losses.cross_entropy(outputs.emotion, jnp.maximum(emotion, 0))).mean()
-        accuracy = (outputs.emotion.argmax(-1) == emotion).mean()
+        logits, emotion = present(outputs.emotion), batch["emotion"]
+        cross_entropy = ((emotion >= 0) * losses.cross_entropy(logits, jnp.maximum(emotion, 0))).mean()
+        accuracy = (logits.argmax(-1) == emotion).mean()
         return self.weight * cross_entropy, {"emotion_cross_entropy": cross_entropy, "emotion_accuracy": accuracy}
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:

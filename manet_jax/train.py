@@ -246,16 +246,24 @@ def _create_tasks(
 
 
 def _create_optimizer(config: Configuration, steps: StepCounts) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    options = dataclasses.asdict(config.optimizer)
     schedule = optimizers.create_schedule(
         config.schedule.name,
-        learning_rate=options.pop("learning_rate"),
+        learning_rate=config.optimizer.learning_rate,
         total_steps=steps.total,
         warmup_steps=steps.warmup,
         decay_steps=steps.decay,
         decay_factor=config.schedule.decay_factor,
     )
-    return optimizers.create_optimizer(schedule, **options, frozen_module=config.frozen_module), schedule
+    optimizer = optimizers.create_optimizer(
+        schedule,
+        momentum=config.optimizer.momentum,
+        weight_decay=config.optimizer.weight_decay,
+        clip_norm=config.optimizer.clip_norm,
+        head_lr_multiplier=config.optimizer.head_lr_multiplier,
+        head=config.optimizer.head,
+        frozen_module=config.frozen_module,
+    )
+    return optimizer, schedule
 
 
 def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDataset:
@@ -290,7 +298,7 @@ def _train(
         saving = evaluating or stopping or step % run.config.checkpoint_every_steps == 0
         if saving or step % run.config.log_every_steps == 0:
             values = meter.read(step, checkpoints.step("latest"))
-            writer.write(step, {"learning_rate": float(run.schedule(step - 1)), **values})
+            writer.write(step, {"learning_rate": float(np.asarray(run.schedule(step - 1))), **values})
             bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
         if evaluating:
             metadata = _record(run.evaluate(state.variables), step, metadata, writer, bar)
@@ -337,7 +345,7 @@ def _restore(
     checkpoints.delete_other("best", metadata.evaluated("best").get("step"))
     restored = checkpoints.restore("latest", _trees(state, "model", "optimizer"))
     _log.info("resuming from step %d in %s", earlier.step, workdir)
-    step = jax.device_put(jnp.full_like(state.step, earlier.step), state.step.sharding)
+    step = jax.device_put(jnp.full_like(state.step, earlier.step or 0), state.step.sharding)
     return TrainState(step=step, **restored["model"], opt_state=restored["optimizer"]), metadata
 
 

@@ -1,4 +1,4 @@
-"""Measures how far we are from the recorded outputs of the released code; prints the README's table.
+"""Measures how far we are from the recorded outputs of the released code; prints the tables of docs/fidelity.md.
 
 python tests/fidelity.py
 """
@@ -14,15 +14,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
-from flax import nnx
 from golden import inputs
 
-from manet_jax import checkpoint, losses, nets, optimizers, parallel, preprocess, pretrained, train_state
+from manet_jax import checkpoint, optimizers, parallel, pretrained
+from manet_jax.data import clips, decoding, sampling
+from manet_jax.models import ClipSpec, ModelSpec
+from manet_jax.models.variables import abstract_variables, merge
+from manet_jax.pretrained.convert import convert
+from manet_jax.pretrained.table import to_state_dict
+from manet_jax.tasks import JointEmbedding, SingleLabel
+from manet_jax.train_step import TrainState, create_step
 from tfds_ma52.transcode import transcode
 
 GOLDEN = inputs.GOLDEN
 VIDEOS = ("portrait_54f", "landscape_13f", "short_5f")
-VIEW = {"num_segments": 8, "short_side": 256, "size": 224}
+INPUTS = {"video": ClipSpec(num_frames=8, short_side=256, crop_size=224)}
 EXACT = json.loads((GOLDEN / "exact_training.json").read_text())
 
 
@@ -49,19 +55,24 @@ def recorded_frames():
 
 @functools.cache
 def released_model():
-    """Structure and variables of the model with the recorded run's weights, by way of the converter."""
+    """The model with the recorded run's weights, by way of the converter."""
     with tempfile.TemporaryDirectory() as folder:
         source, out = pathlib.Path(folder, "manet.safetensors"), pathlib.Path(folder, "run")
         safetensors.numpy.save_file(inputs.weights(0), source)
-        pretrained.convert(source, out)
+        convert(source, out)
         return checkpoint.read_model(out, "best")
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(graphdef, variables, video):
-    """Logits, embedding, and each frame's pooled features."""
-    model = nnx.merge(graphdef, variables["params"], variables["batch_stats"])
-    return *model(video), model.features(video).mean((2, 3))
+    """The model's outputs for clips."""
+    return merge(graphdef, variables)({"video": video})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def pool(graphdef, variables, video):
+    """Each frame's pooled features."""
+    return merge(graphdef, variables).features(video).mean((2, 3))
 
 
 def relative_to_largest(ours, theirs):
@@ -69,10 +80,10 @@ def relative_to_largest(ours, theirs):
 
 
 def forward():
-    graphdef, variables, _ = released_model()
-    video = inputs.clips(0)
-    logits, embedding, pooled = apply(graphdef, variables, video)
-    reversed_logits, *_ = apply(graphdef, variables, video[:, ::-1])
+    saved, video = released_model(), jnp.array(inputs.clips(0))
+    logits, embedding, *_ = apply(saved.graphdef, saved.variables, video)
+    pooled = pool(saved.graphdef, saved.variables, video)
+    reversed_logits = apply(saved.graphdef, saved.variables, video[:, ::-1]).logits
     return [
         Measurement("logits, of the largest", 1e-4, relative_to_largest(logits, recorded()["logits"])),
         Measurement("embedding, of the largest", 1e-4, relative_to_largest(embedding, recorded()["embedding"])),
@@ -90,31 +101,26 @@ def forward():
 @functools.cache
 def run_recorded_steps():
     """Losses, gradient norms, changes and norms of the parameters, and logits after the three recorded steps."""
-    graphdef, variables, metadata = released_model()
+    saved = released_model()
+    spec = saved.metadata.model
     optimizer = optimizers.create_optimizer(
-        lambda step: 0.00125, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
+        lambda step: 0.00125, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, head_lr_multiplier=5.0, head="last"
     )
-    trained, _ = nets.abstract_variables(metadata["model"] | {"dropout": 0.0})
-    step = functools.partial(
-        train_state.train_step,
-        graphdef=trained,
-        optimizer=optimizer,
-        objective=functools.partial(losses.objective, label_vectors=inputs.label_vectors(0), embedding_weight=50.0),
-        seed=0,
-        sync_batch_norm=False,
-    )
-    step = parallel.map_step(step, parallel.make_mesh(1), "shard_map")
-    state = train_state.TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
+    trained, _ = abstract_variables(ModelSpec(spec.name, dataclasses.replace(spec.options, dropout=0.0)))
+    task = SingleLabel(saved.metadata.labels, JointEmbedding(inputs.label_vectors(0), weight=50.0))
+    step = create_step(trained, optimizer, (task,), parallel.make_mesh(1), seed=0, donate_state=False)
+    opt_state = optimizer.init(saved.variables["params"])
+    state = TrainState(step=jnp.int32(0), **saved.variables, opt_state=opt_state)
     batch, history = {"video": jnp.array(inputs.clips(0)), "label": jnp.array(inputs.LABELS, jnp.int32)}, []
     for _ in range(3):
         state, metrics = step(state, batch)
         history.append((float(metrics["loss"]), float(metrics["grad_norm"])))
-    after = {"params": state.params, "batch_stats": state.batch_stats}
-    old, new = (pretrained.to_state_dict(each, metadata["model"]) for each in (variables, after))
+    old, new = (to_state_dict(each, spec, pretrained.manet.TABLE) for each in (saved.variables, state.variables))
     names = recorded()["param_delta_norms"]
     changes = {name: float(np.linalg.norm((new[name] - old[name]).ravel().astype(np.float64))) for name in names}
     norms = {name: float(np.linalg.norm(new[name].ravel().astype(np.float64))) for name in names}
-    return *zip(*history, strict=True), changes, norms, apply(graphdef, after, inputs.clips(0))[0]
+    logits = apply(saved.graphdef, state.variables, batch["video"]).logits
+    return *zip(*history, strict=True), changes, norms, logits
 
 
 def training():
@@ -143,10 +149,8 @@ def largest_relative(ours, theirs):
 def frames(name):
     """How a video's test frames differ from the recorded ones: their numbers, and their pixels in grey levels."""
     content = (GOLDEN / "video" / f"{name}.mp4").read_bytes()
-    difference = np.abs(
-        preprocess.middle_views(content, **VIEW)["video"].astype(int) - recorded_frames()[f"{name}_images"]
-    )
-    ours = preprocess.sample_center_frames(len(preprocess.open_video(content)), 8)
+    difference = np.abs(clips.eval_clip(content, INPUTS)["video"].astype(int) - recorded_frames()[f"{name}_images"])
+    ours = sampling.center_segments(len(decoding.open_video(content)), 8)
     wrong = int((ours != recorded_frames()[f"{name}_frames"]).sum())
     return [
         Measurement(f"frame numbers of {name} that differ", 0, wrong),
@@ -164,10 +168,10 @@ def transcoded(name):
     """
     path = GOLDEN / "video" / f"{name}.mp4"
     content, _ = transcode(path, 256)
-    old, new = (preprocess.middle_views(each, **VIEW)["video"] for each in (path.read_bytes(), content))
+    old, new = (clips.eval_clip(each, INPUTS)["video"] for each in (path.read_bytes(), content))
     psnr = 10 * np.log10(255**2 / np.mean((old.astype(float) - new) ** 2))
-    graphdef, variables, _ = released_model()
-    old_logits, new_logits = np.asarray(apply(graphdef, variables, np.stack([old, new]))[0])
+    saved = released_model()
+    old_logits, new_logits = np.asarray(apply(saved.graphdef, saved.variables, np.stack([old, new])).logits)
     change = relative_to_largest(new_logits, old_logits)
     return float(psnr), len(content) / path.stat().st_size, change, bool(old_logits.argmax() == new_logits.argmax())
 

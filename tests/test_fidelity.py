@@ -11,7 +11,10 @@ import scipy.stats
 from flax import nnx
 from golden.inputs import GOLDEN
 
-from manet_jax import evaluate, metrics, parallel, preprocess
+from manet_jax import evaluate, metrics, parallel
+from manet_jax.data import sampling
+from manet_jax.models import Outputs
+from manet_jax.tasks import SingleLabel
 from tfds_ma52.labels import MA52
 
 
@@ -20,11 +23,11 @@ def check(measurements):
     assert not exceeded
 
 
-def test_logits_embedding_and_features_are_the_releases():
+def test_forward_pass_is_the_releases():
     check(fidelity.forward())
 
 
-def test_three_training_steps_are_the_releases():
+def test_training_steps_are_the_releases():
     by_parameter = "each parameter's change, its norm, relative"
     check([each for each in fidelity.training() if each.quantity != by_parameter])
 
@@ -32,22 +35,22 @@ def test_three_training_steps_are_the_releases():
     record, exact = fidelity.recorded()["param_delta_norms"], fidelity.EXACT["param_delta_norms"]
     assert changes.keys() == record.keys() == exact.keys()
     assert len(changes) == 197
-    # All are within 1 % here (README). Rounding decides: the record itself is 1.5 % off in one parameter, and CPUs with
+    # All are within 1 % here (docs/fidelity.md). Rounding decides: the record itself is 1.5 % off in one parameter, and CPUs with
     # other instructions push one or two past 1 %.
-    for truth in (record, exact):
-        errors = {name: abs(changes[name] / change - 1) for name, change in truth.items()}
+    for reference in (record, exact):
+        errors = {name: abs(changes[name] / change - 1) for name, change in reference.items()}
         assert max(errors.values()) < 2e-2
         assert sorted(errors.values())[-3] < 1e-2, errors
 
 
 @pytest.mark.parametrize("name", fidelity.VIDEOS)
-def test_frames_and_pixels_are_the_releases(name):
+def test_eval_clips_are_the_releases(name):
     assert fidelity.recorded_frames()[f"{name}_images"].std() > 50
     check(fidelity.frames(name))
 
 
 @pytest.mark.parametrize("name", fidelity.VIDEOS)
-def test_the_built_sets_clips_cost_little(name):
+def test_transcoded_clips_change_little(name):
     # The three are test patterns of saturated colours, the hardest case for chroma at half the resolution.
     psnr, _, change, same_class = fidelity.transcoded(name)
     assert psnr > 20
@@ -55,12 +58,12 @@ def test_the_built_sets_clips_cost_little(name):
     assert same_class
 
 
-def test_frames_at_test_time_for_every_length():
+def test_center_segments_for_every_length():
     for n in range(1, 201):
-        assert preprocess.sample_center_frames(n, 8).tolist() == [n * (2 * i + 1) // 16 for i in range(8)]
+        assert sampling.center_segments(n, 8).tolist() == [n * (2 * i + 1) // 16 for i in range(8)]
 
 
-def test_the_training_sampler_is_the_releases_where_it_is_not_random():
+def test_random_segments_are_the_releases_where_not_random():
     # mmaction2: below 8 frames np.around(i n / 8), modulo n; from 8 to 15 frames segments are one frame long.
     spread = {
         1: [0, 0, 0, 0, 0, 0, 0, 0],
@@ -73,16 +76,16 @@ def test_the_training_sampler_is_the_releases_where_it_is_not_random():
     }
     for n in range(1, 16):
         for seed in range(10):
-            drawn = preprocess.sample_segments(np.random.default_rng(seed), n, 8).tolist()
+            drawn = sampling.random_segments(np.random.default_rng(seed), n, 8).tolist()
             assert drawn == spread.get(n, list(range(8))), n
 
 
-def test_the_training_sampler_has_the_releases_distribution():
+def test_random_segments_have_the_releases_distribution():
     # Eight independent uniform offsets in segments of n // 8 frames: each segment, and each pair of neighbours.
     p_values, rng, num_draws = [], np.random.default_rng(0), 1500
     for n in range(16, 201):
         length = n // 8
-        draws = np.stack([preprocess.sample_segments(rng, n, 8) for _ in range(num_draws)])
+        draws = np.stack([sampling.random_segments(rng, n, 8) for _ in range(num_draws)])
         offsets = draws - np.arange(8) * length
         assert offsets.min() >= 0
         assert offsets.max() < length
@@ -100,19 +103,19 @@ def test_the_training_sampler_has_the_releases_distribution():
 class Echo(nnx.Module):
     """A model that returns its input as logits."""
 
-    def __call__(self, video, context, dropout_keys):
-        return video, None
+    def __call__(self, inputs):
+        return Outputs(logits=inputs["video"])
 
 
 @pytest.mark.parametrize("num_devices", [1, 8])
-def test_a_table_of_predictions_gives_the_figures_of_scikit_learn(num_devices):
+def test_metrics_of_a_table_are_scikit_learns(num_devices):
     with (GOLDEN / "predictions.csv").open() as file:
         labels, *ranked = np.array(list(csv.reader(file))[1:], int).T
     logits = np.full((len(labels), 52), -10, np.float32)
-    for place, guess in enumerate(ranked):
-        logits[np.arange(len(labels)), guess] = 5 - place
+    for rank, guess in enumerate(ranked):
+        logits[np.arange(len(labels)), guess] = 5 - rank
     mesh = parallel.make_mesh(num_devices)
-    step = functools.partial(evaluate.eval_step, graphdef=nnx.split(Echo())[0])
+    step = functools.partial(evaluate.eval_step, graphdef=nnx.split(Echo())[0], outputs=("logits",))
     step, parts = parallel.map_step(step, mesh, "shard_map"), []
     for start in range(0, len(labels), 64):  # the last batch is padded
         rows = slice(start, start + 64)
@@ -122,11 +125,11 @@ def test_a_table_of_predictions_gives_the_figures_of_scikit_learn(num_devices):
             "index": np.pad(np.arange(start, len(labels))[:64], (0, 64 - len(labels[rows])), constant_values=-1),
         }
         parts.append(step({"params": {}, "batch_stats": {}}, parallel.shard_batch(batch, mesh)))
-    predictions = evaluate.collect(parts)
-    values = evaluate.score(predictions, MA52)
-    figures = {name: values[name] for name in metrics.NAMES}
+    predictions, tasks = evaluate.collect(parts), (SingleLabel(MA52),)
+    values = evaluate.compute_metrics(predictions, tasks)
+    published = {name: values[name] for name in metrics.NAMES}
     expected = json.loads((GOLDEN / "predictions.json").read_text())
-    assert list(figures) == list(expected)
-    assert figures == pytest.approx(expected, rel=1e-12)
-    counts = evaluate.confusions(predictions)["confusion"]
+    assert list(published) == list(expected)
+    assert published == pytest.approx(expected, rel=1e-12)
+    counts = evaluate.compute_confusions(predictions, tasks)["confusion"]
     assert ((counts.sum(0) + counts.sum(1)) == 0).any()  # some classes occur nowhere: scikit-learn leaves them out

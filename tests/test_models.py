@@ -1,74 +1,411 @@
+"""The contract of a network, see `manet_jax.models`, held by each network in `MODELS`; then what MANet is beyond it."""
+
+import dataclasses
 import functools
-import subprocess
-import sys
+import json
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
-from conftest import ROOT
 from flax import nnx
 
-from manet_jax import models, nets
-from manet_jax.models import BatchNormContext
+from manet_jax import models
+from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, OptionError, layers, manet
+from manet_jax.models.variables import abstract_variables, count_parameters, create_variables, flatten, merge
+
+BATCH_SIZE = 3
+QUICKLY = {"xla_backend_optimization_level": 0}  # compiled: programs that run once or twice
+
+# Parameters of full-size networks; a network in MODELS needs at least one entry here.
+RESNET50, RESNET101 = 23_508_032, 42_500_160  # without their classifiers
+# Squeeze-and-excitation holds c * c / 4 * 2 values for a block's c input channels.
+SE50 = sum(c * c // 2 for c in [64, *[256] * 3, *[512] * 4, *[1024] * 6, *[2048] * 2])
+APPEARANCE = {"num_classes": 7, "shift": False, "se": False}
+COUNTS = {
+    "manet": [
+        ({"embedding_dim": 300}, 32_284_252),  # the released MANet without its unused action_p2 convolutions
+        ({"se": False, "shift": False}, RESNET50 + 2049 * 52),
+        ({"se": False}, RESNET50 + 2049 * 52),
+        ({"se": False, "depth": 101}, RESNET101 + 2049 * 52),
+        # The joint embedding: 2048 -> 300 -> 300.
+        ({"se": False, "embedding_dim": 300}, RESNET50 + 2049 * 52 + 2049 * 300 + 301 * 300),
+        ({}, RESNET50 + 2049 * 52 + SE50),
+    ],
+    "emotion": [
+        # Of the emotions: a linear layer on 2048 features and 52 probabilities.
+        (
+            {"num_emotions": 7, "micro_action": {"embedding_dim": 300}, "appearance": APPEARANCE},
+            32_284_252 + 2101 * 7 + RESNET50 + 2049 * 7,
+        ),
+        ({"num_emotions": 7, "appearance": APPEARANCE}, RESNET50 + 2049 * 7),
+    ],
+}
+
+# Options that no network can be made of, and all their problems.
+BAD_OPTIONS = {
+    "manet": (
+        {"num_classes": 0, "embedding_dim": -1, "dropout": 1.0, "dtype": "float64", "depth": 34, "width": 4},
+        [
+            "num_classes is 0; it must be at least 1",
+            "embedding_dim is -1; it must be at least 0",
+            "dtype is 'float64'; choose one of float32, bfloat16",
+            "dropout is 1.0; it must lie in 0..1, below 1",
+            "depth is 34; choose one of 14, 50, 101",
+            "shift_div is 8: with width 4 no channel moves",
+        ],
+    ),
+    "emotion": (
+        {"num_emotions": 1, "micro_action": None, "appearance": None},
+        [
+            "num_emotions is 1; it must be at least 2",
+            "micro_action and appearance are both missing: give one or both",
+        ],
+    ),
+}
+
+networks = pytest.mark.parametrize("name", MODELS)
+backbones = pytest.mark.parametrize(
+    "name", [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
+)
 
 
-def count(**options):
-    _, variables = nets.abstract_variables({"num_classes": 52, **options})
-    return nets.count_parameters(variables["params"])
+def change(spec, **changes):
+    """The specification with changes to the options of all networks in it, as far as they have them."""
+    options = spec.options
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    parts = {name: change(value, **changes) for name, value in values.items() if isinstance(value, ModelSpec)}
+    own = {name: value for name, value in changes.items() if name in values}
+    return ModelSpec(spec.name, dataclasses.replace(options, **parts, **own))
 
 
-OPTIONS = {"num_classes": 5, "embedding_dim": 6, "depth": 14, "width": 8, "num_segments": 4}
+def tiny(name, **changes):
+    """A small network with random frozen variables: the same for the same paths, whatever the options.
+
+    They are so large that small differences show in the outputs; those of fresh heads are nearly zero.
+    """
+    return _tiny(change(ModelSpec(name, MODELS[name].Options.tiny()), **changes))
 
 
 @functools.cache
-def tiny(**options):
-    """The structure and the fresh variables of a small model."""
-    options = OPTIONS | options
-    graphdef, _ = nets.abstract_variables(options)
-    return graphdef, nets.create_variables(options, seed=0)
+def _tiny(spec):
+    graphdef, abstract = abstract_variables(spec)
+    rng = np.random.default_rng(0)
+    drawn = {path: rng.uniform(0.5, 1, leaf.shape) for path, leaf in sorted(flatten(abstract).items())}
+    kernels = {path: value for path, value in drawn.items() if path.endswith("kernel")}
+    for path, value in kernels.items():
+        drawn[path] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:-1])), value.shape)
+    leaves = [jnp.asarray(drawn[path], jnp.float32) for path in flatten(abstract)]
+    return spec, graphdef, jax.tree.unflatten(jax.tree.structure(abstract), leaves)
 
 
-def visible(graphdef, variables):
-    """A classifier so large that small differences show in the logits: a fresh one is nearly zero."""
-    classifier = jax.tree.map(lambda x: x * 1000, variables["params"]["classifier"])
-    return graphdef, variables | {"params": variables["params"] | {"classifier": classifier}}
+def make_inputs(options, batch_size=BATCH_SIZE, seed=0):
+    """A batch of random clips."""
+    rng = np.random.default_rng(seed)
+    shapes = {
+        key: (batch_size, clip.num_frames, clip.crop_size, clip.crop_size, 3) for key, clip in options.inputs.items()
+    }
+    return {key: jnp.asarray(rng.integers(0, 256, shape, np.uint8)) for key, shape in shapes.items()}
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def apply(graphdef, variables, x):
-    return nnx.merge(graphdef, variables["params"], variables["batch_stats"])(x)
+def make_keys(batch_size=BATCH_SIZE):
+    return jax.random.split(jax.random.key(0), batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def features(graphdef, variables, x):
-    return nnx.merge(graphdef, variables["params"], variables["batch_stats"]).features(x)
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+def evaluate(graphdef, variables, inputs, keys):
+    """The outputs of a network as it is made, without and with dropout, its class maps, and its statistics after it."""
+    network = merge(graphdef, variables)
+    maps = network.class_maps(inputs) if hasattr(network, "class_maps") else None
+    return network(inputs), network(inputs, keys), maps, nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))
 
 
-def video(batch=2, seed=0):
-    return jnp.array(np.random.default_rng(seed).integers(0, 256, (batch, 4, 32, 32, 3), np.uint8))
+@functools.cache
+def evaluated(name):
+    spec, graphdef, variables = tiny(name)
+    return jax.device_get(evaluate(graphdef, variables, make_inputs(spec.options), make_keys()))
+
+
+def shapes(graphdef, variables, inputs):
+    """What a network would return."""
+    return jax.eval_shape(lambda variables, inputs: merge(graphdef, variables)(inputs), variables, inputs)
+
+
+def given(outputs):
+    """Those of a network's outputs that it has, by name."""
+    return {name: value for name, value in outputs._asdict().items() if value is not None}
+
+
+def output_sizes(options):
+    """The sizes of a network's outputs, features aside, by its options."""
+    if isinstance(options, NetworkOptions):
+        sizes = {"logits": options.num_classes, "embedding": options.embedding_dim}
+    else:
+        sizes = {**output_sizes(options.micro_action.options), "emotion": options.num_emotions}
+    return {name: size for name, size in sizes.items() if size}
+
+
+@networks
+def test_options_are_frozen_values(name):
+    options = MODELS[name].Options.tiny()
+    assert isinstance(options, MODELS[name].Options)
+    assert options == MODELS[name].Options.tiny()
+    assert hash(options) == hash(MODELS[name].Options.tiny())
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        options.inputs = {}
+    for field in dataclasses.fields(options):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(options, field.name, None)
+
+
+@networks
+def test_options_come_back_from_json(name):
+    for spec in (
+        ModelSpec(name, MODELS[name].Options.tiny()),
+        change(tiny(name)[0], embedding_dim=0, dtype="bfloat16"),
+    ):
+        assert models.spec_from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@networks
+def test_bad_options_are_reported_at_once(name):
+    bad, problems = BAD_OPTIONS[name]
+    for make in (MODELS[name].Options, MODELS[name].Options.tiny):
+        with pytest.raises(OptionError) as error:
+            make(**bad)
+        assert error.value.problems == problems
+        assert str(error.value) == "; ".join(problems)
+
+
+@networks
+def test_inputs_are_those_that_the_options_name(name):
+    spec, graphdef, variables = tiny(name)
+    assert all(isinstance(clip, ClipSpec) for clip in spec.options.inputs.values())
+    inputs = make_inputs(spec.options)
+    for key in inputs:
+        with pytest.raises(KeyError, match=key):
+            shapes(graphdef, variables, {other: clips for other, clips in inputs.items() if other != key})
+
+
+@networks
+@pytest.mark.parametrize("embedding_dim", [0, 6])
+def test_outputs_are_those_that_the_options_name(name, embedding_dim):
+    spec, graphdef, variables = tiny(name, embedding_dim=embedding_dim)
+    outputs = given(shapes(graphdef, variables, make_inputs(spec.options)))
+    assert {value.dtype for value in outputs.values()} == {np.dtype("float32")}
+    assert outputs.pop("features").ndim == 2
+    assert tuple(outputs) == spec.options.outputs
+    sizes = output_sizes(spec.options)
+    assert {name: value.shape for name, value in outputs.items()} == {
+        name: (BATCH_SIZE, size) for name, size in sizes.items()
+    }
+
+
+@networks
+def test_outputs_are_finite_and_of_each_clip(name):
+    for value in given(evaluated(name)[0]).values():
+        assert np.isfinite(value).all()
+        assert np.abs(value - value[:1]).max(axis=1)[1:].min() > 1e-2
+
+
+@networks
+def test_another_number_of_frames_is_refused(name):
+    # Twice the frames of a network that takes frames as a batch would be taken for two clips.
+    spec, graphdef, variables = tiny(name)
+    inputs = make_inputs(spec.options)
+    for key, clip in spec.options.inputs.items():
+        for count in (clip.num_frames - 1, 2 * clip.num_frames):
+            wrong = {**inputs, key: jnp.zeros((BATCH_SIZE, count, *inputs[key].shape[2:]), jnp.uint8)}
+            with pytest.raises(ValueError, match=f"takes {clip.num_frames} frames a clip, but got {count}"):
+                shapes(graphdef, variables, wrong)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Without the type checker of the tests, which is not there in a notebook."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+
+
+@networks
+def test_pixels_that_are_not_bytes_are_refused(name, unchecked):
+    # Floats of 0..1 would pass for nearly black frames.
+    spec, graphdef, variables = tiny(name)
+    inputs = make_inputs(spec.options)
+    for key in inputs:
+        with pytest.raises(ValueError, match=r"the model takes uint8 pixels, 0\.\.255, but got float32"):
+            shapes(graphdef, variables, {**inputs, key: inputs[key].astype(jnp.float32)})
+
+
+@networks
+def test_evaluation_is_the_default_and_changes_nothing(name):
+    _, _, variables = tiny(name)
+    statistics = evaluated(name)[3]
+    jax.tree.map(np.testing.assert_array_equal, statistics, variables["batch_stats"])
+
+
+@networks
+def test_clips_of_a_batch_do_not_mix(name):
+    # Neither in evaluation nor by dropout, whose keys are the clips' own: batches may be split over devices anyhow.
+    spec, graphdef, variables = tiny(name)
+    inputs, keys = make_inputs(spec.options), make_keys()
+    parts = [
+        evaluate(graphdef, variables, {key: clips[i : i + 1] for key, clips in inputs.items()}, keys[i : i + 1])[:2]
+        for i in range(BATCH_SIZE)
+    ]
+    alone = jax.tree.map(lambda *each: np.concatenate(each), *jax.device_get(parts))
+    for together, apart in zip(evaluated(name)[:2], alone, strict=True):
+        assert together._fields == apart._fields
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), together, apart)
+
+
+@networks
+def test_dropout_is_for_what_the_heads_see(name):
+    plain, dropped = (given(outputs) for outputs in evaluated(name)[:2])
+    assert plain.keys() == dropped.keys()
+    for key, value in plain.items():
+        if key == "features":
+            np.testing.assert_array_equal(dropped[key], value)
+        else:
+            assert np.abs(dropped[key] - value).max() > 0.1
+
+
+@backbones
+def test_heads_hold_all_that_belongs_to_a_task(name):
+    spec, _, _ = tiny(name)
+    network = nnx.eval_shape(lambda: models.create(spec, nnx.Rngs(0)))
+    assert isinstance(network.heads, layers.Heads)
+    of_others = change(spec, num_classes=spec.options.num_classes + 1, embedding_dim=0)
+    ours, theirs = (
+        {path: leaf.shape for path, leaf in flatten(abstract_variables(each)[1]).items()} for each in (spec, of_others)
+    )
+    differing = {path for path in ours.keys() | theirs.keys() if ours.get(path) != theirs.get(path)}
+    assert differing
+    assert all(path.startswith("params.heads.") for path in differing)
+
+
+@networks
+def test_class_maps_average_to_the_logits(name):
+    _, graphdef, variables = tiny(name)
+    outputs, _, maps, _ = evaluated(name)
+    if maps is None:
+        assert not hasattr(merge(graphdef, variables), "class_maps")
+        return
+    assert maps.dtype == np.float32
+    assert maps.shape[0] == BATCH_SIZE
+    assert maps.shape[-1] == outputs.logits.shape[-1]
+    np.testing.assert_allclose(maps.mean((1, 2, 3)), outputs.logits, rtol=1e-4, atol=1e-4)
+
+
+@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+def train(graphdef, variables, inputs, keys):
+    """A network's outputs and statistics in training, and its outputs in evaluation right after."""
+    network = merge(graphdef, variables)
+    training = nnx.view(network, train=True, axis_name=None, raise_if_not_found=False)
+    outputs = training(inputs, keys)
+    return outputs, nnx.to_pure_dict(nnx.state(training, nnx.BatchStat)), network(inputs)
+
+
+@networks
+def test_training_is_a_view_that_leaves_the_mode(name):
+    spec, graphdef, variables = tiny(name)
+    inputs, keys = make_inputs(spec.options), make_keys()
+    outputs, statistics, after = jax.device_get(train(graphdef, variables, inputs, keys))
+    changed = jax.tree.map(lambda old, new: np.abs(old - new).max() > 1e-3, variables["batch_stats"], statistics)
+    assert all(jax.tree.leaves(changed))
+    if changed:
+        dropped = evaluated(name)[1]
+        assert all(np.abs(value - getattr(dropped, key)).max() > 1e-2 for key, value in given(outputs).items())
+    # The view shares its variables with the network that it is a view of, which still evaluates.
+    again = evaluate(graphdef, {**variables, "batch_stats": statistics}, inputs, keys)[0]
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), after, again)
+
+
+@backbones
+def test_remat_keeps_less_and_changes_no_gradient(name):
+    def step(remat):
+        spec, graphdef, variables = tiny(name, remat=remat)
+        inputs, keys = make_inputs(spec.options), make_keys()
+
+        def loss(params):
+            network = merge(graphdef, {**variables, "params": params})
+            training = nnx.view(network, train=True, axis_name=None, raise_if_not_found=False)
+            outputs = training(inputs, keys)
+            statistics = nnx.to_pure_dict(nnx.state(training, nnx.BatchStat))
+            return jnp.square(outputs.logits).sum() + jnp.square(outputs.embedding).sum(), statistics
+
+        kept = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], variables["params"])
+        differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+        return differentiate(variables["params"]), sum(leaf.size for leaf in jax.tree.leaves(kept))
+
+    (plain, kept), (recomputed, kept_less) = step(remat=False), step(remat=True)
+    largest = max(np.abs(gradient).max() for gradient in jax.tree.leaves(plain[1]))
+    assert largest > 1
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), plain, recomputed)
+    assert kept_less < kept / 2
+
+
+@networks
+def test_bfloat16_computes_with_float32_parameters(name):
+    spec, graphdef, variables = tiny(name, dtype="bfloat16")
+    _, abstract = abstract_variables(spec)
+    assert {leaf.dtype for leaf in jax.tree.leaves(abstract)} == {jnp.dtype("float32")}
+    outputs, dropped, maps, _ = evaluate(graphdef, variables, make_inputs(spec.options), make_keys())
+    for key, value in given(outputs).items():
+        assert value.dtype == getattr(dropped, key).dtype == jnp.float32
+        reference = getattr(evaluated(name)[0], key)
+        np.testing.assert_allclose(value, reference, atol=0.05 * np.abs(reference).max())
+    assert maps is None or maps.dtype == jnp.float32
+
+
+def test_every_network_has_a_pinned_size():
+    assert COUNTS.keys() == BAD_OPTIONS.keys() == MODELS.keys()
+    assert all(COUNTS.values())
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    ("name", "options", "expected"), [(name, *each) for name, some in COUNTS.items() for each in some]
+)
+def test_parameter_counts(name, options, expected):
+    parts = {key: ModelSpec("manet", MODELS["manet"].Options(**x)) for key, x in options.items() if isinstance(x, dict)}
+    _, variables = abstract_variables(ModelSpec(name, MODELS[name].Options(**{**options, **parts})))
+    assert count_parameters(variables["params"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("changes", "problems"),
     [
-        ({"embedding_dim": 300}, 32_284_252),  # the released MANet without its unused action_p2 convolutions
-        # ResNet-50 without its classifier has 23,508,032 parameters, ResNet-101 42,500,160; the classifier 2049 x 52.
-        ({"se": False, "shift": False}, 23_508_032 + 2049 * 52),
-        ({"se": False}, 23_508_032 + 2049 * 52),
-        ({"se": False, "depth": 101}, 42_500_160 + 2049 * 52),
-        # The embedding branch: 2048 -> 300 -> 300.
-        ({"se": False, "embedding_dim": 300}, 23_508_032 + 2049 * 52 + 2049 * 300 + 301 * 300),
-        # Squeeze-and-excitation holds c * c / 4 * 2 values for a block's c input channels.
-        ({}, 23_508_032 + 2049 * 52 + sum(c * c // 2 for c in [64, *[256] * 3, *[512] * 4, *[1024] * 6, *[2048] * 2])),
+        (
+            {"num_frames": 0, "crop_size": 31},
+            ["num_frames is 0; it must be at least 1", "crop_size is 31; it must be at least 32"],
+        ),
+        ({"num_frames": 5, "subset_of": 4}, ["num_frames is 5, more than the video's 4: lower it"]),
+        (
+            {"box": (0.5, 0.0, 0.5, 1.0)},
+            ["box is (0.5, 0.0, 0.5, 1.0); give the top, left, bottom and right edge as shares of the frame, 0..1"],
+        ),
+        ({"short_side": 200}, ["crop_size is 224, more than short_side 200: lower it"]),
+        ({"crop_scales": (1.0, 0.0)}, ["crop_scales is (1.0, 0.0); each must be a number in 0..1, above 0"]),
+        (
+            {"mean": (1.0, 2.0), "std": (1.0, 1.0, 0.0)},
+            [
+                "mean is (1.0, 2.0); give a number for each of red, green and blue, 0..255",
+                "std is (1.0, 1.0, 0.0); give a number for each of red, green and blue, 0..255",
+            ],
+        ),
     ],
 )
-def test_parameter_counts(options, expected):
-    assert count(**options) == expected
+def test_clip_spec_reports_all_that_is_wrong(changes, problems, unchecked):
+    with pytest.raises(OptionError) as error:
+        ClipSpec(**changes)
+    assert error.value.problems == problems
+
+
+# Layers, and what MANet is beyond the contract.
 
 
 def test_squeeze_excite_by_hand():
-    se = models.SqueezeExcite(4, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    se = layers.SqueezeExcite(4, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
     se.squeeze.kernel[...] = jnp.array([[1.0], [0.0], [-1.0], [0.0]])
     se.excite.kernel[...] = jnp.array([[0.0, 1.0, -1.0, 2.0]])
     x = np.zeros((2, 1, 2, 4), np.float32)
@@ -80,133 +417,89 @@ def test_squeeze_excite_by_hand():
 
 
 def test_batch_norm_has_pytorchs_statistics():
-    bn = models.BatchNorm(3)
+    bn = layers.BatchNorm(3)
     bn.scale[...], bn.bias[...] = jnp.array([1.0, 2.0, 3.0]), jnp.array([0.0, 1.0, 2.0])
     x = np.random.default_rng(0).normal(2, 3, (4, 2, 5, 3)).astype(np.float32)
     flat = x.reshape(-1, 3)
-    y = bn(jnp.array(x), BatchNormContext(train=True))
+    y = nnx.view(bn, train=True, axis_name=None)(jnp.array(x))
     normal = (x - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5)
     np.testing.assert_allclose(y, normal * [1, 2, 3] + [0, 1, 2], atol=1e-5)
     np.testing.assert_allclose(bn.mean[...], 0.1 * flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(bn.var[...], 0.9 + 0.1 * flat.var(0, ddof=1), rtol=1e-5)  # unbiased
 
     mean, var = np.array(bn.mean[...]), np.array(bn.var[...])
-    y = bn(jnp.array(x), BatchNormContext())
+    y = bn(jnp.array(x))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5) * [1, 2, 3] + [0, 1, 2], atol=1e-5)
     np.testing.assert_array_equal(bn.mean[...], mean)
 
 
-def test_convolutions_pad_as_pytorch_does():
+def test_conv_bn_pads_as_pytorch_does():
     # A 3x3 convolution of ones with stride 2 on a 4x4 image of ones: padding 1 on every side, not "SAME".
-    conv = models.ConvBN(1, 1, 3, 2, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    conv = layers.ConvBN(1, 1, 3, 2, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
     conv.conv.kernel[...] = jnp.ones((3, 3, 1, 1))
     y = conv.conv(jnp.ones((1, 4, 4, 1)))[0, :, :, 0]
     np.testing.assert_array_equal(y, [[4, 6], [6, 9]])
 
 
-def test_bottleneck_shortcut_gets_the_raw_input():
-    block = models.Bottleneck(
-        16, 4, 1, num_segments=4, shift_div=8, shift=True, se=True, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0)
-    )
-    assert block.shortcut is None
-    block.conv3.bn.scale[...] = jnp.zeros(16)  # silences the residual branch
-    x = np.random.default_rng(0).normal(size=(4, 3, 3, 16)).astype(np.float32)
-    np.testing.assert_array_equal(block(jnp.array(x), BatchNormContext()), np.maximum(x, 0))
-
-
-def test_outputs_and_switches():
-    x = video()
-    logits, embedding = apply(*tiny(), x)
-    assert (logits.shape, embedding.shape) == ((2, 5), (2, 6))
-    logits, embedding = apply(*tiny(embedding_dim=0), x)
-    assert logits.shape == (2, 5)
-    assert embedding is None
-    assert features(*tiny(), x).shape == (2, 4, 1, 1, 256)
-
-
-@pytest.mark.parametrize("num_frames", [3, 8])
-def test_another_number_of_frames_is_refused(num_frames):
-    # 8 frames of a 4-frame model would be taken for two clips.
-    with pytest.raises(ValueError, match=f"takes 4 frames a clip, but got {num_frames}"):
-        apply(*tiny(), jnp.zeros((4, num_frames, 32, 32, 3), jnp.uint8))
-
-
-def test_pixels_that_are_not_bytes_are_refused():
-    # Floats of 0..1 would pass for nearly black frames. The type checker of the tests is not there in a notebook.
-    code = (
-        "import jax, jax.numpy as jnp; from flax import nnx; from manet_jax.models import MANet; "
-        "make = lambda: MANet(num_classes=2, depth=14, width=8, num_segments=2, rngs=nnx.Rngs(0)); "
-        "jax.eval_shape(lambda: make()(jnp.zeros((1, 2, 32, 32, 3))))"
-    )
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "ValueError: the model takes uint8 pixels, 0..255, but got float32" in result.stderr
-
-
-def test_only_the_shift_sees_the_order_of_frames():
-    x = video()
-    for shift in (True, False):
-        model = visible(*tiny(shift=shift))
-        forward, backward = apply(*model, x)[0], apply(*model, x[:, ::-1])[0]
-        assert np.allclose(forward, backward, atol=1e-4) == (not shift)
-
-
-def test_clips_of_a_batch_do_not_mix():
-    model, x = visible(*tiny()), video(batch=3)
-    together = apply(*model, x)[0]
-    alone = jnp.concatenate([apply(*model, x[i : i + 1])[0] for i in range(3)])
-    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-4)
-
-
-def test_dropout_has_one_mask_for_both_branches_and_a_key_for_each_clip():
+def test_dropout_has_a_key_for_each_clip():
     x = jnp.ones((3, 4, 1000))
     keys = jax.random.split(jax.random.key(0), 3)
-    dropped = models._dropout(x, keys, 0.25)
+    dropped = np.asarray(layers.dropout(x, keys, 0.25))
     assert set(np.unique(dropped).tolist()) == {0.0, np.float32(1 / 0.75)}
     assert 0.2 < (dropped == 0).mean() < 0.3
-    np.testing.assert_array_equal(models._dropout(x[1:], keys[1:], 0.25), dropped[1:])
+    np.testing.assert_array_equal(layers.dropout(x[1:], keys[1:], 0.25), dropped[1:])
     assert (dropped[0] != dropped[1]).any()
     assert (dropped[0, 0] != dropped[0, 1]).any()  # frames have masks of their own
 
 
-def test_bfloat16_computes_in_bfloat16_with_float32_parameters():
-    model = tiny(dtype="bfloat16")
-    assert {leaf.dtype for leaf in jax.tree.leaves(model[1])} == {jnp.dtype("float32")}
-    assert features(*model, video()).dtype == jnp.bfloat16
-    logits, embedding = apply(*model, video())
-    assert logits.dtype == embedding.dtype == jnp.float32
-    reference, _ = apply(*tiny(), video())
-    np.testing.assert_allclose(logits, reference, atol=0.05 * np.abs(reference).max())
+def test_heads_share_one_mask_of_dropout():
+    options = MODELS["manet"].Options.tiny(num_classes=6, embedding_dim=6, dropout=0.25)
+    heads = layers.Heads(6, options, rngs=nnx.Rngs(0))
+    # The classifier returns what it sees, the joint embedding its hyperbolic tangent.
+    for linear in (heads.classifier.linear, heads.joint_embedding.hidden, heads.joint_embedding.out):
+        linear.kernel[...], linear.bias[...] = jnp.eye(6), jnp.zeros(6)
+    pooled = jnp.ones((2, 1, 6))
+    outputs = nnx.jit(lambda heads, x, keys: heads(x, keys))(heads, pooled, make_keys(2))
+    assert 0 < (outputs.logits == 0).sum() < 12
+    np.testing.assert_allclose(outputs.embedding, np.tanh(outputs.logits), rtol=1e-6)
+    np.testing.assert_array_equal(outputs.features, pooled[:, 0])
 
 
-def test_fresh_heads_are_small_and_backbone_is_he_initialised():
-    params = tiny()[1]["params"]
-    assert np.std(params["classifier"]["kernel"]) == pytest.approx(0.001, rel=0.1)
-    assert not np.any(params["classifier"]["bias"])
-    kernel = params["blocks"][3]["conv2"]["conv"]["kernel"]  # 3 x 3 x in x out, fan out 9 * out
+def test_bottleneck_shortcut_gets_the_raw_input():
+    options = MODELS["manet"].Options.tiny()
+    block = manet.Bottleneck(16, 4, 1, options, rngs=nnx.Rngs(0))
+    assert block.shortcut is None
+    block.conv3.bn.scale[...] = jnp.zeros(16)  # silences the residual branch
+    x = np.random.default_rng(0).normal(size=(4, 3, 3, 16)).astype(np.float32)
+    np.testing.assert_array_equal(nnx.jit(lambda block, x: block(x))(block, jnp.array(x)), np.maximum(x, 0))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_manet_returns_maps_of_a_32nd_of_the_size(dtype):
+    spec, graphdef, variables = tiny("manet", dtype=dtype)
+    video = make_inputs(spec.options)["video"]
+    found = jax.eval_shape(lambda variables, video: merge(graphdef, variables).features(video), variables, video)
+    assert found.shape == (BATCH_SIZE, 4, 1, 1, 256)
+    assert found.dtype == jnp.dtype(dtype)
+
+
+@pytest.mark.parametrize("shift", [True, False])
+def test_manet_sees_the_order_of_frames_by_the_shift_alone(shift):
+    spec, graphdef, variables = tiny("manet", shift=shift)
+    inputs = make_inputs(spec.options)
+    backward = {"video": inputs["video"][:, ::-1]}
+    first, second = (evaluate(graphdef, variables, each, make_keys())[0].logits for each in (inputs, backward))
+    assert np.allclose(first, second, atol=1e-4) == (not shift)
+
+
+def test_manets_fresh_heads_are_small_and_blocks_he_initialised():
+    spec, _, _ = tiny("manet")
+    variables = create_variables(spec, seed=0)
+    described = jax.tree.map(lambda x: (x.shape, x.dtype), (variables, abstract_variables(spec)[1]))
+    assert described[0] == described[1]
+    params = flatten(variables["params"])
+    for name in ("classifier.linear", "joint_embedding.hidden", "joint_embedding.out"):
+        assert not np.any(params[f"heads.{name}.bias"])
+    assert np.std(params["heads.classifier.linear.kernel"]) == pytest.approx(0.001, rel=0.1)
+    kernel = params["blocks.3.conv2.conv.kernel"]  # 3 x 3 x in x out, fan out 9 * out
     assert np.std(kernel) == pytest.approx(np.sqrt(2 / (9 * kernel.shape[-1])), rel=0.05)
-
-
-def test_variables_have_the_abstract_ones_shapes():
-    shapes = jax.tree.map(lambda x: (x.shape, x.dtype), tiny()[1])
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), nets.abstract_variables(OPTIONS)[1]) == shapes
-
-
-def test_rematerialisation_keeps_less_and_changes_no_gradient():
-    x = video()
-
-    def step(options):
-        graphdef, variables = tiny(**options)
-
-        def loss(params):
-            model = nnx.merge(graphdef, params, variables["batch_stats"])
-            logits, embedding = model(x, BatchNormContext(train=True))
-            stats = nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
-            return jnp.square(logits * 1000).sum() + jnp.square(embedding * 1000).sum(), stats
-
-        kept = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], variables["params"])
-        results = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
-        return results, sum(leaf.size for leaf in jax.tree.leaves(kept))
-
-    (plain, kept), (recomputed, kept_less) = step({}), step({"remat": True})
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, recomputed)
-    assert kept_less < kept / 2

@@ -51,9 +51,10 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
     labels, emotion_names, problems = _read_names(root)
     rows = _read_rows(files, problems)
     emotions = _Names(emotion_names if emotion_names is not None else _occurring(rows))
+    names = None if labels is None else _Names(labels.names)
     clips: list[ListedClip] = []
     for split, row in rows:
-        clip = _read_clip(root, split, row, video_folder, labels and _Names(labels.names), emotions, problems)
+        clip = _read_clip(root, split, row, video_folder, names, emotions, problems)
         if clip:
             clips.append(clip)
     problems += _partly_hidden(clips) + folder_lib.repeated(clips)
@@ -201,7 +202,9 @@ def _read_clip(
         wrong.append(problem)
     texts = [text.strip() for text in row.fields["labels"].split(";")]
     hidden = split == "test" and texts == [""]
-    for text in () if hidden or labels is None else texts:
+    for text in () if hidden else texts:
+        if labels is None:
+            break
         try:
             if not text:
                 raise ValueError("a label is empty; expected names or ids with ';' between them")

@@ -4,7 +4,7 @@ import contextlib
 import pathlib
 
 
-def write_atomically(path: pathlib.Path, content: bytes | str) -> None:
+def write_atomically(path: pathlib.Path, content: bytes | bytearray | str) -> None:
     """Writes a file under another name first: a file of its final name is whole, and the old one stays until then.
 
     Args:

@@ -29,15 +29,19 @@ clips with several micro-actions and an emotion from annotation files; or window
 """
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
     """A layout to read and a form to store.
 
     Attributes:
+      name: of the config.
+      description: in words.
       short_side: clips are transcoded to it; None keeps the original files' bytes.
       layout: of the folder: "ma52", "pro" (`annotations`) or "mma52".
     """
 
+    name: str
+    description: str
     short_side: int | None = None
     layout: str = "ma52"
 

@@ -45,9 +45,7 @@ def decode_video(
     """
     with _open_whole(path) as container:
         stream = container.streams.video[0]
-        if span and not stream.average_rate:
-            raise DamagedVideoError("the file does not state its frame rate")
-        first, end = (0, None) if span is None else (round(s * float(stream.average_rate)) for s in span)
+        first, end = (0, None) if span is None else (round(s * _frame_rate(stream)) for s in span)
         number = -1
         for number, frame in enumerate(container.decode(stream)):
             if number == end:
@@ -56,6 +54,12 @@ def decode_video(
                 yield _upright(frame)
         if number < first:
             raise DamagedVideoError(f"the file has no frame{f' from second {span[0]:.2f} on' if span else 's'}")
+
+
+def _frame_rate(stream: av.VideoStream) -> float:
+    if not stream.average_rate:
+        raise DamagedVideoError("the file does not state its frame rate")
+    return float(stream.average_rate)
 
 
 def check_file(path: pathlib.Path) -> None:

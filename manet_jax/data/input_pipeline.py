@@ -11,7 +11,7 @@ import logging
 import math
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import grain
@@ -152,7 +152,7 @@ def open_dataset(build: Mapping[str, Any], synthetic_clips: Mapping[str, Any] | 
 
 
 def train_batches(
-    source,
+    source: grain.sources.RandomAccessDataSource | Sequence[dict],
     inputs: dict[str, ClipSpec],
     *,
     batch_size: int,
@@ -181,12 +181,16 @@ def train_batches(
         clip = _readable(example, lambda: clips.train_clip(rng, example["video"], inputs))
         return clip | _annotation(example)
 
-    dataset = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
+    dataset: Any = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
     return _read(_of_process(dataset, batch_size, reading)[start_step:], reading)
 
 
 def eval_batches(
-    source, inputs: dict[str, ClipSpec], *, batch_size: int, reading: Reading = Reading()
+    source: grain.sources.RandomAccessDataSource | Sequence[dict],
+    inputs: dict[str, ClipSpec],
+    *,
+    batch_size: int,
+    reading: Reading = Reading(),
 ) -> grain.IterDataset:
     """Returns this process's part of the batches of one pass over the data, in order.
 
@@ -221,7 +225,7 @@ def _annotation(example: dict) -> dict:
     return known | {"label": np.int32(example["label"])}
 
 
-def _readable(example: dict, decode) -> clips.Clip:
+def _readable(example: dict, decode: Callable[[], clips.Clip]) -> clips.Clip:
     try:
         return decode()
     except decoding.UnreadableVideoError as error:
@@ -240,7 +244,7 @@ def _of_process(dataset: grain.MapDataset, batch_size: int, reading: Reading) ->
     size = batch_size // count
     first = reading.process_index * size
 
-    def load(index: int) -> dict:
+    def load(index: int) -> Any:
         return dataset[index // size * batch_size + first + index % size]
 
     return grain.MapDataset.range(len(dataset) // count).map(load).batch(size)

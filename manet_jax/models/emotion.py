@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Key
 
 from manet_jax import models
 from manet_jax.models.options import ClipSpec, ModelSpec, at_least, raise_any
-from manet_jax.models.outputs import Outputs
+from manet_jax.models.outputs import Outputs, present
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,19 +48,20 @@ class EmotionNetOptions:
         return (*(self.micro_action.options.outputs if self.micro_action else ()), "emotion")
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
+    def from_json(cls, value: Mapping[str, Any]) -> "EmotionNetOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
-        parts = {name: value[name] and models.spec_from_json(value[name]) for name in ("micro_action", "appearance")}
-        return cls(**{**value, **parts})
+        read = {name: value[name] and models.spec_from_json(value[name]) for name in ("micro_action", "appearance")}
+        options: dict[str, Any] = {**value, **read}
+        return cls(**options)
 
     @classmethod
-    def tiny(cls, **options) -> Self:
+    def tiny(cls, **options) -> "EmotionNetOptions":
         """Both networks, small, for tests."""
         micro_action = ModelSpec("manet", models.MODELS["manet"].Options.tiny())
         clip = ClipSpec(num_frames=2, subset_of=4, short_side=40, crop_size=32)
         appearance = models.MODELS["manet"].Options.tiny(num_classes=4, embedding_dim=0, shift=False, clip=clip)
-        both = {"micro_action": micro_action, "appearance": ModelSpec("manet", appearance)}
-        return cls(**{"num_emotions": 4, **both, **options})
+        tiny = cls(num_emotions=4, micro_action=micro_action, appearance=ModelSpec("manet", appearance))
+        return dataclasses.replace(tiny, **options)
 
 
 class EmotionNet(nnx.Module):
@@ -76,11 +77,11 @@ class EmotionNet(nnx.Module):
     def __init__(self, options: EmotionNetOptions, *, rngs: nnx.Rngs):
         """Makes a model with fresh weights, which the stream `params` draws."""
         self.options = options
-        appearance, micro_action = options.appearance, options.micro_action
-        self.appearance = None if appearance is None else models.create(appearance, rngs)
-        self.micro_action = None if micro_action is None else models.create(micro_action, rngs)
-        if self.micro_action is not None:
-            num_inputs = micro_action.options.num_classes + self.micro_action.heads.num_features
+        self.appearance: Any = None if options.appearance is None else models.create(options.appearance, rngs)
+        self.micro_action: Any = None if options.micro_action is None else models.create(options.micro_action, rngs)
+        network = self.micro_action
+        if network is not None:
+            num_inputs = network.options.num_classes + network.heads.num_features
             kernel_init = nnx.initializers.normal(0.001)
             self.emotion = nnx.Linear(num_inputs, options.num_emotions, kernel_init=kernel_init, rngs=rngs)
 
@@ -91,16 +92,16 @@ class EmotionNet(nnx.Module):
           inputs: `video` for the network of micro-actions, `appearance` for that of appearance, see `models`.
           keys: one random key for each clip; None drops nothing.
         """
-        outputs, emotion = Outputs(), []
+        outputs, emotion = Outputs(), jnp.float32(0)
         if self.appearance is not None:
             outputs = self.appearance({"video": inputs["appearance"]}, keys)
-            emotion.append(outputs.logits)
+            emotion += present(outputs.logits)
             outputs = Outputs(features=outputs.features)
         if self.micro_action is not None:
             outputs = self._recognize(inputs, keys)
-            seen = jnp.concatenate([outputs.features, jax.nn.sigmoid(outputs.logits)], axis=-1)
-            emotion.append(self.emotion(seen).astype(jnp.float32))
-        return outputs._replace(emotion=sum(emotion))
+            evidence = [present(outputs.features), jax.nn.sigmoid(present(outputs.logits))]
+            emotion += self.emotion(jnp.concatenate(evidence, axis=-1)).astype(jnp.float32)
+        return outputs._replace(emotion=emotion)
 
     def _recognize(self, inputs: dict[str, Array], keys: Array | None) -> Outputs:
         """The outputs of the network of micro-actions, without a gradient where it is frozen."""

@@ -28,7 +28,8 @@ def normalize(video: UInt8[Array, "b t h w 3"], clip: ClipSpec, dtype: jnp.dtype
         raise ValueError(f"the model takes uint8 pixels, 0..255, but got {video.dtype}")
     if video.shape[1] != clip.num_frames:
         raise ValueError(f"the model takes {clip.num_frames} frames a clip, but got {video.shape[1]}")
-    return ((video.astype(jnp.float32) - jnp.array(clip.mean)) / jnp.array(clip.std)).astype(dtype)
+    mean, std = (jnp.array(values).reshape(1, 1, 1, 1, 3) for values in (clip.mean, clip.std))
+    return ((video.astype(jnp.float32) - mean) / std).astype(dtype)
 
 
 class BatchNorm(nnx.Module):
@@ -54,15 +55,15 @@ class BatchNorm(nnx.Module):
           train: normalise with the batch's statistics and update the running ones, rather than use the running ones.
           axis_name: in training, the mapped axis over which the batch's statistics are averaged; None keeps them local.
         """
-        self.train = train
+        self.training = train
         self.axis_name = axis_name
 
     def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
         """Normalises each channel over batch and space."""
-        mean, var = self._batch_statistics(x) if self.train else (self.mean[...], self.var[...])
+        mean, var = self._batch_statistics(x) if self.training else (self.mean[...], self.var[...])
         scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
         shift = self.bias[...] - mean * scale
-        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+        return x * _per_channel(scale.astype(x.dtype)) + _per_channel(shift.astype(x.dtype))
 
     def _batch_statistics(self, x: Array) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         x = x.astype(jnp.float32)
@@ -71,13 +72,17 @@ class BatchNorm(nnx.Module):
         if self.axis_name is not None:
             mean = jax.lax.pmean(mean, self.axis_name)
             count *= jax.lax.axis_size(self.axis_name)
-        var = jnp.square(x - mean).mean((0, 1, 2))
+        var = jnp.square(x - _per_channel(mean)).mean((0, 1, 2))
         if self.axis_name is not None:
             var = jax.lax.pmean(var, self.axis_name)
         self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
         unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
         self.var[...] += self.momentum * (unbiased - self.var[...])
         return mean, var
+
+
+def _per_channel(values: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
+    return values.reshape(1, 1, 1, -1)
 
 
 def _conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:

@@ -1,7 +1,6 @@
 """MANet: a ResNet with squeeze-and-excitation, temporal shift and a joint-embedding head; TSM and TSN by switches."""
 
 import dataclasses
-from typing import Self
 
 import jax
 import jax.numpy as jnp
@@ -43,10 +42,10 @@ class MANetOptions(NetworkOptions):
         return problems
 
     @classmethod
-    def tiny(cls, **options) -> Self:
+    def tiny(cls, **options) -> "MANetOptions":
         """A network for tests."""
         clip = ClipSpec(num_frames=4, short_side=40, crop_size=32)
-        return cls(**{"num_classes": 3, "embedding_dim": 5, "depth": 14, "width": 8, "clip": clip, **options})
+        return dataclasses.replace(cls(num_classes=3, embedding_dim=5, depth=14, width=8, clip=clip), **options)
 
 
 class Bottleneck(nnx.Module):

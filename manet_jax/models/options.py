@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -67,9 +67,10 @@ class ClipSpec:
         raise_any(problems)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
+    def from_json(cls, value: Mapping[str, Any]) -> "ClipSpec":
         """Makes a specification from what JSON leaves of `dataclasses.asdict` of one."""
-        return cls(**{name: tuple(x) if isinstance(x, list) else x for name, x in value.items()})
+        values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in value.items()}
+        return cls(**values)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -113,9 +114,10 @@ class NetworkOptions:
         return ("logits", "embedding") if self.embedding_dim else ("logits",)
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
+    def from_json(cls, value: Mapping[str, Any]) -> "NetworkOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
-        return cls(**{**value, "clip": ClipSpec.from_json(value["clip"])})
+        options: dict[str, Any] = {**value, "clip": ClipSpec.from_json(value["clip"])}
+        return cls(**options)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,7 +138,7 @@ def raise_any(problems: list[str]) -> None:
         raise OptionError(problems)
 
 
-def at_least(options: Any, **minima: float) -> list[str]:
+def at_least(options: Any, **minima: int | float) -> list[str]:
     """A text for each option that is below its minimum."""
     values = {name: getattr(options, name) for name in minima}
     return [

@@ -19,3 +19,14 @@ class Outputs(NamedTuple):
     embedding: Float[Array, "b e"] | None = None
     emotion: Float[Array, "b k"] | None = None
     features: Float[Array, "b c"] | None = None
+
+
+def present(output: Array | None) -> Array:
+    """An output that a network is known to have.
+
+    Raises:
+      ValueError: it has not.
+    """
+    if output is None:
+        raise ValueError("the network does not have this output")
+    return output

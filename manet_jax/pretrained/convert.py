@@ -110,7 +110,7 @@ def _new_path(path: str | pathlib.Path) -> pathlib.Path:
 def _read_notes(notes: dict[str, Any], source: pathlib.Path) -> RunMetadata:
     """The metadata that `to_pytorch` noted in a file."""
     try:
-        metadata = RunMetadata.from_json({"emotions": (), "initialized_from": (), **notes})
+        metadata = RunMetadata.from_json(notes)
         abstract_variables(metadata.model)
     except (AttributeError, TypeError, KeyError, ValueError, ArithmeticError) as error:
         raise UserError(

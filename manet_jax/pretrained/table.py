@@ -103,8 +103,8 @@ def _tensor(path: str, shape: tuple[int, ...], spec: ModelSpec, table: WeightTab
         name, layout = table.modules[".".join(module)]
         name = name and f"{name}.{_VARIABLES[variable]}"
         layout = layout if variable == "kernel" else "same"
-    for number in numbers if name else ():
-        name = name.replace("*", number, 1)
+    for number in numbers:
+        name = name and name.replace("*", number, 1)
     # A view of one number, whatever the size.
     return Tensor(path, name, layout, _TO_PYTORCH[layout](np.broadcast_to(np.float32(0), shape)).shape)
 

@@ -38,7 +38,7 @@ def plot_confusion(
       title: above.
     """
     order = np.argsort(groups, kind="stable")
-    confusion, groups = np.asarray(confusion, np.float64)[np.ix_(order, order)], np.asarray(groups)[order]
+    confusion, ordered = np.asarray(confusion, np.float64)[np.ix_(order, order)], np.asarray(groups)[order]
     totals = confusion.sum(1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.full_like(confusion, np.nan), where=totals > 0)
     count, few = len(names), len(names) <= 12
@@ -50,7 +50,7 @@ def plot_confusion(
     size = 10 if few else 7
     axes.set_xticks(range(count), [names[i] for i in order], rotation=90, fontsize=size)
     axes.set_yticks(range(count), [f"{names[i]} ({totals[row, 0]:.0f})" for row, i in enumerate(order)], fontsize=size)
-    for edge in np.flatnonzero(np.diff(groups)) + 0.5 if count > len(set(groups.tolist())) else ():
+    for edge in np.flatnonzero(np.diff(ordered)) + 0.5 if count > len(set(ordered.tolist())) else ():
         axes.axhline(edge, color="white", linewidth=0.6)
         axes.axvline(edge, color="white", linewidth=0.6)
     for row, column in np.argwhere(confusion > 0) if few else ():
@@ -173,7 +173,7 @@ def _add_vectors(axes: Axes, points: Float[np.ndarray, "n 2"], labels: LabelSet)
         color = group_color(labels.groups[i])
         axes.plot(*np.stack([point, moved]).T, color=color, linewidth=0.8, zorder=2)
         axes.scatter(*moved, s=110, c=color, edgecolors="white", linewidths=0.6, zorder=3)
-        axes.text(*moved, str(i), ha="center", va="center_baseline", fontsize=6.5, color="white", zorder=4)
+        axes.text(moved[0], moved[1], str(i), ha="center", va="center_baseline", fontsize=6.5, color="white", zorder=4)
         key = (1.01, 1 - (i + 0.5) * height)
         axes.annotate(f"{i} {labels.names[i]}", key, xycoords="axes fraction", va="center", fontsize=7, color=color)
 
@@ -215,23 +215,27 @@ def plot_frames(
 def overlay(frames: UInt8[np.ndarray, "t h w 3"], maps: Float[np.ndarray, "t h2 w2"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Lays a class activation map, from its least value to its largest, over the grey frames of a clip."""
     height, width = frames.shape[1:3]
-    heat = np.stack([cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR) for each in np.float32(maps)])
+    heat = np.stack(
+        [cv2.resize(each, (width, height), interpolation=cv2.INTER_LINEAR) for each in maps.astype(np.float32)]
+    )
     heat = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
-    colored = np.stack([cv2.applyColorMap(np.uint8(255 * each), cv2.COLORMAP_INFERNO)[..., ::-1] for each in heat])
+    levels = (255 * heat).astype(np.uint8)
+    colored = np.stack([cv2.applyColorMap(each, cv2.COLORMAP_INFERNO)[..., ::-1] for each in levels])
     grey = frames.mean(-1, keepdims=True)
-    return np.uint8(0.55 * grey + 0.45 * colored)
+    return (0.55 * grey + 0.45 * colored).astype(np.uint8)
 
 
 def plot_timeline(windows: Sequence[Prediction]) -> Figure:
     """Draws the probabilities over time of the actions that are most probable somewhere, by group, and emotions."""
     labels, panels = windows[0].labels, []
     if windows[0].probabilities is not None:
-        scores = np.stack([p.probabilities for p in windows])
+        scores = np.stack([p.probabilities for p in windows if p.probabilities is not None])
         drawn = sorted(np.argsort(-scores.max(0), kind="stable")[:_TIMELINE_ROWS], key=lambda i: (labels.groups[i], i))
         names = [f"{labels.names[i]} ({labels.group_names[labels.groups[i]]})" for i in drawn]
         panels.append((names, scores[:, drawn]))
     if windows[0].emotion_probabilities is not None:
-        panels.append((windows[0].emotions, np.stack([p.emotion_probabilities for p in windows])))
+        scores = np.stack([p.emotion_probabilities for p in windows if p.emotion_probabilities is not None])
+        panels.append((windows[0].emotions, scores))
     rows = [len(names) for names, _ in panels]
     figure = Figure(figsize=(12, 1.4 + 0.27 * sum(rows)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]

@@ -142,8 +142,8 @@ def _class_maps(evaluation: Evaluation, model: LoadedModel, result: TaskResult) 
     rows = examples.activation_rows(evaluation, model, result, _EXAMPLES)
     if not rows:
         return title, text, {}
-    size = " x ".join(map(str, rows[0][2].shape[1:]))
-    text += f" The maps have {size} locations a frame, the network's last layer."
+    sizes = {" x ".join(map(str, maps.shape[1:])) for _, _, maps in rows if maps is not None}
+    text += f" The maps have {', '.join(sizes)} locations a frame, the network's last layer."
     return title, text, {"activation": figures.plot_frames(rows)}
 
 

@@ -46,7 +46,7 @@ class TaskResult:
 
     def correct(self) -> Bool[np.ndarray, " b"]:
         """Whether a true class of each clip is among the predicted ones."""
-        return (self.predicted & self.target).any(1)
+        return np.any(self.predicted & self.target, axis=1)
 
     def confidence(self) -> tuple[Float[np.ndarray, " k"], Bool[np.ndarray, " k"]]:
         """The probabilities of the decisions, and whether they were correct.

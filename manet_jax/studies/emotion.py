@@ -5,7 +5,7 @@ python -m manet_jax.studies.emotion --workdir runs/emotion
 
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.figure
@@ -55,7 +55,7 @@ def compare(runs: study.Runs) -> str:
     return "".join(f"\n{line}" for line in lines)
 
 
-def _accuracies(values: Sequence[dict[str, float]]) -> np.ndarray:
+def _accuracies(values: Sequence[Mapping[str, float]]) -> np.ndarray:
     return np.array([100 * each["emotion_accuracy"] for each in values])
 
 

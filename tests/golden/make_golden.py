@@ -10,11 +10,10 @@ import sklearn.metrics
 import torch
 
 GOLDEN = pathlib.Path(__file__).parent
-sys.path[:0] = [str(GOLDEN.parents[1]), str(GOLDEN.parent)]
+sys.path.insert(0, str(GOLDEN.parent))
 
 from golden import inputs  # noqa: E402
-
-from benchmarks import torch_manet  # noqa: E402
+from torch_reference import manet as torch_manet  # noqa: E402
 
 
 def recorded_steps(dtype, seed=0):
@@ -30,20 +29,20 @@ def recorded_steps(dtype, seed=0):
 
 
 def predictions(num_clips=300, seed=0):
-    """True classes and five ranked guesses; some classes occur only as truth, some only as guess, some not at all."""
+    """True classes and five ranked guesses; some classes occur only as target, some only as guess, some not at all."""
     rng = np.random.default_rng(seed)
     scores = rng.normal(size=(num_clips, 52))
-    truth = rng.choice([*range(5, 30), 33, 44, 50], num_clips)
+    target = rng.choice([*range(5, 30), 33, 44, 50], num_clips)
     scores[:, 48:] -= 9
     scores[:, [7, 12]] -= 9
-    scores[np.arange(num_clips), truth] += rng.choice([0, 2, 4], num_clips)
-    return truth, np.argsort(-scores, axis=1)[:, :5]
+    scores[np.arange(num_clips), target] += rng.choice([0, 2, 4], num_clips)
+    return target, np.argsort(-scores, axis=1)[:, :5]
 
 
-def figures(truth, ranked):
-    """The eight published figures, by scikit-learn from the predictions themselves."""
+def published_metrics(target, ranked):
+    """The eight published metrics, by scikit-learn from the predictions themselves."""
     body_of = np.searchsorted([5, 11, 24, 32, 38, 48], np.arange(52), side="right")
-    action, body = (truth, ranked[:, 0]), (body_of[truth], body_of[ranked[:, 0]])
+    action, body = (target, ranked[:, 0]), (body_of[target], body_of[ranked[:, 0]])
     f1 = [
         sklearn.metrics.f1_score(*pair, average=average, zero_division=0)
         for pair in (body, action)
@@ -52,7 +51,7 @@ def figures(truth, ranked):
     return {
         "body_top1": sklearn.metrics.accuracy_score(*body),
         "action_top1": sklearn.metrics.accuracy_score(*action),
-        "action_top5": float(np.mean([label in guesses for label, guesses in zip(truth, ranked, strict=True)])),
+        "action_top5": float(np.mean([label in guesses for label, guesses in zip(target, ranked, strict=True)])),
         **dict(zip(("body_f1_macro", "body_f1_micro", "action_f1_macro", "action_f1_micro"), f1, strict=True)),
         "f1_mean": float(np.mean(f1)),
     }
@@ -60,9 +59,9 @@ def figures(truth, ranked):
 
 if __name__ == "__main__":
     (GOLDEN / "exact_training.json").write_text(json.dumps(recorded_steps(torch.float64), indent=1) + "\n")
-    truth, ranked = predictions()
+    target, ranked = predictions()
     with (GOLDEN / "predictions.csv").open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["label", *(f"guess_{i}" for i in range(1, 6))])
-        writer.writerows(np.column_stack([truth, ranked]).tolist())
-    (GOLDEN / "predictions.json").write_text(json.dumps(figures(truth, ranked), indent=1) + "\n")
+        writer.writerows(np.column_stack([target, ranked]).tolist())
+    (GOLDEN / "predictions.json").write_text(json.dumps(published_metrics(target, ranked), indent=1) + "\n")

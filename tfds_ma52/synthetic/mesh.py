@@ -54,8 +54,8 @@ def loft(
     It faces outwards where right x front points back, against the way from section to section.
     """
     angles = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    centers, rights, fronts = (np.stack(each, axis=1)[:, :, None] for each in (centers, rights, fronts))
-    rings = centers + np.cos(angles)[:, None] * rights + np.sin(angles)[:, None] * fronts  # [t, ring, side, 3]
+    center, right, front = (np.stack(each, axis=1)[:, :, None] for each in (centers, rights, fronts))
+    rings = center + np.cos(angles)[:, None] * right + np.sin(angles)[:, None] * front  # [t, ring, side, 3]
     beside = np.roll(rings, -1, axis=2)
     corners = np.stack([rings[:, :-1], rings[:, 1:], beside[:, 1:], beside[:, :-1]], axis=3)
     return _mesh(corners.reshape(len(rings), -1, 4, 3), color, nearer=nearer)

@@ -56,9 +56,8 @@ class Body:
 def draw_body(rng: np.random.Generator) -> Body:
     """Draws one person's size and proportions."""
     size = rng.uniform(0.95, 1.05)
-    lengths = {
-        f.name: f.default * size * rng.uniform(0.97, 1.03) for f in dataclasses.fields(Body) if f.name != "girth"
-    }
+    mean = dataclasses.asdict(Body())
+    lengths = {name: mean[name] * size * rng.uniform(0.97, 1.03) for name in mean if name != "girth"}
     return Body(**lengths, girth=rng.uniform(0.88, 1.2))
 
 
@@ -196,7 +195,11 @@ def _torso_and_head(state: _State) -> dict[str, np.ndarray]:
     points["skull"] = points["neck"] + _apply(head, (0, 0.7 * body.neck, 0.01))
     points["head"] = points["skull"] + _apply(head, (0, 0.85 * body.head, 0.01))
     k = body.head_scale
-    marks = {"crown": (0, 0.125, 0), "nose": (0, -0.012, 0.115), "mouth": (0, -0.062, 0.098)}
+    marks: dict[str, tuple[float, float, float]] = {
+        "crown": (0, 0.125, 0),
+        "nose": (0, -0.012, 0.115),
+        "mouth": (0, -0.062, 0.098),
+    }
     for name, sign in SIDES:
         marks[f"{name} eye"] = (0.034 * sign, 0.022, 0.101)
         marks[f"{name} brow"] = (0.036 * sign, 0.047, 0.1)

@@ -25,7 +25,7 @@ CHECKPOINTS = ("best", "latest")
 
 
 class CheckpointError(Exception):
-    """A checkpoint could not be written; the text says why, and which one is left."""
+    """A checkpoint could not be written; the text gives the reason, and the one that is left."""
 
 
 class Checkpoints:

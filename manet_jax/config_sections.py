@@ -12,7 +12,7 @@ import jax
 
 from manet_jax import losses, optimizers
 from manet_jax.data import input_pipeline
-from manet_jax.models.options import at_least, one_of, raise_any
+from manet_jax.models.options import Numbers, at_least, one_of, raise_any
 from tfds_ma52 import mma52, synthetic
 from tfds_ma52.errors import UserError
 
@@ -41,7 +41,7 @@ class Schedule:
     """Section `schedule`."""
 
     name: str
-    decay_epochs: tuple[float, ...]
+    decay_epochs: Numbers
     decay_factor: float
     warmup_epochs: float
 

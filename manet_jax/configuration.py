@@ -22,7 +22,7 @@ from tfds_ma52.folder import report
 from tfds_ma52.labels import LabelSet
 
 FORMS = ("appearance", "micro_action", "fused")  # of emotion recognition
-# Fields that change neither the numbers of a training run nor what it is.
+# Fields that a run may change when it resumes: they change none of its numbers.
 _FREE = tuple(
     f"{field}."
     for field in (
@@ -162,11 +162,12 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
         if isinstance(value, float) and not math.isfinite(value)
     ]
     problems += _top_level_problems(raw)
-    data = dict(raw["data"])
-    data["windows"] = _parse(Windows, data["windows"], "data.windows", problems)
-    data["synthetic"] = _parse(Synthetic, data["synthetic"], "data.synthetic", problems)
+    nested = {
+        "windows": _parse(Windows, raw["data"]["windows"], "data.windows", problems),
+        "synthetic": _parse(Synthetic, raw["data"]["synthetic"], "data.synthetic", problems),
+    }
     parts: dict[str, Any] = {
-        "data": _parse(Data, data, "data", problems),
+        "data": None if None in nested.values() else _parse(Data, raw["data"] | nested, "data", problems),
         "multilabel": _parse(Multilabel, raw["multilabel"], "multilabel", problems),
         "optimizer": _parse(Optimizer, raw["optimizer"], "optimizer", problems),
         "schedule": _parse(Schedule, raw["schedule"], "schedule", problems),
@@ -199,7 +200,8 @@ def _parse(part: Callable[..., Any], section: Mapping[str, Any], field: str, pro
     if unknown or missing:
         return None
     try:
-        return part(**section)
+        # The config of a checkpoint went through JSON, which has lists for tuples.
+        return part(**{name: tuple(x) if isinstance(x, list) else x for name, x in section.items()})
     except OptionError as error:
         problems += [f"{field}.{problem}" for problem in error.problems]
         return None

@@ -40,7 +40,7 @@ def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "
 
     Raises:
       UserError: the file is missing or of another form, or has no word of some labels, or the same words for
-        several; all of those are named.
+        several; all of those are reported.
     """
     if not source:
         with np.load(_SHIPPED) as table:

@@ -32,7 +32,7 @@ def binary_cross_entropy(
       labels: 1 for each class that is present in the clip, else 0.
       positive_weights: the weight of each class where it is present; None stands for 1.
     """
-    weights = 1.0 if positive_weights is None else jnp.asarray(positive_weights)
+    weights = 1.0 if positive_weights is None else jnp.asarray(positive_weights)[None]
     return -(weights * labels * jax.nn.log_sigmoid(logits) + (1 - labels) * jax.nn.log_sigmoid(-logits)).sum(-1)
 
 

@@ -110,7 +110,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is not None:
-            _CONFIG.value.to_dict()  # a file that could not be loaded says so here
+            _CONFIG.value.to_dict()  # raises here if the file could not be loaded
     except (AttributeError, KeyError) as error:  # from ml_collections, for a field that the config does not have
         match = re.search(r"(\w+)\W+?n?Did you mean \W*(\w+)", str(error))
         hint = f"{match[1]}; did you mean {match[2]}?" if match else str(error)

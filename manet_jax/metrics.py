@@ -96,9 +96,9 @@ def multilabel_metrics(
     """Returns the metrics of multi-label recognition, as shares of 1.
 
     `map` is the mean average precision over the classes that occur. For all others, the classes whose probability is at
-    least the `threshold` are predicted. A group is present, or predicted, where one of its classes is. `map_<group>` and
-    `f1_<group>` are means over the classes of a group. Macro F1 is averaged over the classes that occur as target or
-    prediction.
+    least the `threshold` are predicted. A group is present, or predicted, where one of its classes is. `map_<group>`
+    and `f1_<group>` are means over the classes of a group. Macro F1 is averaged over the classes that occur as target
+    or prediction.
 
     Args:
       probabilities: of each class for each clip, 0..1.

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
 BIAS_LR_MULTIPLIER = 2.0  # released parameter groups
@@ -36,9 +37,11 @@ def create_schedule(
         after = optax.piecewise_constant_schedule(learning_rate, {s - warmup_steps: decay_factor for s in decay_steps})
     else:
         after = optax.cosine_decay_schedule(learning_rate, max(1, total_steps - warmup_steps))
-    if not warmup_steps:
-        return after
-    return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps])
+    if warmup_steps:
+        warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+        after = optax.join_schedules([warmup, after], [warmup_steps])
+    # optax compares counts with floats, which JAX's strict promotion refuses.
+    return lambda count: after(jnp.asarray(count, jnp.float32))
 
 
 def create_optimizer(

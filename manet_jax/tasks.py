@@ -131,7 +131,7 @@ class MultiLabel:
         if self.joint_embedding is not None:
             target = losses.mean_label_vectors(labels, jnp.asarray(self.joint_embedding.vectors))
             distance = losses.joint_embedding(present(outputs.embedding), target)
-            parts["joint_embedding"] = (labels.any(-1) * distance).mean()
+            parts["joint_embedding"] = jnp.where(labels.any(-1), distance, 0).mean()
             total += self.joint_embedding.weight * parts["joint_embedding"]
         return total, parts
 
@@ -193,7 +193,8 @@ class Emotion:
         A clip without an emotion counts as 0, so that every clip weighs the same in every batch.
         """
         logits, emotion = present(outputs.emotion), batch["emotion"]
-        cross_entropy = ((emotion >= 0) * losses.cross_entropy(logits, jnp.maximum(emotion, 0))).mean()
+        cross_entropy = losses.cross_entropy(logits, jnp.maximum(emotion, 0))
+        cross_entropy = jnp.where(emotion >= 0, cross_entropy, 0).mean()
         accuracy = (logits.argmax(-1) == emotion).mean()
         return self.weight * cross_entropy, {"emotion_cross_entropy": cross_entropy, "emotion_accuracy": accuracy}
 

@@ -7,18 +7,14 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # The commands that tests start compile the same programs again and again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="manet_jax_compilation_cache_"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+# Nothing is promoted or broadcast without a word, in the commands that tests start neither.
+os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 import hypothesis
+import jaxtyping
 import pytest
-from helpers import (  # noqa: F401 (other test modules import them from here)
-    ROOT,
-    cut_at_packet,
-    outcome,
-    set_rotation,
-    write_clip,
-    write_folder,
-    write_silence,
-)
+from helpers import shrink, write_folder
 
 from configs import ma52
 
@@ -34,24 +30,12 @@ def folder(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("data"))
 
 
-def shrink(config, manual_dir):
-    """Makes a config small enough for a test; 8 clips a batch, one for each device."""
-    config.data.manual_dir = str(manual_dir)
-    config.data.short_side = 40
-    config.data.crop_size = 32
-    config.model.depth = 14
-    config.model.width = 8
-    config.model.num_segments = 4
-    config.batch_size = 8
-    config.eval.batch_size = 8
-    config.num_epochs = 2.0
-    config.eval.every_epochs = 1.0
-    config.schedule.decay_epochs = (1.0,)
-    config.log_every_steps = 1
-    config.checkpoint_every_steps = 1
-    return config
-
-
 @pytest.fixture
 def config(folder):
     return shrink(ma52.get_config(), folder)
+
+
+@pytest.fixture
+def unchecked(monkeypatch):
+    """Turns the type checker of the tests off, which is not there in a notebook either."""
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)

@@ -7,7 +7,7 @@ import struct
 
 import av
 import numpy as np
-from conftest import cut_at_packet, set_rotation, write_clip, write_silence
+from helpers import cut_at_packet, set_rotation, write_clip, write_silence
 
 NUM_FRAMES = 24
 
@@ -20,13 +20,13 @@ class Video:
       path: the file.
       refused: whether it must be refused, or read; None where either may be: a bit flipped in a picture may leave one
         that decodes.
-      saying: a part of what must be said of a refused one.
+      reason: a part of what must be said of a refused one.
       num_frames: of one that must be read.
     """
 
     path: pathlib.Path
     refused: bool | None = False
-    saying: str = ""
+    reason: str = ""
     num_frames: int = NUM_FRAMES
 
 
@@ -64,8 +64,8 @@ def _truncated(whole: pathlib.Path, tenth: int) -> Video:
 def _flipped(whole: pathlib.Path, seed: int) -> Video:
     path = whole.with_name(f"flipped {seed}.mp4")
     content, rng = np.frombuffer(whole.read_bytes(), np.uint8).copy(), np.random.default_rng(seed)
-    places = rng.choice(len(content), 1 + 4 * (seed % 4), replace=False)
-    content[places] ^= (1 << rng.integers(8, size=len(places))).astype(np.uint8)
+    offsets = rng.choice(len(content), 1 + 4 * (seed % 4), replace=False)
+    content[offsets] ^= (1 << rng.integers(8, size=len(offsets))).astype(np.uint8)
     path.write_bytes(content.tobytes())
     return Video(path, None)
 

@@ -1,9 +1,9 @@
-"""Does to runs, builds and files what machines do to them, many times, and counts how often what is promised held.
+"""Applies the faults of real machines to runs, builds and files, many times, and counts how often the promise held.
 
 python tests/faults.py --times 20
 
 Runs are small (60 steps of 8 clips of 32 x 32 pixels) and real commands; a fault comes at a random moment. After each,
-the same command must end with the losses, figures and weights of a run that was left alone, bit for bit.
+the same command must end with the losses, metrics and weights of a run that was left alone, bit for bit.
 """
 
 import argparse
@@ -27,14 +27,14 @@ import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))  # for configs, as pytest does
 
-from conftest import ROOT, write_clip, write_folder
+from helpers import ROOT, write_clip, write_folder
 from test_main import command, evaluations, has_checkpoint, losses, run, start, start_two, variables, wait_until
 
 FIELDS = {"num_epochs": 40.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
 
 
 class Scene:
-    """What all trials share: the data, and a run that was left alone. Every trial gets a folder of its own."""
+    """The common part of all trials: the data, and a run that was left alone. Every trial gets a folder of its own."""
 
     def __init__(self, root: pathlib.Path):
         self.root = root
@@ -58,15 +58,15 @@ class Scene:
         return process
 
     def records(self, build: list[str], split: str) -> list[dict]:
-        """What the same build makes undisturbed."""
+        """The records of the same build, undisturbed."""
         target = self.root / "undisturbed"
         if not target.exists():
             subprocess.run([*build, "--data_dir", str(target)], cwd=ROOT, capture_output=True, check=True)
         return records(target, split)
 
-    def check_that_it_goes_on(self, workdir: pathlib.Path) -> None:
+    def check_that_it_resumes(self, workdir: pathlib.Path) -> None:
         result = self.run(workdir)
-        assert "going on from step" in result.stderr
+        assert "resuming from step" in result.stderr
         assert result.stdout.splitlines()[-9:] == self.output
         assert losses(workdir) == losses(self.whole)
         assert evaluations(workdir) == evaluations(self.whole)
@@ -89,7 +89,7 @@ def killed_while_it_trains(scene: Scene, folder: pathlib.Path, rng: random.Rando
     time.sleep(rng.uniform(0, 0.8))
     kill(process)
     done = len(losses(folder / "run"))
-    scene.check_that_it_goes_on(folder / "run")
+    scene.check_that_it_resumes(folder / "run")
     return f"in step {done}"
 
 
@@ -102,7 +102,7 @@ def killed_while_it_saves(scene: Scene, folder: pathlib.Path, rng: random.Random
     time.sleep(rng.uniform(0, 0.01))
     kill(process)
     half = any(unfinished())
-    scene.check_that_it_goes_on(folder / "run")
+    scene.check_that_it_resumes(folder / "run")
     return "a half-written checkpoint lay there" if half else "the checkpoint was whole by then"
 
 
@@ -114,7 +114,7 @@ def asked_to_stop(scene: Scene, folder: pathlib.Path, rng: random.Random) -> str
     assert "stopped as asked" in (folder / "messages").read_text()
     done = len(losses(folder / "run"))
     assert losses(folder / "run") == losses(scene.whole)[:done]
-    scene.check_that_it_goes_on(folder / "run")
+    scene.check_that_it_resumes(folder / "run")
     return f"after step {done}"
 
 
@@ -125,10 +125,10 @@ def one_of_two_processes_killed(scene: Scene, folder: pathlib.Path, rng: random.
     number = rng.randrange(2)
     two[number].send_signal(signal.SIGKILL)
     begin = time.monotonic()
-    assert two[1 - number].wait(300) != 0, "a process went on alone"
+    assert two[1 - number].wait(300) != 0, "a process continued alone"
     seconds = time.monotonic() - begin
     two[number].wait()
-    scene.check_that_it_goes_on(folder / "run")
+    scene.check_that_it_resumes(folder / "run")
     return f"the other ended within {10 * (1 + seconds // 10):.0f} s"
 
 
@@ -159,7 +159,7 @@ def disk_full(scene: Scene, folder: pathlib.Path, rng: random.Random) -> str:
         assert status == 1, message
         assert "No space left on device" in message
         (disk / "filler").unlink()
-        scene.check_that_it_goes_on(disk / "run")
+        scene.check_that_it_resumes(disk / "run")
     finally:
         subprocess.run(["umount", disk], check=True)
     return "status 1, " + ("a checkpoint" if "checkpoint" in message else "a log") + " could not be written"
@@ -213,18 +213,19 @@ def flipped_videos(scene: Scene, folder: pathlib.Path, rng: random.Random) -> st
 
 
 def read_all(folder: pathlib.Path) -> None:
-    """Reads the videos of a folder in all ways; prints what became of them."""
+    """Reads the videos of a folder in all ways; prints the result."""
     from manet_jax import inference
+    from manet_jax.models import ClipSpec
     from tfds_ma52 import transcode
 
-    view = {"num_segments": 4, "short_side": 40, "size": 32, "video": True, "appearance": None}
-    named = 0
+    inputs = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32)}
+    reported = 0
     for path in sorted(folder.glob("*.mp4")):
         infos = [transcode._prepare_video(path, path.with_suffix(f".{side}"), None, side) for side in (None, 40)]
-        clip = inference._open(path, view, 2.0, 1.0)
-        assert isinstance(clip, inference._Clip | inference._Long)
-        named += any(isinstance(info, str) for info in infos) or bool(getattr(clip, "error", ""))
-    print("read or named" if named else "read")
+        clip = inference._open(path, inputs, 2.0, 1.0)
+        assert isinstance(clip, inference.LoadedClip | inference._LongVideo)
+        reported += any(isinstance(info, str) for info in infos) or bool(getattr(clip, "error", ""))
+    print("read or reported" if reported else "read")
 
 
 FAULTS = (
@@ -273,7 +274,7 @@ def main() -> int:
             text = "; ".join(f"{note}: {count}" for note, count in sorted(notes.items()))
             rows.append((fault.__name__.replace("_", " "), f"{kept} of {arguments.times}", text))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    print("| fault | as promised | what was seen |\n|---|---|---|")
+    print("| fault | as promised | result |\n|---|---|---|")
     for row in rows:
         print(f"| {' | '.join(row)} |")
     return min(failures, 1)

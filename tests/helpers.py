@@ -91,6 +91,24 @@ def write_folder(
     return root
 
 
+def shrink(config, manual_dir):
+    """Makes a config small enough for a test; 8 clips a batch, one for each device."""
+    config.data.manual_dir = str(manual_dir)
+    config.clip.short_side = 40
+    config.clip.crop_size = 32
+    config.clip.num_frames = 4
+    config.model.depth = 14
+    config.model.width = 8
+    config.batch_size = 8
+    config.eval.batch_size = 8
+    config.num_epochs = 2.0
+    config.eval.every_epochs = 1.0
+    config.schedule.decay_epochs = (1.0,)
+    config.log_every_steps = 1
+    config.checkpoint_every_steps = 1
+    return config
+
+
 def outcome(function):
     """The result of a function, or the text of the user's error that it raises."""
     try:

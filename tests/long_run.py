@@ -1,4 +1,4 @@
-"""Trains for thousands of small steps, and tells whether memory, open files, threads and step time stay as they are.
+"""Trains for thousands of small steps, and prints how memory, open files, threads and step time develop.
 
 python tests/long_run.py --steps 2000
 
@@ -16,7 +16,7 @@ import tqdm
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent))  # for configs, as pytest does
 
-from conftest import write_folder
+from helpers import write_folder
 from test_main import command, log, losses, start
 
 SKIPPED = 0.2  # of the steps, until every buffer and cache has its size
@@ -24,11 +24,11 @@ SKIPPED = 0.2  # of the steps, until every buffer and cache has its size
 
 def sample(process_id: int) -> dict[str, float]:
     """Resident memory, open files and threads of a process."""
-    place = pathlib.Path("/proc", str(process_id))
-    fields = dict(line.split(":", 1) for line in (place / "status").read_text().splitlines())
+    folder = pathlib.Path("/proc", str(process_id))
+    fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
     return {
         "resident memory (MB)": int(fields["VmRSS"].split()[0]) / 1000,
-        "open files": len(list((place / "fd").iterdir())),
+        "open files": len(list((folder / "fd").iterdir())),
         "threads": int(fields["Threads"]),
     }
 

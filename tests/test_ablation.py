@@ -4,18 +4,19 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT, write_folder
+from helpers import ROOT, write_folder
 from PIL import Image
 
 from configs import ablation as config_file
-from manet_jax import ablation, configuration, study
+from manet_jax import configuration
+from manet_jax.studies import ablation, study
 from tfds_ma52.labels import MA52_NAMES
 
-COMMAND = (sys.executable, "-m", "manet_jax.ablation")
+COMMAND = (sys.executable, "-m", "manet_jax.studies.ablation")
 
 
 def confusion_of(**counts):
-    """A confusion matrix from `truth__prediction=count`, with underscores for spaces."""
+    """A confusion matrix from `target__prediction=count`, with underscores for spaces."""
     confusion = np.zeros((52, 52), int)
     for names, count in counts.items():
         row, column = (MA52_NAMES.index(name.replace("_", " ")) for name in names.split("__"))
@@ -87,7 +88,7 @@ def test_arms_add_one_part_each():
     added = [{part for part in parts if configs[arm].model[part]} for arm in ("tsn", "tsm", "tsm_se", "manet")]
     assert added == [set(), {"shift"}, {"shift", "se"}, {"shift", "se", "embedding"}]
     for arm, config in configs.items():
-        configuration.check(config)
+        configuration.parse(config)
         rest = config.to_dict()
         rest["model"] = {name: value for name, value in rest["model"].items() if name not in parts}
         if arm == "single_frame":
@@ -139,7 +140,7 @@ def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
     first, second = result.stderr.splitlines()[-2:]
     assert "configs/ablation.py has no arm 'slowfast'; name one of single_frame, tsn, tsm, tsm_se, manet" in first
     assert second == (
-        f"manet_jax: the run in {tmp_path / 'slowfast_0'} has failed; start the study again when the cause is mended"
+        f"manet_jax: the run in {tmp_path / 'slowfast_0'} has failed; start the study again when the cause is fixed"
     )
 
 

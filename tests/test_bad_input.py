@@ -18,12 +18,12 @@ import av
 import corpus
 import numpy as np
 import pytest
-from conftest import ROOT, outcome, shrink, write_clip
+from helpers import ROOT, outcome, shrink, write_clip
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs import ma52, ma52_pro, ma52_synthetic, mma52
-from manet_jax import configuration, label_embeddings
+from manet_jax import configuration, label_vectors
 from tfds_ma52 import annotations, folder, labels, transcode
 from tfds_ma52 import mma52 as mma52_lib
 
@@ -86,9 +86,9 @@ def test_every_line_of_a_list_is_a_clip_or_is_named(lines):
     files = {"train_list_videos.txt": text, "val_list_videos.txt": "a.mp4 0\n", "train/x": b"", "val/x": b""}
     with folder_with(files) as root:
         found = check_folder(folder.read_folder, root)
-        place = f"{root}/train_list_videos.txt:"
-        numbers = {clip.place.removeprefix(place) for clip in found.clips if clip.split == "train"}
-        numbers |= {line.removeprefix(place).partition(":")[0] for line in found.problems if line.startswith(place)}
+        path = f"{root}/train_list_videos.txt:"
+        numbers = {clip.location.removeprefix(path) for clip in found.clips if clip.split == "train"}
+        numbers |= {line.removeprefix(path).partition(":")[0] for line in found.problems if line.startswith(path)}
     wanted = {str(number) for number, line in enumerate(text.splitlines(), 1) if line.strip()}
     assert numbers - {" the list is empty"} == wanted
 
@@ -169,13 +169,13 @@ VALUES = {
 
 
 @given(st.data())
-def test_a_value_of_a_configs_field_is_taken_or_named(data):
+def test_parse_takes_or_reports_any_value(data):
     """Values of the field's own type, which is all that flags let through."""
     name, field, old = data.draw(st.sampled_from(FIELDS))
     value = data.draw(VALUES[type(old)])
     config = CONFIGS[name].copy_and_resolve_references()
     config.update_from_flattened_dict({field: value})
-    _, error = outcome(lambda: configuration.check(config))
+    _, error = outcome(lambda: configuration.parse(config))
     if error:
         assert field.rpartition(".")[2] in error
     else:
@@ -216,7 +216,7 @@ def check_vectors(name, content):
     """The vectors of a file are whole and finite, or refused with its name."""
     with folder_with({name: content}) as root:
         source = str(root / name)
-        found, error = outcome(lambda: label_embeddings.load_label_vectors(source, ["nodding", "waving"]))
+        found, error = outcome(lambda: label_vectors.load_label_vectors(source, ["nodding", "waving"]))
     if error:
         assert source in error
     else:
@@ -248,19 +248,19 @@ def run(*arguments):
 
 
 def reasons(videos, text):
-    """What a text says of each video: what follows its path, "" where there is nothing."""
-    said = {}
+    """A text's reason for each video: the rest of the line after its path, "" where there is none."""
+    found = {}
     for video in videos:
         lines = [line.partition(f"{video.path}: ")[2] for line in text.splitlines() if f"{video.path}: " in line]
-        said[video.path.name] = lines[0] if lines else ""
-    return said
+        found[video.path.name] = lines[0] if lines else ""
+    return found
 
 
-def check_reasons(videos, said):
+def check_reasons(videos, found):
     for video in videos:
         if video.refused is not None:
-            assert bool(said[video.path.name]) == video.refused, (video, said)
-            assert video.saying in said[video.path.name]
+            assert bool(found[video.path.name]) == video.refused, (video, found)
+            assert video.reason in found[video.path.name]
 
 
 @pytest.fixture(scope="module")
@@ -280,15 +280,17 @@ def built(videos, tmp_path_factory):
     return target, num_damaged, result.stdout
 
 
-def test_a_build_names_every_damaged_video(videos, built):
+def test_build_reports_every_damaged_video(videos, built):
     check_reasons(videos[1], reasons(videos[1], built[2]))
 
 
-def test_what_a_build_took_can_be_trained_on_and_everything_predicted(videos, built, tmp_path):
+def test_corpus_trains_and_predicts(videos, built, tmp_path):
     root, found = videos
     config = shrink(ma52.get_config(), root)
     fields = {
-        field: value for field, value in configuration.flatten(config.to_dict()) if field.startswith(("data", "model"))
+        field: value
+        for field, value in configuration.flatten(config.to_dict())
+        if field.startswith(("data", "model", "clip"))
     }
     fields |= {"data.data_dir": built[0], "data.builder_config": "original", "data.allow_damaged": built[1]}
     fields |= {"batch_size": 8, "eval.batch_size": 8, "num_epochs": 2.0, "eval.every_epochs": 2.0}
@@ -301,15 +303,15 @@ def test_what_a_build_took_can_be_trained_on_and_everything_predicted(videos, bu
     found = [video for video in found if not video.path.is_dir()]
     result = run("manet_jax.predict", "--workdir", tmp_path, "--json", *(video.path for video in found))
     assert result.returncode == 1, result.stderr
-    said = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [each["video"] for each in said] == [str(video.path) for video in found]
-    check_reasons(found, {video.path.name: each.get("error", "") for video, each in zip(found, said, strict=True)})
-    for each in said:
+    predicted = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [each["video"] for each in predicted] == [str(video.path) for video in found]
+    check_reasons(found, {video.path.name: each.get("error", "") for video, each in zip(found, predicted, strict=True)})
+    for each in predicted:
         assert ("error" in each) != ("top" in each)
         assert all(0 <= action["probability"] <= 1 for action in each.get("top", ()))
 
 
-def test_unusual_videos_show_what_they_show(videos):
+def test_unusual_videos_are_stored_as_another_reader_reads_them(videos):
     """Frames of the files that must be read, as another reader has them."""
     for video in videos[1]:
         if video.refused is False:

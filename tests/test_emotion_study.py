@@ -4,13 +4,14 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from helpers import ROOT
 from PIL import Image
 
-from manet_jax import emotion_study, study
+from manet_jax.studies import emotion as emotion_study
+from manet_jax.studies import study
 from tfds_ma52.errors import UserError
 
-COMMAND = (sys.executable, "-m", "manet_jax.emotion_study")
+COMMAND = (sys.executable, "-m", "manet_jax.studies.emotion")
 
 
 def values(accuracy):
@@ -37,7 +38,7 @@ def test_the_comparison_by_hand():
 
 def test_a_run_is_summarised_by_its_figures_and_recalls(tmp_path):
     confusion = np.diag([4, 0, 3, 2, 1]) + np.eye(5, k=1, dtype=int)
-    summary = emotion_study._summarize_run(
+    summary = emotion_study.summarize_run(
         {"emotion_accuracy": 0.5, "emotion_f1_macro": 0.4, "map": 0.8, "emotion_confusion": confusion.tolist()},
         tmp_path,
     )
@@ -46,7 +47,7 @@ def test_a_run_is_summarised_by_its_figures_and_recalls(tmp_path):
     assert summary["recall_fear"] == 0
     assert summary["recall_surprise"] == 1
     with pytest.raises(UserError, match="has 2 emotions; the study compares the synthetic set's"):
-        emotion_study._summarize_run({"emotion_confusion": [[1, 0], [0, 1]]}, tmp_path)
+        emotion_study.summarize_run({"emotion_confusion": [[1, 0], [0, 1]]}, tmp_path)
 
 
 def test_a_quantity_that_an_arm_lacks_is_left_open():

@@ -5,12 +5,14 @@ import sys
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import write_clip
-from test_predict import LABELS, VIEW, save, small
+from helpers import write_clip
+from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
 from configs import ma52, ma52_pro
-from manet_jax import export, inference, preprocess
+from manet_jax import export
+from manet_jax.data import clips as clips_lib
+from manet_jax.data import decoding
 from tfds_ma52.errors import UserError
 
 # Imports nothing but JAX and NumPy; the model is applied to one clip, then to three.
@@ -23,30 +25,32 @@ notes = json.load(open(folder + "/model.json"))
 exported = export.deserialize(bytearray(open(folder + "/model.stablehlo", "rb").read()))
 clips = np.load(folder + "/clips.npz")
 for count in (1, 3):
-    said = exported.call(*(clips[name][:count] for name in notes["inputs"]))
-    assert sorted(said) == sorted(notes["outputs"])
-    np.savez(f"{folder}/said_{count}.npz", **said)
+    outputs = exported.call(*(clips[name][:count] for name in notes["inputs"]))
+    assert sorted(outputs) == sorted(notes["outputs"])
+    np.savez(f"{folder}/outputs_{count}.npz", **outputs)
 assert not {"flax", "manet_jax", "tfds_ma52", "orbax"} & {name.partition(".")[0] for name in sys.modules}
 """
 
 
 def read_elsewhere(folder, clips):
-    """What another process says of clips that has nothing of ours: of the first one, and of all three."""
+    """The outputs of another process, which has nothing of ours: for the first clip, and for all three."""
     np.savez(folder / "clips.npz", **clips)
     done = subprocess.run(
         [sys.executable, "-I", "-c", READER, str(folder)], cwd="/", capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    return [dict(np.load(folder / f"said_{count}.npz")) for count in (1, 3)]
+    return [dict(np.load(folder / f"outputs_{count}.npz")) for count in (1, 3)]
 
 
 def make_clips(model):
     rng = np.random.default_rng(0)
-    return {name: rng.integers(0, 256, (3, *shape), np.uint8) for name, shape in export.input_shapes(model).items()}
+    return {
+        name: rng.integers(0, 256, (3, *clips_lib.clip_shape(spec)), np.uint8) for name, spec in model.inputs.items()
+    }
 
 
 @pytest.mark.parametrize("form", ["micro_actions", "appearance", "fused"])
-def test_it_says_the_same_elsewhere(form, tmp_path):
+def test_export_gives_the_same_outputs_elsewhere(form, tmp_path):
     emotions = () if form == "micro_actions" else ("fear", "joy")
     workdir = save(tmp_path / "run", small(ma52_pro.get_config(form)), emotions=emotions, multilabel=True)
     notes = export.export_model(workdir, tmp_path / "out")
@@ -61,46 +65,48 @@ def test_it_says_the_same_elsewhere(form, tmp_path):
             "fused": {"video", "appearance"},
         }[form]
     )
-    expected = model(clips.get("video"), clips.get("appearance"))
-    expected = dict(zip(("logits", "embedding", "emotion"), expected, strict=False))
-    expected = {name: value for name, value in expected.items() if value is not None}
+    expected = model(clips)._asdict()
+    expected = {name: value for name, value in expected.items() if value is not None and name != "features"}
     assert set(notes["outputs"]) == set(expected)
-    for count, said in zip((1, 3), read_elsewhere(tmp_path / "out", clips), strict=True):
+    for count, outputs in zip((1, 3), read_elsewhere(tmp_path / "out", clips), strict=True):
         for name, value in expected.items():
-            np.testing.assert_allclose(said[name], value[:count], rtol=1e-4, atol=1e-6)
-    assert (notes["scores"], notes["emotions"]) == ("sigmoid of logits", list(emotions))
+            np.testing.assert_allclose(outputs[name], value[:count], rtol=1e-4, atol=1e-6)
+    probabilities = {"logits": "sigmoid", "emotion": "softmax"}
+    assert notes["probabilities"] == {name: each for name, each in probabilities.items() if name in expected}
+    assert notes["emotions"] == list(emotions)
     assert notes["labels"]["names"] == list(LABELS.names)
 
 
-def test_half_precision_says_float32(tmp_path):
+def test_export_of_half_precision_returns_float32(tmp_path):
     config = small(ma52.get_config())
     config.model.dtype = "bfloat16"
     workdir = save(tmp_path / "run", config)
     export.export_model(workdir, tmp_path / "out")
     model = manet_jax.load_model(workdir)
     clips = make_clips(model)
-    _, said = read_elsewhere(tmp_path / "out", clips)
-    assert said["logits"].dtype == np.float32
-    np.testing.assert_allclose(said["logits"], model(clips["video"])[0], rtol=2e-2, atol=2e-2)
+    _, outputs = read_elsewhere(tmp_path / "out", clips)
+    assert outputs["logits"].dtype == np.float32
+    np.testing.assert_allclose(outputs["logits"], model(clips).logits, rtol=2e-2, atol=2e-2)
 
 
-def test_the_notes_tell_how_to_cut_frames(tmp_path):
+def test_notes_describe_how_to_cut_frames(tmp_path):
     """A clip cut by the notes alone, with NumPy, gives what the model predicts of the file."""
     write_clip(tmp_path / "a.mp4", num_frames=17, height=80, width=64)
     workdir = save(tmp_path / "run", small(ma52.get_config()))
     notes = export.export_model(workdir, tmp_path / "out")
-    cut = notes["preprocessing"]
-    assert {name: cut[name] for name in VIEW} == VIEW
-    reader = preprocess.open_video(tmp_path / "a.mp4")
-    segments = cut["num_segments"]
+    cut = notes["preprocessing"]["video"]
+    names = ("num_frames", "short_side", "crop_size")
+    assert [cut[name] for name in names] == [getattr(INPUTS["video"], name) for name in names]
+    reader = decoding.open_video(tmp_path / "a.mp4")
+    segments = cut["num_frames"]
     numbers = np.floor((np.arange(segments) + 0.5) * len(reader) / segments).astype(int)
-    frames = preprocess.resize_short_side(preprocess.decode_frames(reader, numbers), cut["short_side"])
-    top, left = ((side - cut["size"]) // 2 for side in frames.shape[1:3])
-    clip = frames[None, :, top : top + cut["size"], left : left + cut["size"]]
-    assert notes["scores"] == "softmax of logits"
-    said, _ = read_elsewhere(tmp_path / "out", {"video": np.repeat(clip, 3, 0)})
+    frames = clips_lib.resize_short_side(decoding.decode_frames(reader, numbers), cut["short_side"])
+    top, left = ((side - cut["crop_size"]) // 2 for side in frames.shape[1:3])
+    clip = frames[None, :, top : top + cut["crop_size"], left : left + cut["crop_size"]]
+    assert notes["probabilities"] == {"logits": "softmax"}
+    outputs, _ = read_elsewhere(tmp_path / "out", {"video": np.repeat(clip, 3, 0)})
     expected = manet_jax.load_model(workdir).predict(tmp_path / "a.mp4")[0].probabilities
-    np.testing.assert_allclose(inference.to_probabilities(said["logits"], multilabel=False)[0], expected, rtol=1e-4)
+    np.testing.assert_allclose(softmax(outputs["logits"])[0], expected, rtol=1e-4)
 
 
 def test_the_command(tmp_path, capsys):
@@ -110,15 +116,15 @@ def test_the_command(tmp_path, capsys):
     assert first.startswith(f"{tmp_path}/out/model.stablehlo: ")
     assert first.endswith("MB, step 1, for cpu, cuda, tpu; video [b, 4, 32, 32, 3]")
     scope = {"video": jnp.zeros((2, 4, 32, 32, 3), jnp.uint8)}
-    exec("\n".join(usage), scope)  # what it prints works as it stands
-    assert scope["said"]["logits"].shape == (2, 3)
+    exec("\n".join(usage), scope)  # the printed lines work as they stand
+    assert scope["outputs"]["logits"].shape == (2, 3)
 
     assert export.main(["--workdir", str(workdir), str(tmp_path / "out")]) == 2
-    assert "model.stablehlo exists already: name another folder" in capsys.readouterr().err
+    assert "model.stablehlo exists already: give another folder" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert export.main(["--workdir", str(workdir), str(tmp_path / "file" / "out")]) == 2
     assert "file/out cannot be written (Not a directory)" in capsys.readouterr().err
     assert export.main(["--workdir", str(tmp_path), str(tmp_path / "new")]) == 2
     assert "holds no checkpoint" in capsys.readouterr().err
-    with pytest.raises(UserError, match="there is no checkpoint kind 'last'"):
+    with pytest.raises(UserError, match="there is no checkpoint 'last'"):
         export.export_model(workdir, tmp_path / "new", "last")

@@ -1,4 +1,4 @@
-"""What happens when machines, disks and files fail; `test_main` kills whole runs, `faults.py` does so many times."""
+"""Failing machines, disks and files; `test_main` kills whole runs, `faults.py` does so many times."""
 
 import asyncio
 import contextlib
@@ -13,13 +13,20 @@ import signal
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, outcome, shrink, write_folder
+from helpers import ROOT, outcome, shrink, write_folder
 
 import manet_jax
 from configs import ma52
-from manet_jax import checkpoint, configuration, hosts, input_pipeline, preprocess, train
-from manet_jax.nets import split_variables
+from manet_jax import checkpoint, configuration, distributed, train
+from manet_jax.data import clips
+from manet_jax.models import ModelSpec
+from manet_jax.models.manet import MANetOptions
+from manet_jax.models.variables import split_variables
+from manet_jax.run_metadata import FORMAT, RunMetadata
 from tfds_ma52.errors import UserError
+from tfds_ma52.labels import MA52
+
+METADATA = RunMetadata(model=ModelSpec("manet", MANetOptions.tiny()), labels=MA52)
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +41,10 @@ def trained(tmp_path_factory):
 
 
 def variables(workdir):
-    return jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").model)[1])
+    return jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").network)[1])
 
 
-def test_a_workdir_tells_what_made_it(trained):
+def test_workdir_records_its_origin(trained):
     workdir, root = trained
     found = json.loads((workdir / "run.json").read_text())
     assert found["config"]["data"]["manual_dir"] == str(root)
@@ -45,21 +52,22 @@ def test_a_workdir_tells_what_made_it(trained):
     assert found["data"]["training clips"] == 12
     assert len(found["data"]["lists"]) >= 16
     in_checkpoint = manet_jax.load_model(workdir).metadata
-    assert {name: in_checkpoint[name] for name in ("format", "commit", "data", "versions")} == {
-        name: found[name] for name in ("format", "commit", "data", "versions")
+    assert {name: getattr(in_checkpoint, name) for name in ("commit", "data", "versions")} == {
+        name: found[name] for name in ("commit", "data", "versions")
     }
+    assert found["format"] == FORMAT
 
 
 def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     values = np.random.default_rng(0).normal(size=(300, 400)).astype(np.float32)
-    checkpoints.save("latest", 1, {"model": {"x": jax.numpy.asarray(values)}}, {})
+    checkpoints.save("latest", 1, {"model": {"x": jax.numpy.asarray(values)}}, METADATA)
     checkpoints.close()
     checkpoints = checkpoint.Checkpoints(tmp_path)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
     try:
-        checkpoints.save("latest", 2, {"model": {"x": jax.numpy.asarray(values + 1)}}, {})
+        checkpoints.save("latest", 2, {"model": {"x": jax.numpy.asarray(values + 1)}}, METADATA)
         with pytest.raises(checkpoint.CheckpointError, match=r"cannot be written to .*checkpoints \(File too large\)"):
             checkpoints.close()
     finally:
@@ -68,7 +76,7 @@ def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
         assert checkpoints.step("latest") == 1
         like = {"model": {"x": jax.numpy.zeros((300, 400))}}
         np.testing.assert_array_equal(checkpoints.restore("latest", like)["model"]["x"], values)
-        checkpoints.save("latest", 2, {"model": {"x": jax.numpy.asarray(values + 1)}}, {})
+        checkpoints.save("latest", 2, {"model": {"x": jax.numpy.asarray(values + 1)}}, METADATA)
     assert checkpoint.Checkpoints(tmp_path).step("latest") == 2
 
 
@@ -77,12 +85,12 @@ def files_of_the_model():
     return ["metadata/metadata", "model/_METADATA", "model/manifest.ocdbt", "model/d/*", "model/ocdbt.process_0/d/*"]
 
 
-# What Orbax still reads when one of its files has failed ends in a loop that is closed by then.
+# The reads of Orbax that are left when one of its files has failed ends in a loop that is closed by then.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("part", files_of_the_model())
-def test_a_damaged_checkpoint_is_named_or_makes_no_difference(trained, tmp_path, part):
+def test_damaged_checkpoint_is_reported_or_makes_no_difference(trained, tmp_path, part):
     workdir, _ = trained
-    expected, named = variables(workdir), 0
+    expected, reported = variables(workdir), 0
     (folder,) = (workdir / "checkpoints" / "latest").glob("[0-9]*")
     files = sorted(folder.glob(part))
     assert files
@@ -94,15 +102,15 @@ def test_a_damaged_checkpoint_is_named_or_makes_no_difference(trained, tmp_path,
         found, error = outcome(lambda damaged=damaged: variables(damaged))
         if error:
             assert "checkpoints/latest/1 cannot be read (" in error
-            named += 1
+            reported += 1
         else:  # a part that only the optimiser's state or nothing needs
             for left, right in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(left, right)
-    assert named
+    assert reported
 
 
 def test_reads_beside_one_that_fails_are_waited_for(trained, tmp_path):
-    """What Orbax leaves of them would print a stack trace each, beside the sentence that names the fault."""
+    """Otherwise each would print a stack trace beside the sentence that reports the fault."""
     shutil.copytree(trained[0], tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").glob("*/*/model/**/d/*"):
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -122,11 +130,11 @@ def rewrite_metadata(workdir, tmp_path, **values):
 
 
 def test_checkpoints_of_other_versions_are_read_or_refused_by_name(trained, tmp_path):
-    before = rewrite_metadata(trained[0], tmp_path / "before", format=None, commit=None)
-    for left, right in zip(variables(before), variables(trained[0]), strict=True):
+    without_commit = rewrite_metadata(trained[0], tmp_path / "before", commit=None)
+    for left, right in zip(variables(without_commit), variables(trained[0]), strict=True):
         np.testing.assert_array_equal(left, right)
-    later = rewrite_metadata(trained[0], tmp_path / "later", format=checkpoint.FORMAT + 1)
-    with pytest.raises(UserError, match=r"was written by a later version of manet_jax \(format 2, this one reads up"):
+    later = rewrite_metadata(trained[0], tmp_path / "later", format=FORMAT + 1)
+    with pytest.raises(UserError, match=r"was written by a later version of manet_jax \(format 3, this one reads up"):
         manet_jax.load_model(later)
 
 
@@ -136,7 +144,7 @@ def built(trained, tmp_path):
     shutil.copytree(trained[1], tmp_path / "data")
     (path,) = (tmp_path / "data" / "tfds").rglob("*-train.array_record*")
     config = shrink(ma52.get_config(), tmp_path / "data")
-    return input_pipeline.open_dataset(**configuration.data_arguments(config)), path
+    return configuration.parse(config).data.open(), path
 
 
 def read_all(dataset):
@@ -145,7 +153,7 @@ def read_all(dataset):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.95, None])
-def test_a_built_set_that_was_cut_is_named(built, share):
+def test_source_reports_a_cut_file(built, share):
     dataset, path = built
     content = path.read_bytes()
     path.unlink()
@@ -155,23 +163,23 @@ def test_a_built_set_that_was_cut_is_named(built, share):
         read_all(dataset)
 
 
-def test_a_built_set_with_flipped_bytes_is_named_or_reads_the_same(built):
+def test_source_reports_flipped_bytes_or_reads_the_same(built):
     dataset, path = built
-    whole, rng, named = bytearray(path.read_bytes()), np.random.default_rng(0), 0
+    whole, rng, reported = bytearray(path.read_bytes()), np.random.default_rng(0), 0
     expected = read_all(dataset)
     used = len(bytes(whole).rstrip(b"\0"))
-    for place in rng.integers(used, size=40):
+    for offset in rng.integers(used, size=40):
         damaged = whole.copy()
-        damaged[place] ^= 0x10
+        damaged[offset] ^= 0x10
         path.write_bytes(damaged)
         found, error = outcome(lambda: read_all(dataset))
         if error:
             assert "its files are damaged" in error
-            named += 1
+            reported += 1
         else:
             assert [example["video"] for example in found] == [example["video"] for example in expected]
             assert [example["label"] for example in found] == [example["label"] for example in expected]
-    assert named
+    assert reported
 
 
 def test_a_thread_that_dies_while_reading_ends_the_run(trained, tmp_path, monkeypatch):
@@ -183,8 +191,8 @@ def test_a_thread_that_dies_while_reading_ends_the_run(trained, tmp_path, monkey
             raise MemoryError("no memory for frames")
         return real(*arguments, **options)
 
-    real = preprocess.train_views
-    monkeypatch.setattr(preprocess, "train_views", fail)
+    real = clips.train_clip
+    monkeypatch.setattr(clips, "train_clip", fail)
     config = shrink(ma52.get_config(), trained[1])
     config.num_epochs = 8.0
     with pytest.raises(MemoryError, match="no memory for frames"):
@@ -234,31 +242,31 @@ def test_the_same_seed_is_the_same_run(trained, tmp_path):
 )
 def test_the_flags_of_several_processes_go_together(arguments):
     with pytest.raises(UserError, match="--coordinator, --num_processes and --process_id go together"):
-        hosts.join(**arguments)
+        distributed.join(**arguments)
 
 
-def test_processes_that_differ_are_told_in_what(monkeypatch):
+def test_assert_same_on_all_reports_differences(monkeypatch):
     def gather(mine):
         return np.stack([mine, mine + np.array([0, 1], np.uint32)])
 
-    hosts.check_agreement(config="a", data="b")
-    monkeypatch.setattr(hosts.multihost_utils, "process_allgather", gather)
+    distributed.assert_same_on_all(config="a", data="b")
+    monkeypatch.setattr(distributed.multihost_utils, "process_allgather", gather)
     with pytest.raises(UserError, match="the processes of this run differ in their data: give all of them the same"):
-        hosts.check_agreement(config="a", data="b")
+        distributed.assert_same_on_all(config="a", data="b")
 
 
-def test_a_launcher_is_noticed(monkeypatch):
+def test_join_notices_a_launcher(monkeypatch):
     asked = []
     monkeypatch.setattr(jax.distributed, "initialize", lambda *arguments: asked.append(arguments))
     for name in ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    hosts.join()
+    distributed.join()
     monkeypatch.setenv("SLURM_NTASKS", "1")
-    hosts.join()
+    distributed.join()
     assert asked == []
     monkeypatch.setenv("SLURM_NTASKS", "4")
-    hosts.join()
-    hosts.join("host:1", 2, 1)
+    distributed.join()
+    distributed.join("host:1", 2, 1)
     assert asked == [(None, None, None), ("host:1", 2, 1)]
 
 

@@ -4,12 +4,13 @@ import itertools
 import numpy as np
 import pytest
 
-from manet_jax import input_pipeline
+from manet_jax.data import input_pipeline
+from manet_jax.data.input_pipeline import Reading
+from manet_jax.models import ClipSpec
 from tfds_ma52 import ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
-VIEW = {"num_segments": 4, "short_side": 40, "crop_size": 32}
-TRAIN = VIEW | {"crop_scales": (1.0, 0.75), "crop_middle": False, "seed": 0}
+INPUTS = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32, crop_scales=(1.0, 0.75))}
 
 
 @pytest.fixture(scope="module")
@@ -41,49 +42,53 @@ def assert_same(left, right):
 
 
 def test_batches_have_the_documented_form(source):
-    (batch,) = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 1)
+    (batch,) = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 1)
     assert {key: (value.shape, value.dtype.name[:3]) for key, value in batch.items()} == {
         "video": ((4, 4, 32, 32, 3), "uin"),
         "label": ((4,), "int"),
         "video_id": ((4,), "str"),
     }
-    truth = {example["video_id"].decode(): example["label"] for example in source}
-    assert [truth[name] for name in ids([batch])] == batch["label"].tolist()
+    labels = {example["video_id"].decode(): example["label"] for example in source}
+    assert [labels[name] for name in ids([batch])] == batch["label"].tolist()
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])  # 8 does not divide 12: a batch spans two passes
 def test_every_clip_once_in_every_pass_in_a_new_order(source, batch_size):
-    names = ids(take(input_pipeline.train_batches(source, batch_size=batch_size, **TRAIN), 24 // batch_size))
+    names = ids(take(input_pipeline.train_batches(source, INPUTS, batch_size=batch_size, seed=0), 24 // batch_size))
     assert len(set(names[:12])) == len(set(names[12:])) == 12
     assert names[:12] != names[12:]
 
 
 def test_the_seed_decides_and_threads_do_not(source):
-    reference = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 6)
-    threaded = input_pipeline.train_batches(source, batch_size=4, num_threads=4, num_prefetch=3, **TRAIN)
+    reference = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 6)
+    threaded = input_pipeline.train_batches(
+        source, INPUTS, batch_size=4, seed=0, reading=Reading(num_threads=4, num_prefetch=3)
+    )
     assert_same(reference, take(threaded, 6))
-    other = take(input_pipeline.train_batches(source, batch_size=4, **{**TRAIN, "seed": 1}), 6)
+    other = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=1), 6)
     assert ids(other) != ids(reference)
 
 
 def test_augmentation_differs_between_passes(source):
-    views = collections.defaultdict(list)
-    for batch in take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 6):
+    videos = collections.defaultdict(list)
+    for batch in take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 6):
         for name, video in zip(batch["video_id"], batch["video"], strict=True):
-            views[str(name)].append(video)
-    assert all(len(pair) == 2 and (pair[0] != pair[1]).any() for pair in views.values())
+            videos[str(name)].append(video)
+    assert all(len(pair) == 2 and (pair[0] != pair[1]).any() for pair in videos.values())
 
 
-def test_goes_on_in_the_middle_of_a_pass(source):
-    reference = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 5)
-    assert_same(reference[2:], take(input_pipeline.train_batches(source, batch_size=4, start_step=2, **TRAIN), 3))
+def test_train_batches_resume_in_the_middle_of_a_pass(source):
+    reference = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 5)
+    assert_same(
+        reference[2:], take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0, start_step=2), 3)
+    )
 
 
 def test_processes_share_a_batch(source):
-    reference = take(input_pipeline.train_batches(source, batch_size=4, **TRAIN), 4)
+    reference = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 4)
     parts = [
-        take(input_pipeline.train_batches(source, batch_size=4, process_index=i, process_count=2, **TRAIN), 4)
-        for i in range(2)
+        take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0, reading=reading), 4)
+        for reading in (Reading(process_index=i, process_count=2) for i in range(2))
     ]
     for whole, *halves in zip(reference, *parts, strict=True):
         # In the whole batch's order: its first half is what the first process's devices get in either case.
@@ -93,8 +98,8 @@ def test_processes_share_a_batch(source):
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])
 def test_evaluation_counts_every_clip_once(val_source, process_count):
-    options = {"batch_size": 4, "process_count": process_count, **VIEW}
-    parts = [list(input_pipeline.eval_batches(val_source, process_index=i, **options)) for i in range(process_count)]
+    readings = [Reading(process_index=i, process_count=process_count) for i in range(process_count)]
+    parts = [list(input_pipeline.eval_batches(val_source, INPUTS, batch_size=4, reading=each)) for each in readings]
     assert [len(part) for part in parts] == [2] * process_count  # equal numbers, or a process would wait for ever
     names = [
         str(name)
@@ -114,37 +119,29 @@ def test_evaluation_counts_every_clip_once(val_source, process_count):
 
 def test_hidden_labels_stay_hidden(val_source):
     hidden = [dict(example, label=-1) for example in val_source]
-    for batch in input_pipeline.eval_batches(hidden, batch_size=4, **VIEW):
+    for batch in input_pipeline.eval_batches(hidden, INPUTS, batch_size=4):
         assert (batch["label"] == -1).all()
 
 
-def test_a_broken_record_is_named(val_source):
+def test_eval_batches_report_a_broken_record(val_source):
     broken = [dict(example) for example in val_source]
     broken[3]["video"] = b"not a video"
     with pytest.raises(UserError, match=r"clip 0103_01_0003.mp4 of the built data set cannot be decoded"):
-        list(input_pipeline.eval_batches(broken, batch_size=4, **VIEW))
+        list(input_pipeline.eval_batches(broken, INPUTS, batch_size=4))
 
 
 def test_batch_size_must_divide_among_processes(source):
     with pytest.raises(UserError, match="batch size 5 does not divide among 2 processes"):
-        input_pipeline.train_batches(source, batch_size=5, process_count=2, **TRAIN)
+        input_pipeline.train_batches(source, INPUTS, batch_size=5, seed=0, reading=Reading(process_count=2))
 
 
-def test_open_dataset_makes_builds_and_reads(tmp_path):
-    arguments = {
-        "manual_dir": str(tmp_path),
-        "data_dir": "",
-        "builder_config": "h264_256",
-        "video_folder": "",
-        "list_file": "",
-        "allow_damaged": 0,
-        "windows": {"window": 2.0, "stride": 1.0, "min_overlap": 0.5},
-        "synthetic_clips": {"size": 1e-6, "pro": False, "subjects": "shared", "short_side": 32, "seed": 0},
-    }
-    dataset = input_pipeline.open_dataset(**arguments)
+def test_open_dataset_draws_builds_and_reads(tmp_path):
+    build = {"manual_dir": str(tmp_path), "config": "h264_256"}
+    drawn = {"size": 1e-6, "pro": False, "subjects": "shared", "short_side": 32, "seed": 0}
+    dataset = input_pipeline.open_dataset(build, drawn)
     assert dataset.labels.names[9] == "nodding"
     assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"
     assert len(dataset.source("train")) == len(dataset.source("val")) == 52
     with pytest.raises(UserError, match=r"has no split 'test'; it has train, val"):
         dataset.source("test")
-    assert input_pipeline.open_dataset(**arguments).fingerprint == dataset.fingerprint
+    assert input_pipeline.open_dataset(build, drawn).fingerprint == dataset.fingerprint

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from manet_jax import losses
-from manet_jax.emotion import Outputs
+from manet_jax import losses, tasks
+from manet_jax.models import Outputs
+from tfds_ma52.labels import LabelSet
 
 LOGITS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 LABELS = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 1, 0]], np.float32)
@@ -35,7 +36,7 @@ def test_binary_cross_entropy_is_scikit_learns_log_loss_of_each_class():
     np.testing.assert_allclose(each.mean(), np.sum(of_classes), rtol=1e-5)
 
 
-def test_positive_weights_multiply_what_is_shown():
+def test_positive_weights_multiply_present_classes():
     weights = np.array([1, 2, 5, 0.5], np.float32)
     p = sigmoid(LOGITS)
     expected = -(weights * LABELS * np.log(p) + (1 - LABELS) * np.log(1 - p)).sum(1)
@@ -51,15 +52,15 @@ def test_the_asymmetric_loss_is_the_papers_formula():
     expected = -(LABELS * np.log(p) + (1 - LABELS) * shifted**4 * np.log(1 - shifted)).sum(1)
     each = losses.multilabel("asymmetric", jnp.array(LOGITS), jnp.array(LABELS))
     np.testing.assert_allclose(each, expected, rtol=1e-4)
-    # What is ruled out with less than the margin costs nothing.
+    # A class that is ruled out with less than the margin costs nothing.
     assert losses.asymmetric(jnp.array([[-4.0]]), jnp.array([[0.0]])) == 0
 
 
-@pytest.mark.parametrize("kind", losses.MULTILABEL)
+@pytest.mark.parametrize("name", losses.MULTILABEL)
 @pytest.mark.parametrize("size", [80.0, -80.0])
-def test_extreme_logits_give_finite_losses_and_gradients(kind, size):
+def test_extreme_logits_give_finite_losses_and_gradients(name, size):
     def loss(logits):
-        return losses.multilabel(kind, logits, jnp.array([[1.0, 0.0]]), np.ones(2, np.float32)).sum()
+        return losses.multilabel(name, logits, jnp.array([[1.0, 0.0]]), np.ones(2, np.float32)).sum()
 
     value, gradient = jax.value_and_grad(loss)(jnp.full((1, 2), size))
     assert np.isfinite(value)
@@ -74,33 +75,30 @@ def test_a_clips_label_vectors_are_averaged():
     np.testing.assert_allclose(means[2], vectors.mean(0))
 
 
-def test_the_objective_adds_its_terms():
+def test_total_loss_adds_the_tasks_terms():
     rng = np.random.default_rng(1)
-    embedding, said, vectors = (rng.normal(size=size).astype(np.float32) for size in ((6, 2), (6, 3), (4, 2)))
+    embedding, emotion_logits, vectors = (rng.normal(size=size).astype(np.float32) for size in ((6, 2), (6, 3), (4, 2)))
     emotion = np.array([0, -1, 2, 1, -1, 0])
     batch = {"labels": jnp.array(LABELS), "emotion": jnp.array(emotion)}
-    outputs = Outputs(jnp.array(LOGITS), jnp.array(embedding), jnp.array(said))
-    total, parts = losses.objective(
-        outputs,
-        batch,
-        label_vectors=vectors,
-        embedding_weight=3.0,
-        positive_weights=np.ones(4, np.float32),
-        emotion_weight=0.5,
+    outputs = Outputs(jnp.array(LOGITS), jnp.array(embedding), jnp.array(emotion_logits))
+    actions, emotions = (LabelSet(tuple("abcd"[:n]), tuple("abcd"[:n]), tuple(range(n))) for n in (4, 3))
+    several = tasks.MultiLabel(
+        actions, positive_weights=np.ones(4, np.float32), joint_embedding=tasks.JointEmbedding(vectors, 3.0)
     )
+    total, parts = tasks.total_loss([several, tasks.Emotion(emotions, 0.5)], outputs, batch)
     p = sigmoid(LOGITS)
     binary = -(LABELS * np.log(p) + (1 - LABELS) * np.log(1 - p)).sum(1).mean()
-    labeled = [0, 2, 3, 4, 5]  # clip 1 shows nothing
+    labeled = [0, 2, 3, 4, 5]  # clip 1 has no label
     targets = [vectors[LABELS[i] > 0].mean(0) for i in labeled]
     joint = np.square(embedding[labeled] - targets).mean(1).sum() / 6
     known = emotion >= 0
-    softmax = np.exp(said) / np.exp(said).sum(1, keepdims=True)
+    softmax = np.exp(emotion_logits) / np.exp(emotion_logits).sum(1, keepdims=True)
     of_emotion = -np.log(softmax[known, emotion[known]]).sum() / 6
     assert parts["multilabel"] == pytest.approx(binary, rel=1e-5)
     assert parts["joint_embedding"] == pytest.approx(joint, rel=1e-5)
     assert parts["emotion_cross_entropy"] == pytest.approx(of_emotion, rel=1e-5)
     assert total == pytest.approx(binary + 3 * joint + 0.5 * of_emotion, rel=1e-5)
     assert parts["loss"] == total
-    only, parts = losses.objective(Outputs(None, None, outputs.emotion), batch, emotion_weight=1.0)
+    only, parts = tasks.total_loss([tasks.Emotion(emotions)], Outputs(emotion=outputs.emotion), batch)
     assert only == pytest.approx(of_emotion, rel=1e-5)
     assert set(parts) == {"loss", "emotion_cross_entropy", "emotion_accuracy"}

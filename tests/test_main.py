@@ -13,20 +13,20 @@ import zipfile
 import jax
 import numpy as np
 import pytest
-from conftest import ROOT, write_clip, write_folder
+from helpers import ROOT, write_clip, write_folder
 
 import manet_jax
 from configs import ma52
 from manet_jax import metrics
-from manet_jax.nets import split_variables
+from manet_jax.models.variables import split_variables
 from tfds_ma52.labels import MA52_NAMES
 
 SMALL = {
-    "data.short_side": 40,
-    "data.crop_size": 32,
+    "clip.short_side": 40,
+    "clip.crop_size": 32,
+    "clip.num_frames": 4,
     "model.depth": 14,
     "model.width": 8,
-    "model.num_segments": 4,
     "batch_size": 8,
     "eval.batch_size": 8,
     "log_every_steps": 1,
@@ -64,7 +64,7 @@ def evaluations(workdir):
 
 
 def variables(workdir):
-    return jax.device_get(jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").model)[1]))
+    return jax.device_get(jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").network)[1]))
 
 
 def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path):
@@ -143,13 +143,13 @@ def test_a_run_that_is_killed_and_stopped_ends_as_if_it_had_not_been(tmp_path):
     assert [process.wait(120) for process in two] == [0, 0], delay
     first, second = ((tmp_path / f"messages.{i}").read_text() for i in range(2))
     step = int(re.search(r"manet_jax: stopped as asked, with step (\d+) of 60 done and saved; the same", first)[1])
-    assert "going on from step" in first
+    assert "resuming from step" in first
     assert "manet_jax" not in second  # one set of messages
     assert losses(workdir) == losses(tmp_path / "whole")[:step]
 
     resumed = run(command(workdir, root, **fields), num_devices=2)
     assert resumed.returncode == 0, resumed.stderr
-    assert f"going on from step {step} in" in resumed.stderr
+    assert f"resuming from step {step} in" in resumed.stderr
     assert losses(workdir) == losses(tmp_path / "whole")
     for left, right in zip(variables(workdir), variables(tmp_path / "whole"), strict=True):
         np.testing.assert_array_equal(left, right)
@@ -164,8 +164,8 @@ def test_a_hand_written_annotation_file_trains(tmp_path):
         write_clip(tmp_path / "data" / f"my clip {i}.mp4", seed=i, height=50 + 2 * i, width=80 - 2 * i)
         rows.append(f"my clip {i}.mp4,{words[i % 5]},{('joy', 'fear')[i % 2]},{'val' if i > 6 else 'train'}")
     (tmp_path / "data" / "annotations.csv").write_text("\n".join(rows))
-    fields = {"num_epochs": 2.0, "batch_size": 7, "emotion.short_side": 40, "emotion.crop_size": 32}
-    fields |= {"emotion.depth": 14, "emotion.width": 8}
+    fields = {"num_epochs": 2.0, "batch_size": 7, "emotion.clip.short_side": 40, "emotion.clip.crop_size": 32}
+    fields |= {"emotion.model.depth": 14, "emotion.model.width": 8}
     result = run(command(tmp_path / "run", tmp_path / "data", config="configs/ma52_pro.py:fused", **fields))
     assert result.returncode == 0, result.stderr
     assert {"map", "threshold", "emotion_accuracy", "f1_head"} <= {
@@ -215,12 +215,12 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
         ),
         (["--config=configs/no such.py"], "--config: there is no file configs/no such.py; those of the project"),
         (["--config=configs/ablation.py:x"], "configs/ablation.py has no arm 'x'; name one of single_frame, tsn, tsm,"),
-        (["--config.seed=-1"], "config.seed is -1; the least is 0"),
-        (["--workdir="], "--workdir is missing: name a folder for logs and checkpoints"),
-        (["--submission=x.zip"], "--submission is written by --mode=evaluate, from a training's workdir"),
+        (["--config.seed=-1"], "config.seed is -1; it must be at least 0"),
+        (["--workdir="], "--workdir is missing: give a folder for logs and checkpoints"),
+        (["--submission=x.zip"], "--submission is written by --mode=evaluate, from the workdir of a training run"),
         (
             ["--submission=/none/x.zip", "--mode=evaluate"],
-            "--submission: /none/x.zip cannot be written; name a file in",
+            "--submission: /none/x.zip cannot be written; give a file in",
         ),
         (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],

@@ -6,7 +6,7 @@ from manet_jax import metrics
 
 
 def test_by_hand():
-    # Three classes in two groups; truth by row: 0 -> 0, 0 -> 1, 1 -> 1, 2 -> 0.
+    # Three classes in two groups; target by row: 0 -> 0, 0 -> 1, 1 -> 1, 2 -> 0.
     confusion = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0]])
     values = metrics.recognition_metrics(confusion, top5=4, groups=np.array([0, 0, 1]))
     action_macro = (2 * 1 / 4 + 2 * 1 / 3 + 0) / 3  # F1 = 2 TP / (predicted + true)
@@ -29,22 +29,22 @@ def test_by_hand():
 def test_against_scikit_learn_with_absent_classes(seed):
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(7), [5, 6, 13, 8, 6, 10, 4])
-    truth = rng.choice([*range(20), 45], 60)  # many classes occur neither as truth ...
+    target = rng.choice([*range(20), 45], 60)  # many classes occur neither as target ...
     scores = rng.normal(size=(60, 52))
     scores[:, 30:40] -= 100  # ... nor as prediction
-    scores[np.arange(60), truth] += 1.5
+    scores[np.arange(60), target] += 1.5
     predicted = scores.argmax(1)
-    confusion = confusion_matrix(truth, predicted, labels=range(52))
-    top5 = top_k_accuracy_score(truth, scores, k=5, labels=range(52), normalize=False)
+    confusion = confusion_matrix(target, predicted, labels=range(52))
+    top5 = top_k_accuracy_score(target, scores, k=5, labels=range(52), normalize=False)
     values = metrics.recognition_metrics(confusion, top5, groups)
 
     body = [
-        f1_score(groups[truth], groups[predicted], average=average, zero_division=0) for average in ("macro", "micro")
+        f1_score(groups[target], groups[predicted], average=average, zero_division=0) for average in ("macro", "micro")
     ]
-    action = [f1_score(truth, predicted, average=average, zero_division=0) for average in ("macro", "micro")]
+    action = [f1_score(target, predicted, average=average, zero_division=0) for average in ("macro", "micro")]
     expected = (
-        accuracy_score(groups[truth], groups[predicted]),
-        accuracy_score(truth, predicted),
+        accuracy_score(groups[target], groups[predicted]),
+        accuracy_score(target, predicted),
         top5 / 60,
         *body,
         *action,
@@ -52,7 +52,7 @@ def test_against_scikit_learn_with_absent_classes(seed):
     )
     assert list(values) == list(metrics.NAMES)
     np.testing.assert_allclose(list(values.values()), expected, rtol=1e-12)
-    each = f1_score(truth, predicted, average=None, labels=range(52), zero_division=np.nan)
+    each = f1_score(target, predicted, average=None, labels=range(52), zero_division=np.nan)
     np.testing.assert_allclose(metrics.f1_scores(confusion), each)
 
 

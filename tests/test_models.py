@@ -6,9 +6,9 @@ import json
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
+from checkpoints import random_variables
 from flax import nnx
 
 from manet_jax import models
@@ -81,23 +81,13 @@ def change(spec, **changes):
 
 
 def tiny(name, **changes):
-    """A small network with random frozen variables: the same for the same paths, whatever the options.
-
-    They are so large that small differences show in the outputs; those of fresh heads are nearly zero.
-    """
+    """A small network: its specification, structure and random variables."""
     return _tiny(change(ModelSpec(name, MODELS[name].Options.tiny()), **changes))
 
 
 @functools.cache
 def _tiny(spec):
-    graphdef, abstract = abstract_variables(spec)
-    rng = np.random.default_rng(0)
-    drawn = {path: rng.uniform(0.5, 1, leaf.shape) for path, leaf in sorted(flatten(abstract).items())}
-    kernels = {path: value for path, value in drawn.items() if path.endswith("kernel")}
-    for path, value in kernels.items():
-        drawn[path] = rng.normal(0, np.sqrt(2 / np.prod(value.shape[:-1])), value.shape)
-    leaves = [jnp.asarray(drawn[path], jnp.float32) for path in flatten(abstract)]
-    return spec, graphdef, jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    return spec, abstract_variables(spec)[0], random_variables(spec)
 
 
 def make_inputs(options, batch_size=BATCH_SIZE, seed=0):
@@ -219,12 +209,6 @@ def test_another_number_of_frames_is_refused(name):
             wrong = {**inputs, key: jnp.zeros((BATCH_SIZE, count, *inputs[key].shape[2:]), jnp.uint8)}
             with pytest.raises(ValueError, match=f"takes {clip.num_frames} frames a clip, but got {count}"):
                 shapes(graphdef, variables, wrong)
-
-
-@pytest.fixture
-def unchecked(monkeypatch):
-    """Without the type checker of the tests, which is not there in a notebook."""
-    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
 
 
 @networks

@@ -22,11 +22,11 @@ def draw(seed, ties=False, num_clips=60):
 
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_figures_are_scikit_learns(seed, ties):
+def test_multilabel_metrics_are_scikit_learns(seed, ties):
     probabilities, labels = draw(seed, ties)
     values = metrics.multilabel_metrics(probabilities, labels, GROUPS, GROUP_NAMES, threshold=0.5)
-    predicted, shown = (probabilities >= 0.5).astype(int), labels.any(0)
-    precisions = [average_precision_score(labels[:, i], probabilities[:, i]) for i in np.flatnonzero(shown)]
+    predicted, present = (probabilities >= 0.5).astype(int), labels.any(0)
+    precisions = [average_precision_score(labels[:, i], probabilities[:, i]) for i in np.flatnonzero(present)]
     assert values["map"] == pytest.approx(np.mean(precisions), abs=1e-12)
     assert values["f1_macro"] == pytest.approx(f1_score(labels, predicted, average="macro", zero_division=np.nan))
     assert values["f1_micro"] == pytest.approx(f1_score(labels, predicted, average="micro"))
@@ -39,15 +39,15 @@ def test_figures_are_scikit_learns(seed, ties):
     hands = f1_score(labels[:, 2:5], predicted[:, 2:5], average="macro", zero_division=np.nan)
     assert values["f1_hands"] == pytest.approx(hands)
     assert values["map_head"] == pytest.approx(np.mean(precisions[:2]))
-    assert np.isnan(values["map_legs"])  # no clip shows that class
+    assert np.isnan(values["map_legs"])  # that class is present in no clip
 
 
 def test_average_precision_by_hand():
-    # Ranks of the shown clips: 1 and 3 of four, so precisions 1 and 2/3.
-    truth = np.array([[True], [False], [True], [False]])
-    assert metrics.average_precision(np.array([[0.9], [0.8], [0.7], [0.1]]), truth) == pytest.approx((1 + 2 / 3) / 2)
-    # All as probable: whichever order, half of all are shown.
-    assert metrics.average_precision(np.full((4, 1), 0.3), truth) == pytest.approx(0.5)
+    # Ranks of the clips with the class: 1 and 3 of four, so precisions 1 and 2/3.
+    target = np.array([[True], [False], [True], [False]])
+    assert metrics.average_precision(np.array([[0.9], [0.8], [0.7], [0.1]]), target) == pytest.approx((1 + 2 / 3) / 2)
+    # All as probable: whichever order, half of all have the class.
+    assert metrics.average_precision(np.full((4, 1), 0.3), target) == pytest.approx(0.5)
 
 
 def test_the_threshold_has_the_highest_macro_f1():
@@ -62,9 +62,9 @@ def test_the_threshold_has_the_highest_macro_f1():
 
 
 def test_of_equally_good_thresholds_the_middle_one():
-    # Any threshold above 0.2, up to 0.8, is right.
-    truth = np.array([[True], [False]])
-    assert metrics.best_threshold(np.array([[0.8], [0.2]]), truth) == pytest.approx(0.5, abs=0.011)
+    # Any threshold above 0.2, up to 0.8, is correct.
+    target = np.array([[True], [False]])
+    assert metrics.best_threshold(np.array([[0.8], [0.2]]), target) == pytest.approx(0.5, abs=0.011)
 
 
 def test_clips_without_labels_and_predictions():
@@ -77,14 +77,14 @@ def test_clips_without_labels_and_predictions():
     assert values["threshold"] == pytest.approx(0.5)
 
 
-def test_emotion_figures_are_scikit_learns():
+def test_emotion_metrics_are_scikit_learns():
     rng = np.random.default_rng(0)
-    truth, predicted = rng.integers(0, 4, 50), rng.integers(0, 3, 50)
-    confusion = metrics.confusion_matrix(truth, predicted, 5)
+    target, predicted = rng.integers(0, 4, 50), rng.integers(0, 3, 50)
+    confusion = metrics.confusion_matrix(target, predicted, 5)
     assert confusion.sum() == 50
-    assert confusion[2, 1] == ((truth == 2) & (predicted == 1)).sum()
+    assert confusion[2, 1] == ((target == 2) & (predicted == 1)).sum()
     values = metrics.emotion_metrics(confusion)
-    assert values["emotion_accuracy"] == pytest.approx(accuracy_score(truth, predicted))
-    assert values["emotion_f1_macro"] == pytest.approx(f1_score(truth, predicted, average="macro", zero_division=0))
-    recall = recall_score(truth, predicted, average=None, zero_division=0)
+    assert values["emotion_accuracy"] == pytest.approx(accuracy_score(target, predicted))
+    assert values["emotion_f1_macro"] == pytest.approx(f1_score(target, predicted, average="macro", zero_division=0))
+    recall = recall_score(target, predicted, average=None, zero_division=0)
     np.testing.assert_allclose(np.diag(confusion)[:4] / confusion.sum(1)[:4], recall)

@@ -7,14 +7,14 @@ import jax.export
 import nbformat
 import numpy as np
 import pytest
-from conftest import ROOT, shrink, write_folder
-from test_predict import save
+from helpers import ROOT, shrink, write_folder
+from saved_models import save, softmax
 
 import manet_jax
 from configs import ma52
-from manet_jax import configuration, evaluate, export, input_pipeline, report
-from manet_jax.inference import to_probabilities
-from manet_jax.label_embeddings import load_label_vectors
+from manet_jax import configuration, evaluate, export
+from manet_jax.label_vectors import load_label_vectors
+from manet_jax.report import examples, page
 
 NOTEBOOK = ROOT / "notebooks" / "analysis.ipynb"
 # In a process of its own, for Jupyter's packages do not pass where warnings are errors.
@@ -32,7 +32,7 @@ def runs(tmp_path_factory):
     root = write_folder(tmp_path_factory.mktemp("data"), per_split=(("train", 8), ("val", 8)))
     config = shrink(ma52.get_config(), root)
     config.data.builder_config = "original"
-    labels = input_pipeline.open_dataset(**configuration.data_arguments(config)).labels
+    labels = configuration.parse(config).data.open().labels
     folder, vectors = tmp_path_factory.mktemp("runs"), load_label_vectors("", labels.names)
     first = save(folder / "first", config, labels, vectors=vectors)
     config.model.shift = False
@@ -43,11 +43,11 @@ def outputs(cell):
     return "".join(output.get("text", "") for output in cell.outputs)
 
 
-def test_it_runs_from_top_to_bottom_and_all_ways_agree(runs, tmp_path):
+def test_notebook_runs_and_agrees_with_all_other_ways(runs, tmp_path):
     notebook = nbformat.read(NOTEBOOK, 4)
     (parameters,) = (cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", ()))
     parameters.source = f"WORKDIR, OTHER = {str(runs[0])!r}, {str(runs[1])!r}"
-    saved = f"np.savez({str(tmp_path / 'said')!r}, task.probabilities, prediction.probabilities, row)"
+    saved = f"np.savez({str(tmp_path / 'found')!r}, result.probabilities, prediction.probabilities, row)"
     notebook.cells.append(nbformat.v4.new_code_cell(saved))
     nbformat.write(notebook, tmp_path / "analysis.ipynb")
     command = [sys.executable, "-c", EXECUTE, str(tmp_path / "analysis.ipynb"), str(NOTEBOOK.parent)]
@@ -58,13 +58,13 @@ def test_it_runs_from_top_to_bottom_and_all_ways_agree(runs, tmp_path):
     pictures = [output for cell in executed.cells if cell.cell_type == "code" for output in cell.outputs]
     assert sum("image/png" in output.get("data", {}) for output in pictures) == 7
     text = "".join(outputs(cell) for cell in executed.cells if cell.cell_type == "code")
-    assert "clips right only in" in text
+    assert "clips correct only in" in text
 
-    # Evaluation, prediction, notebook and export say the same of the same clips.
-    evaluation = evaluate.evaluate_checkpoint(None, runs[0], "best")
-    expected = to_probabilities(evaluation.predictions.outputs["logits"], multilabel=False)
+    # Evaluation, prediction, notebook and export give the same for the same clips.
+    evaluation = evaluate.evaluate_checkpoint(runs[0])
+    expected = softmax(evaluation.predictions.outputs["logits"])
     close = {"rtol": 1e-4, "atol": 1e-6}
-    evaluated, predicted, row = np.load(tmp_path / "said.npz").values()
+    evaluated, predicted, row = np.load(tmp_path / "found.npz").values()
     np.testing.assert_allclose(evaluated, expected, **close)
     np.testing.assert_allclose(predicted, expected[row], **close)
     model = manet_jax.load_model(runs[0])
@@ -73,10 +73,9 @@ def test_it_runs_from_top_to_bottom_and_all_ways_agree(runs, tmp_path):
     np.testing.assert_allclose([each.probabilities for each in predicted], expected, **close)
     export.export_model(runs[0], tmp_path / "exported")
     exported = jax.export.deserialize(bytearray((tmp_path / "exported" / export.MODEL_FILE).read_bytes()))
-    video = np.stack([report.clip_views(evaluation, model, row)["video"] for row in range(8)])
-    said = to_probabilities(np.asarray(exported.call(video)["logits"]), multilabel=False)
-    np.testing.assert_allclose(said, expected, **close)
-    with (report.write(evaluation).parent / "predictions.csv").open(newline="") as file:
+    video = np.stack([examples.read_clip(evaluation, model, row)["video"] for row in range(8)])
+    np.testing.assert_allclose(softmax(exported.call(video)["logits"]), expected, **close)
+    with (page.write(evaluation).parent / "predictions.csv").open(newline="") as file:
         table = [[float(row[f"p({name})"]) for name in model.labels.names] for row in csv.DictReader(file)]
     np.testing.assert_allclose(table, expected, **close)
     assert np.ptp(expected, axis=0).max() > 1e-3  # clips differ

@@ -6,6 +6,14 @@ import pytest
 
 from manet_jax import optimizers
 
+RELEASED = {"head_lr_multiplier": 5.0, "head": "last"}
+
+
+def group(path, has_embedding, head="last", multiplier=5.0, frozen_module=""):
+    return optimizers.parameter_group(
+        path, head_lr_multiplier=multiplier, head=head, has_embedding=has_embedding, frozen_module=frozen_module
+    )
+
 
 def test_step_schedule_falls_after_whole_epochs():
     schedule = optimizers.create_schedule("step", learning_rate=2.0, total_steps=10, decay_steps=(3, 6))
@@ -24,48 +32,44 @@ def test_cosine_schedule():
 
 
 @pytest.mark.parametrize(
-    ("path", "has_embedding", "boosted_layer", "expected"),
+    ("path", "has_embedding", "head", "multiplier", "expected"),
     [
-        (("blocks", "0", "conv1", "conv", "kernel"), True, "last", (1, True)),
-        (("blocks", "0", "se", "squeeze", "kernel"), True, "last", (1, True)),
-        (("blocks", "0", "conv1", "bn", "scale"), True, "last", (1, False)),
-        (("blocks", "0", "conv1", "bn", "bias"), True, "last", (1, False)),
-        (("classifier", "kernel"), True, "last", (1, True)),
-        (("classifier", "bias"), True, "last", (2, False)),
-        (("embedding_in", "bias"), True, "last", (2, False)),
-        (("embedding_out", "kernel"), True, "last", (5, True)),
-        (("embedding_out", "bias"), True, "last", (10, False)),
-        (("classifier", "kernel"), False, "last", (5, True)),
-        (("classifier", "kernel"), True, "classifier", (5, True)),
-        (("classifier", "bias"), True, "classifier", (10, False)),
-        (("embedding_out", "kernel"), True, "classifier", (1, True)),
-        (("embedding_out", "kernel"), True, "none", (1, True)),
+        (("blocks", "0", "conv1", "conv", "kernel"), True, "last", 5.0, (1, True)),
+        (("blocks", "0", "se", "squeeze", "kernel"), True, "last", 5.0, (1, True)),
+        (("blocks", "0", "conv1", "bn", "scale"), True, "last", 5.0, (1, False)),
+        (("blocks", "0", "conv1", "bn", "bias"), True, "last", 5.0, (1, False)),
+        (("heads", "classifier", "linear", "kernel"), True, "last", 5.0, (1, True)),
+        (("heads", "classifier", "linear", "bias"), True, "last", 5.0, (2, False)),
+        (("heads", "joint_embedding", "hidden", "bias"), True, "last", 5.0, (2, False)),
+        (("heads", "joint_embedding", "out", "kernel"), True, "last", 5.0, (5, True)),
+        (("heads", "joint_embedding", "out", "bias"), True, "last", 5.0, (10, False)),
+        (("heads", "classifier", "linear", "kernel"), False, "last", 5.0, (5, True)),
+        (("heads", "classifier", "linear", "kernel"), True, "classifier", 5.0, (5, True)),
+        (("heads", "classifier", "linear", "bias"), True, "classifier", 5.0, (10, False)),
+        (("heads", "joint_embedding", "out", "kernel"), True, "classifier", 5.0, (1, True)),
+        (("heads", "joint_embedding", "out", "kernel"), True, "last", 1.0, (1, True)),
     ],
 )
-def test_released_parameter_groups(path, has_embedding, boosted_layer, expected):
-    assert optimizers.group(path, boosted_layer, has_embedding) == expected
+def test_parameter_group_is_the_released_one(path, has_embedding, head, multiplier, expected):
+    assert group(path, has_embedding, head, multiplier) == expected
 
 
 def test_parameter_groups_inside_a_model_of_emotions():
-    assert optimizers.group(("micro_actions", "embedding_out", "kernel"), "last", True) == (5, True)
-    assert optimizers.group(("micro_actions", "embedding_out", "kernel"), "last", True, frozen="appearance") == (
-        5,
-        True,
-    )
-    assert optimizers.group(("micro_actions", "stem", "bn", "scale"), "last", True, frozen="micro_actions") == (
-        0,
-        False,
-    )
-    assert optimizers.group(("emotion", "bias"), "last", True, frozen="micro_actions") == (2, False)
+    out = ("micro_action", "heads", "joint_embedding", "out", "kernel")
+    assert group(out, True) == (5, True)
+    assert group(out, True, frozen_module="appearance") == (5, True)
+    assert group(("micro_action", "stem", "bn", "scale"), True, frozen_module="micro_action") == (0, False)
+    assert group(("emotion", "bias"), True, frozen_module="micro_action") == (2, False)
 
 
 def test_updates_are_pytorchs_sgd():
     # Some of the model's parameters, under its names.
     layer = {"kernel": jnp.linspace(-1, 1, 6).reshape(2, 3), "bias": jnp.linspace(0.5, 1, 3)}
     conv = {"conv": {"kernel": layer["kernel"]}, "bn": {"scale": layer["bias"], "bias": layer["bias"]}}
-    params = start = {"blocks": {0: {"conv2": conv}}, "classifier": layer, "embedding_out": layer}
+    heads = {"classifier": {"linear": layer}, "joint_embedding": {"out": layer}}
+    params = start = {"blocks": {0: {"conv2": conv}}, "heads": heads}
     optimizer = optimizers.create_optimizer(
-        optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.01, clip_norm=2.0, boosted_layer="last"
+        optax.constant_schedule(0.1), momentum=0.9, weight_decay=0.01, clip_norm=2.0, **RELEASED
     )
     state = optimizer.init(params)
     gradients = [jax.tree.map(lambda x, size=size: jnp.full_like(x, size), params) for size in (1e-5, 1.0)]
@@ -86,9 +90,9 @@ def test_updates_are_pytorchs_sgd():
     for path, factor, decay in [
         (("blocks", 0, "conv2", "conv", "kernel"), 1, 0.01),
         (("blocks", 0, "conv2", "bn", "scale"), 1, 0),
-        (("classifier", "bias"), 2, 0),
-        (("embedding_out", "kernel"), 5, 0.01),
-        (("embedding_out", "bias"), 10, 0),
+        (("heads", "classifier", "linear", "bias"), 2, 0),
+        (("heads", "joint_embedding", "out", "kernel"), 5, 0.01),
+        (("heads", "joint_embedding", "out", "bias"), 10, 0),
     ]:
         before, after = start, params
         for key in path:
@@ -99,7 +103,7 @@ def test_updates_are_pytorchs_sgd():
 def test_clip_norm_0_leaves_gradients_alone():
     params = {"classifier": {"kernel": jnp.ones(2)}}
     optimizer = optimizers.create_optimizer(
-        optax.constant_schedule(1.0), momentum=0.0, weight_decay=0.0, clip_norm=0.0, boosted_layer="none"
+        optax.constant_schedule(1.0), momentum=0.0, weight_decay=0.0, clip_norm=0.0, head_lr_multiplier=1.0, head="last"
     )
     updates, _ = optimizer.update({"classifier": {"kernel": jnp.full(2, 1e6)}}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["classifier"]["kernel"], -1e6)

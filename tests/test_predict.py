@@ -1,61 +1,25 @@
-import dataclasses
 import itertools
 import json
 import subprocess
 import sys
 
 import av
-import jax
 import numpy as np
 import pytest
-from conftest import ROOT, shrink, write_clip, write_silence
+from helpers import ROOT, shrink, write_clip, write_silence
+from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
 from configs import ma52, ma52_pro
-from manet_jax import (
-    checkpoint,
-    configuration,
-    evaluate,
-    input_pipeline,
-    nets,
-    parallel,
-    predict,
-    preprocess,
-    visualize,
-)
+from manet_jax import checkpoint, configuration, evaluate, parallel, predict
+from manet_jax.data import clips, decoding
+from manet_jax.models import ClipSpec
+from manet_jax.report import figures
 from tfds_ma52.errors import UserError
-from tfds_ma52.labels import MA52, Labels
+from tfds_ma52.labels import MA52
 from tfds_ma52.synthetic import writer
 
 GOLDEN = ROOT / "tests/golden/video"
-LABELS = Labels(("nodding", "waving", "tiptoe"), ("head", "hand", "leg"), (0, 1, 2))
-VIEW = {"num_segments": 4, "short_side": 40, "size": 32}
-
-
-def save(workdir, config, labels=LABELS, emotions=(), multilabel=False, vectors=None):
-    """Writes a checkpoint of drawn variables, far enough from their small start that clips differ."""
-    options = configuration.model_options(config, labels, vectors, len(emotions))
-    variables = nets.create_variables(options, seed=0)
-    variables["params"] = jax.tree.map(lambda x: x + 0.01, variables["params"])
-    metadata = {
-        "config": config.to_dict(),
-        "model": options,
-        "labels": dataclasses.asdict(labels),
-        "emotions": list(emotions),
-        "multilabel": multilabel,
-        "versions": checkpoint.versions(),
-    }
-    checkpoints = checkpoint.Checkpoints(workdir)
-    checkpoints.save("best", 1, {"model": variables}, metadata)
-    checkpoints.close()
-    return workdir
-
-
-def small(config):
-    config = shrink(config, "nowhere")
-    config.emotion.short_side, config.emotion.crop_size = 40, 32
-    config.emotion.depth, config.emotion.width = 14, 8
-    return config
 
 
 @pytest.fixture(scope="module")
@@ -82,53 +46,54 @@ def videos(tmp_path_factory):
     return root
 
 
-def softmax(logits):
-    powers = np.exp(np.asarray(logits, np.float64) - np.max(logits, 1, keepdims=True))
-    return powers / powers.sum(1, keepdims=True)
-
-
-def test_a_clip_is_seen_as_evaluation_sees_it(model, videos):
-    (said,) = model.predict(videos / "1.mp4")
-    view = preprocess.middle_views((videos / "1.mp4").read_bytes(), **VIEW)["video"]
-    expected = softmax(model(view[None])[0])[0]
-    np.testing.assert_allclose(said.probabilities, expected, rtol=1e-5)
-    assert (said.video, said.start, said.error, said.windowed) == (str(videos / "1.mp4"), 0.0, "", False)
-    assert said.end == pytest.approx(12 / 30)
-    assert [each["class_id"] for each in said.top()] == np.argsort(-expected).tolist()
+def test_predict_sees_a_clip_as_evaluation_does(model, videos):
+    (predicted,) = model.predict(videos / "1.mp4")
+    clip = clips.eval_clip((videos / "1.mp4").read_bytes(), INPUTS)["video"]
+    expected = softmax(model({"video": clip[None]}).logits)[0]
+    np.testing.assert_allclose(predicted.probabilities, expected, rtol=1e-5)
+    assert (predicted.video, predicted.start, predicted.error, predicted.windowed) == (
+        str(videos / "1.mp4"),
+        0.0,
+        "",
+        False,
+    )
+    assert predicted.end == pytest.approx(12 / 30)
+    assert [each["class_id"] for each in predicted.top()] == np.argsort(-expected).tolist()
     best = int(expected.argmax())
-    assert said.top(1) == [
+    assert predicted.top(1) == [
         {
             "action": LABELS.names[best],
             "class_id": best,
             "group": LABELS.group_names[best],
-            "probability": said.probabilities[best],
+            "probability": predicted.probabilities[best],
         }
     ]
-    assert said.emotion() is None
+    assert predicted.emotion() is None
 
 
 def test_predictions_are_those_of_evaluation(folder, tmp_path):
     config = shrink(ma52.get_config(), folder)
     config.data.builder_config = "original"
-    dataset = input_pipeline.open_dataset(**configuration.data_arguments(config))
+    parsed = configuration.parse(config)
+    dataset = parsed.data.open()
     model = manet_jax.load_model(save(tmp_path, config, dataset.labels))
     mesh = parallel.make_mesh()
-    graphdef, variables, _ = checkpoint.read_model(tmp_path, "best", parallel.replicated(mesh))
-    run = evaluate.create_evaluation(graphdef, dataset, mesh, **configuration.evaluation_arguments(config, config))
+    saved = checkpoint.read_model(tmp_path, "best", parallel.replicated(mesh))
+    run = evaluate.create_evaluation(saved.graphdef, dataset, mesh, saved.metadata, parsed)
     paths = [folder / "videos_val" / example["video_id"].decode() for example in dataset.source("val")]
-    said = np.stack([each.probabilities for each in model.predict(paths)])
-    np.testing.assert_allclose(said, softmax(run(variables).outputs["logits"]), rtol=1e-4)
-    assert np.ptp(said, axis=0).max() > 1e-3  # clips differ
+    predicted = np.stack([each.probabilities for each in model.predict(paths)])
+    np.testing.assert_allclose(predicted, softmax(run(saved.variables).outputs["logits"]), rtol=1e-4)
+    assert np.ptp(predicted, axis=0).max() > 1e-3  # clips differ
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_batches_change_nothing_and_order_stays(model, videos, batch_size):
     paths = [videos / name for name in ("2.mp4", "text.mp4", "0.mp4", "1.mp4", "0.mp4", "none.mp4")]
-    said = model.predict(paths, batch_size=batch_size)
-    assert [each.video for each in said] == list(map(str, paths))
-    assert [bool(each.error) for each in said] == [False, True, False, False, False, True]
+    predicted = model.predict(paths, batch_size=batch_size)
+    assert [each.video for each in predicted] == list(map(str, paths))
+    assert [bool(each.error) for each in predicted] == [False, True, False, False, False, True]
     alone = [model.predict(path)[0].probabilities for path in paths]
-    for each, expected in zip(said, alone, strict=True):
+    for each, expected in zip(predicted, alone, strict=True):
         if not each.error:
             np.testing.assert_allclose(each.probabilities, expected, rtol=1e-4)
 
@@ -142,9 +107,9 @@ def test_batches_change_nothing_and_order_stays(model, videos, batch_size):
         ("cut.mp4", "the file is damaged or not a video (Invalid data found when processing input)"),
     ],
 )
-def test_what_cannot_be_read_is_said(model, videos, name, error):
-    (said,) = model.predict(videos / name)
-    assert (said.error, said.probabilities, said.top(), said.windowed) == (error, None, [], False)
+def test_predict_reports_unreadable_files(model, videos, name, error):
+    (predicted,) = model.predict(videos / name)
+    assert (predicted.error, predicted.probabilities, predicted.top(), predicted.windowed) == (error, None, [], False)
 
 
 @pytest.fixture(scope="module")
@@ -155,26 +120,27 @@ def long_video(tmp_path_factory):
     return path
 
 
-def test_a_long_video_is_seen_through_windows(model, long_video):
-    said = model.predict(long_video, window=4.0, stride=3.0, batch_size=3)
-    assert [(each.start, each.end) for each in said] == [(0, 4), (3, 7), (6, 10), (7, 11)]
-    assert all(each.windowed and not each.error for each in said)
-    frames = preprocess.decode_frames(preprocess.open_video(long_video), np.arange(330))
-    for each in said:
+def test_predict_reads_a_long_video_in_windows(model, long_video):
+    predicted = model.predict(long_video, window=4.0, stride=3.0, batch_size=3)
+    assert [(each.start, each.end) for each in predicted] == [(0, 4), (3, 7), (6, 10), (7, 11)]
+    assert all(each.windowed and not each.error for each in predicted)
+    frames = decoding.decode_frames(decoding.open_video(long_video), np.arange(330))
+    for each in predicted:
         # Middles of four quarters of 120 frames.
-        seen = frames[round(each.start * 30) + np.array([15, 45, 75, 105])]
-        view = preprocess.center_crop(preprocess.resize_short_side(seen, 40), 32)
-        np.testing.assert_allclose(each.probabilities, softmax(model(view[None])[0])[0], rtol=1e-4)
-    assert np.ptp([each.probabilities for each in said], axis=0).max() > 1e-3
+        window = frames[round(each.start * 30) + np.array([15, 45, 75, 105])]
+        clip = clips.center_crop(clips.resize_short_side(window, 40), 32)
+        expected = softmax(model({"video": clip[None]}).logits)[0]
+        np.testing.assert_allclose(each.probabilities, expected, rtol=1e-4)
+    assert np.ptp([each.probabilities for each in predicted], axis=0).max() > 1e-3
 
 
 def test_windows_read_each_frame_once_in_order_and_keep_few(long_video, monkeypatch):
     read = []
-    stream = preprocess.stream_frames
-    monkeypatch.setattr(preprocess, "stream_frames", lambda path, i: read.extend(i.tolist()) or stream(path, i))
+    stream = decoding.stream_frames
+    monkeypatch.setattr(decoding, "stream_frames", lambda path, i: read.extend(i.tolist()) or stream(path, i))
     spans = [(first, first + 60) for first in range(0, 270, 7)]
-    views = list(preprocess.window_views(long_video, spans, **VIEW))
-    assert len(views) == len(spans)
+    windows = list(clips.sliding_window_clips(long_video, spans, INPUTS))
+    assert len(windows) == len(spans)
     assert read == sorted(set(read))
     expected = {int(first + 60 / 4 * (i + 0.5)) for first, _ in spans for i in range(4)}
     assert set(read) == expected
@@ -182,19 +148,19 @@ def test_windows_read_each_frame_once_in_order_and_keep_few(long_video, monkeypa
 
 def test_frames_come_one_by_one_as_they_come_together(long_video, tmp_path):
     indices = np.array([0, 7, 8, 100, 329])
-    together = preprocess.decode_frames(preprocess.open_video(long_video), indices)
-    np.testing.assert_array_equal(list(preprocess.stream_frames(long_video, indices)), together)
-    shuffled = preprocess.decode_frames(preprocess.open_video(long_video), indices[[3, 0, 3]])
+    together = decoding.decode_frames(decoding.open_video(long_video), indices)
+    np.testing.assert_array_equal(list(decoding.stream_frames(long_video, indices)), together)
+    shuffled = decoding.decode_frames(decoding.open_video(long_video), indices[[3, 0, 3]])
     np.testing.assert_array_equal(shuffled, together[[3, 0, 3]])
-    stream = preprocess.stream_frames(long_video, np.array([2, 330]))
+    stream = decoding.stream_frames(long_video, np.array([2, 330]))
     next(stream)
-    with pytest.raises(preprocess.UnreadableVideoError, match="it ends before frame 330"):
+    with pytest.raises(decoding.UnreadableVideoError, match="it ends before frame 330"):
         next(stream)
-    with pytest.raises(preprocess.UnreadableVideoError):
-        preprocess.decode_frames(preprocess.open_video(long_video), np.array([330]))
+    with pytest.raises(decoding.UnreadableVideoError):
+        decoding.decode_frames(decoding.open_video(long_video), np.array([330]))
     (tmp_path / "no.mp4").write_text("no video")
-    with pytest.raises(preprocess.UnreadableVideoError, match="Invalid data found"):
-        next(preprocess.stream_frames(tmp_path / "no.mp4", indices))
+    with pytest.raises(decoding.UnreadableVideoError, match="Invalid data found"):
+        next(decoding.stream_frames(tmp_path / "no.mp4", indices))
 
 
 def test_frames_are_right_where_every_few_are_key_frames(tmp_path):
@@ -203,44 +169,42 @@ def test_frames_are_right_where_every_few_are_key_frames(tmp_path):
     frames = np.empty((32, 64, 48, 3), np.uint8)
     frames[:] = 120 + 4 * np.arange(32)[:, None, None, None]
     frames[:, :32] = np.random.default_rng(0).integers(0, 255, (32, 4, 6, 1)).repeat(8, 1).repeat(8, 2)
-    writer.encode(tmp_path / "cuts.mp4", frames)
-    video = preprocess.open_video(tmp_path / "cuts.mp4")
+    (tmp_path / "cuts.mp4").write_bytes(writer.encode(frames))
+    video = decoding.open_video(tmp_path / "cuts.mp4")
     assert 2 < len(video.get_key_indices()) < 32
     with av.open(str(tmp_path / "cuts.mp4")) as container:
         expected = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     indices = np.arange(2, 32, 4)
-    np.testing.assert_array_equal(preprocess.decode_frames(video, indices), expected[indices])
+    np.testing.assert_array_equal(decoding.decode_frames(video, indices), expected[indices])
 
 
-def test_a_window_shows_what_a_clip_of_its_frames_would(long_video):
-    appearance = preprocess.Appearance(
-        num_frames=2, box=(0.0, 0.0, 0.5, 1.0), short_side=20, crop_scales=(1.0,), size=16
-    )
-    content = long_video.read_bytes()
-    whole = preprocess.middle_views(content, **VIEW, appearance=appearance)
-    (window,) = preprocess.window_views(long_video, [(0, 330)], **VIEW, appearance=appearance)
+def test_sliding_window_is_the_clip_of_its_frames(long_video):
+    appearance = ClipSpec(num_frames=2, subset_of=4, box=(0.0, 0.0, 0.5, 1.0), short_side=40, crop_size=32)
+    both = {**INPUTS, "appearance": appearance}
+    whole = clips.eval_clip(long_video.read_bytes(), both)
+    (window,) = clips.sliding_window_clips(long_video, [(0, 330)], both)
     assert window.keys() == whole.keys() == {"video", "appearance"}
-    for name, view in whole.items():
-        np.testing.assert_array_equal(window[name], view)
-    only = preprocess.window_views(long_video, [(0, 330)], **VIEW, appearance=appearance, video=False)
+    for name, frames in whole.items():
+        np.testing.assert_array_equal(window[name], frames)
+    only = clips.sliding_window_clips(long_video, [(0, 330)], {"appearance": appearance})
     np.testing.assert_array_equal(next(only)["appearance"], whole["appearance"])
 
 
 def test_a_video_that_breaks_off_keeps_its_first_windows(model, long_video, monkeypatch):
-    stream = preprocess.stream_frames
+    stream = decoding.stream_frames
 
     def fail_late(path, indices):
         for index, frame in zip(indices, stream(path, indices), strict=True):
             if index > 200:
-                raise preprocess.UnreadableVideoError("no more")
+                raise decoding.UnreadableVideoError("no more")
             yield frame
 
-    monkeypatch.setattr(preprocess, "stream_frames", fail_late)
-    said = model.predict(long_video, window=4.0, stride=3.0)
-    assert [(each.start, each.error) for each in said] == [(0, ""), (3, ""), (6, "no more")]
-    text = predict.format_video(said, 5).splitlines()
+    monkeypatch.setattr(decoding, "stream_frames", fail_late)
+    predicted = model.predict(long_video, window=4.0, stride=3.0)
+    assert [(each.start, each.error) for each in predicted] == [(0, ""), (3, ""), (6, "no more")]
+    text = predict.format_video(predicted, 5).splitlines()
     assert text[-1] == "  cannot be read: no more"
-    described = predict.describe(said, 2)
+    described = predict.describe(predicted, 2)
     assert (len(described["windows"]), described["error"]) == (2, "no more")
 
 
@@ -252,28 +216,31 @@ def test_windows_need_a_length(model, long_video, window, stride):
 
 def test_several_labels_have_a_probability_each(tmp_path, videos):
     model = manet_jax.load_model(save(tmp_path, small(ma52_pro.get_config("micro_actions")), multilabel=True))
-    (said,) = model.predict(videos / "0.mp4")
-    view = preprocess.middle_views((videos / "0.mp4").read_bytes(), **VIEW)["video"]
-    expected = 1 / (1 + np.exp(-np.asarray(model(view[None])[0], np.float64)))[0]
-    np.testing.assert_allclose(said.probabilities, expected, rtol=1e-5)
+    (predicted,) = model.predict(videos / "0.mp4")
+    clip = clips.eval_clip((videos / "0.mp4").read_bytes(), INPUTS)["video"]
+    logits = np.asarray(model({"video": clip[None]}).logits, np.float64)
+    expected = 1 / (1 + np.exp(-logits))[0]
+    np.testing.assert_allclose(predicted.probabilities, expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("form", ["appearance", "fused"])
-def test_emotions_are_told(form, tmp_path, videos, capsys):
+def test_predict_gives_emotions(form, tmp_path, videos, capsys):
     config = small(ma52_pro.get_config(form))
     workdir = save(tmp_path, config, emotions=("fear", "joy"), multilabel=True)
     model = manet_jax.load_model(workdir)
-    (said,) = model.predict(videos / "0.mp4")
-    views = preprocess.middle_views(videos / "0.mp4", **model.views)
-    assert ("video" in views) == (form == "fused")
-    blank = {name: view[None] for name, view in views.items()}
-    expected = softmax(model(blank.get("video"), blank["appearance"]).emotion)[0]
-    np.testing.assert_allclose(said.emotion_probabilities, expected, rtol=1e-5)
+    (predicted,) = model.predict(videos / "0.mp4")
+    clip = clips.eval_clip(videos / "0.mp4", model.inputs)
+    assert ("video" in clip) == (form == "fused")
+    expected = softmax(model({name: frames[None] for name, frames in clip.items()}).emotion)[0]
+    np.testing.assert_allclose(predicted.emotion_probabilities, expected, rtol=1e-5)
     best = int(expected.argmax())
-    assert said.emotion() == {"emotion": ("fear", "joy")[best], "probability": said.emotion_probabilities[best]}
-    assert (said.probabilities is None) == (form == "appearance")
+    assert predicted.emotion() == {
+        "emotion": ("fear", "joy")[best],
+        "probability": predicted.emotion_probabilities[best],
+    }
+    assert (predicted.probabilities is None) == (form == "appearance")
     assert predict.main(["--workdir", str(workdir), str(videos / "0.mp4")]) == 0
-    assert f"%  emotion: {said.emotion()['emotion']}" in capsys.readouterr().out
+    assert f"%  emotion: {predicted.emotion()['emotion']}" in capsys.readouterr().out
 
 
 def test_files_folders_and_globs_are_found(tmp_path):
@@ -297,7 +264,7 @@ def test_files_folders_and_globs_are_found(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty has no videos: there is no file ending in \.mp4, \.avi"):
         predict.find_videos([str(tmp_path / "empty")])
-    with pytest.raises(UserError, match=r"no file is named like .*/x\*\.mp4"):
+    with pytest.raises(UserError, match=r"no file matches .*/x\*\.mp4"):
         predict.find_videos([f"{root}/x*.mp4"])
 
 
@@ -342,23 +309,23 @@ def test_timelines(workdir, long_video, model, tmp_path, capsys):
     assert predict.main(["--workdir", str(workdir), "--timelines", str(out), str(long_video), str(copy)]) == 0
     assert sorted(path.name for path in out.iterdir()) == ["talk.json", "talk.png", "talk_2.json", "talk_2.png"]
     timeline = json.loads((out / "talk.json").read_text())
-    said = model.predict(long_video)
+    predicted = model.predict(long_video)
     assert (timeline["start"], timeline["end"]) == (list(range(10)), list(range(2, 12)))
-    np.testing.assert_allclose(timeline["probabilities"], [each.probabilities for each in said], atol=1e-4)
+    np.testing.assert_allclose(timeline["probabilities"], [each.probabilities for each in predicted], atol=1e-4)
     assert timeline["actions"] == list(LABELS.names)
-    stretches = [list(group) for _, group in itertools.groupby(said, lambda each: each.top(1)[0]["action"])]
+    stretches = [list(group) for _, group in itertools.groupby(predicted, lambda each: each.top(1)[0]["action"])]
     printed = capsys.readouterr().out.split(str(copy))[0].splitlines()
     assert printed[0] == f"{long_video}: 10 windows"
     assert len(printed) == 1 + len(stretches)
     mean = np.mean([each.probabilities.max() for each in stretches[0]])
-    assert printed[1].startswith(f"  0:00 - {visualize.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
+    assert printed[1].startswith(f"  0:00 - {figures.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.0, "0:00"), (2.5, "0:02.5"), (59.97, "1:00"), (754.2, "12:34.2"), (3725.0, "1:02:05")]
 )
 def test_clock(seconds, text):
-    assert visualize.clock(seconds) == text
+    assert figures.clock(seconds) == text
 
 
 def test_mistakes_end_with_status_2(workdir, tmp_path, capsys):
@@ -369,14 +336,14 @@ def test_mistakes_end_with_status_2(workdir, tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
         predict.main(["--workdir", str(workdir), "--top", "0", "a.mp4"])
     assert stopped.value.code == 2
-    assert "--top is 0; the least is 1" in capsys.readouterr().err
+    assert "--top is 0; it must be at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_does_not_grow_with_a_videos_length(workdir, tmp_path):
     path = tmp_path / "ten_minutes.mp4"
     write_clip(path, num_frames=18000)
-    # The kernel's own mark: what `resource` reports starts from the largest size of the process that started this one.
+    # The kernel's own mark: the one of `resource` starts from the largest size of the process that started this one.
     code = (
         "import pathlib, sys; from manet_jax import predict; "
         "status = predict.main(sys.argv[1:]); "
@@ -386,8 +353,8 @@ def test_memory_does_not_grow_with_a_videos_length(workdir, tmp_path):
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said, kibibytes = done.stdout.splitlines()
-    assert len(json.loads(said)["windows"]) == 599
+    predicted, kibibytes = done.stdout.splitlines()
+    assert len(json.loads(predicted)["windows"]) == 599
     assert int(kibibytes) < 1.5e9 / 1024
 
 

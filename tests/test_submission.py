@@ -5,12 +5,12 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import shrink, write_folder
-from test_predict import save
+from helpers import shrink, write_folder
+from saved_models import save
 
 from configs import ma52
-from manet_jax import evaluate, input_pipeline, submission
-from manet_jax.configuration import data_arguments
+from manet_jax import configuration, evaluate
+from manet_jax.report import submission
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
 
@@ -38,10 +38,10 @@ def evaluation(tmp_path_factory):
     config = shrink(ma52.get_config(), root)
     config.data.builder_config = "original"
     config.eval.split = "test"
-    labels = input_pipeline.open_dataset(**data_arguments(config)).labels
+    labels = configuration.parse(config).data.open().labels
     assert labels == MA52
     workdir = save(tmp_path_factory.mktemp("run"), config, labels)
-    return evaluate.evaluate_checkpoint(None, workdir, "best", need_labels=False)
+    return evaluate.evaluate_checkpoint(workdir, need_labels=False)
 
 
 def listed(evaluation):
@@ -71,15 +71,15 @@ def test_the_form_of_2024(evaluation, tmp_path):
         assert table[name] == [MA52.groups[logits.argmax()], logits.argmax()]
 
 
-def test_hidden_labels_give_no_figures(evaluation):
-    assert evaluation.scores == {"step": 1}
+def test_hidden_labels_give_no_metrics(evaluation):
+    assert evaluation.metrics == {"step": 1}
     assert evaluation.hidden
     assert not list(evaluation.workdir.glob("evaluation_*"))
     with pytest.raises(UserError, match=r"hidden, so it cannot be evaluated: .* or --mode=evaluate --submission=FILE"):
-        evaluate.evaluate_checkpoint(None, evaluation.workdir, "best")
+        evaluate.evaluate_checkpoint(evaluation.workdir)
 
 
-def test_what_does_not_fit_the_list_is_named():
+def test_check_reports_what_does_not_fit_the_list():
     actions = np.array([[0, 1], [2, 2], [0, 1], [3, 4]])
     with pytest.raises(UserError) as caught:
         submission.check(["a.mp4", "b.mp4", "a.mp4", "x.mp4"], actions, ["a.mp4", "b.mp4", "c.mp4"])
@@ -100,14 +100,14 @@ def test_a_clip_that_was_left_out_of_the_data_is_missed(tmp_path):
     config = shrink(ma52.get_config(), root)
     config.data.builder_config, config.data.allow_damaged = "original", 1
     workdir = save(tmp_path / "run", config, MA52)
-    evaluation = evaluate.evaluate_checkpoint(None, workdir, "best")
+    evaluation = evaluate.evaluate_checkpoint(workdir)
     (tmp_path / "out.zip").write_text("earlier")
     with pytest.raises(UserError, match=rf"not written: 1 problem\n  {damaged.name} is in the list, but has no"):
         submission.write(evaluation, tmp_path / "out.zip")
     assert (tmp_path / "out.zip").read_text() == "earlier"
 
 
-def test_what_cannot_be_submitted_is_one_sentence(evaluation, tmp_path):
+def test_write_reports_what_cannot_be_submitted(evaluation, tmp_path):
     with pytest.raises(UserError, match=r"--submission: .*/none/out.zip cannot be written \(No such file"):
         submission.write(evaluation, tmp_path / "none" / "out.zip")
     few = evaluate.Predictions({"logits": evaluation.predictions.outputs["logits"][:, :4]}, {})

@@ -8,15 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from conftest import shrink, write_folder
+from helpers import shrink, write_folder
 
 import manet_jax
 from configs import ma52
-from manet_jax import checkpoint, evaluate, input_pipeline, losses, metrics, optimizers, parallel, train, train_state
+from manet_jax import checkpoint, configuration, evaluate, metrics, optimizers, parallel, step_meter, tasks, train
+from manet_jax import train_step as train_step_lib
+from manet_jax.data import input_pipeline
+from manet_jax.models import ClipSpec, ModelSpec
+from manet_jax.models.manet import MANetOptions
 from tfds_ma52 import labels, ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
-OPTIONS = {"num_classes": 3, "embedding_dim": 5, "depth": 14, "width": 8, "num_segments": 2, "dropout": 0.5}
+CLIP = ClipSpec(num_frames=2, short_side=40, crop_size=32)
+LABELS = labels.LabelSet(("a", "b", "c"), ("a", "b", "c"), (0, 1, 2))
+
+
+def model(**options):
+    return ModelSpec("manet", MANetOptions.tiny(clip=CLIP, **options))
 
 
 def make_batch(seed, size=8):
@@ -32,23 +41,23 @@ def run_steps(num_devices, mapping, sync, num_steps=3, **options):
     """Losses, gradient norms and final variables of some steps from the same start."""
     schedule = optax.constant_schedule(0.01)
     optimizer = optimizers.create_optimizer(
-        schedule, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
+        schedule, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, head_lr_multiplier=5.0, head="last"
     )
-    graphdef, state = train_state.create_train_state({**OPTIONS, **options}, optimizer, seed=0)
-    step = functools.partial(
-        train_state.train_step,
-        graphdef=graphdef,
-        optimizer=optimizer,
-        objective=functools.partial(
-            losses.objective,
-            label_vectors=np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32),
-            embedding_weight=50.0,
-        ),
-        seed=0,
-        sync_batch_norm=sync,
-    )
+    spec = model(**options)
+    graphdef, state = train_step_lib.create_train_state(spec, optimizer, seed=0)
+    vectors = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
+    joint_embedding = tasks.JointEmbedding(vectors, 50.0) if spec.options.embedding_dim else None
     mesh = parallel.make_mesh(num_devices)
-    step = parallel.map_step(step, mesh, mapping)
+    step = train_step_lib.create_step(
+        graphdef,
+        optimizer,
+        [tasks.SingleLabel(LABELS, joint_embedding)],
+        mesh,
+        seed=0,
+        mapping=mapping,
+        sync_batch_norm=sync,
+        donate_state=False,
+    )
     state, history = parallel.replicate(state, mesh), []
     for i in range(num_steps):
         state, values = step(state, parallel.shard_batch(make_batch(i), mesh))
@@ -94,25 +103,29 @@ def test_without_embedding_the_loss_is_the_cross_entropy():
     assert "joint_embedding" not in values
 
 
-def test_durations_by_hand():
+def test_count_steps_by_hand():
     config = ma52.get_config()
     config.batch_size, config.num_epochs, config.eval.every_epochs = 10, 3.0, 2.0
     config.schedule.decay_epochs, config.schedule.warmup_epochs = (1.0, 2.5), 0.5
     # 25 clips: 2.5 steps an epoch, rounded to even: 7.5 -> 8.
-    assert train.durations(config, 25) == train.Durations(total=8, evaluate=(5, 8), warmup=1, decay=(2, 6))
+    assert train.count_steps(configuration.parse(config), 25) == train.StepCounts(
+        total=8, evaluate=(5, 8), warmup=1, decay=(2, 6)
+    )
     config.num_epochs = 0.01
-    assert train.durations(config, 25) == train.Durations(total=1, evaluate=(1,), warmup=1, decay=(2, 6))
+    assert train.count_steps(configuration.parse(config), 25) == train.StepCounts(
+        total=1, evaluate=(1,), warmup=1, decay=(2, 6)
+    )
 
 
-def reference_metrics(workdir, folder, kind):
+def reference_metrics(workdir, folder, checkpoint):
     """Metrics of a checkpoint by another way: the notebook's model, one clip at a time."""
-    model = manet_jax.load_model(workdir, kind)
+    model = manet_jax.load_model(workdir, checkpoint)
     source = ma52_dataset_builder.build(folder).as_data_source("val")
     confusion, top5 = np.zeros((3, 3)), 0
-    for batch in input_pipeline.eval_batches(source, batch_size=1, num_segments=4, short_side=40, crop_size=32):
-        logits, embedding = model(batch["video"])
-        assert embedding.shape == (1, 50)
-        confusion[batch["label"][0], int(logits.argmax())] += 1
+    for batch in input_pipeline.eval_batches(source, model.inputs, batch_size=1):
+        outputs = model({"video": batch["video"]})
+        assert outputs.embedding.shape == (1, 50)
+        confusion[batch["label"][0], int(outputs.logits.argmax())] += 1
         top5 += 1  # there are fewer than five classes
     return metrics.recognition_metrics(confusion, top5, np.arange(3))
 
@@ -135,10 +148,10 @@ def test_train_evaluate_load_and_resume(config, folder, tmp_path):
     assert list((tmp_path / "tensorboard").iterdir())
 
     # A checkpoint evaluates to the numbers of the training, whatever batches and mapping.
-    assert evaluate.evaluate_checkpoint(None, tmp_path, "latest").scores == results["last"]
+    assert evaluate.evaluate_checkpoint(tmp_path, "latest").metrics == results["last"]
     other = shrink(ma52.get_config(), folder)
     other.eval.batch_size, other.parallel = 16, "pmap"
-    again = evaluate.evaluate_checkpoint(other, tmp_path, "best").scores
+    again = evaluate.evaluate_checkpoint(tmp_path, "best", config=other).metrics
     assert again.pop("cross_entropy") == pytest.approx(results["best"]["cross_entropy"], rel=1e-5)
     assert again == {name: value for name, value in results["best"].items() if name != "cross_entropy"}
     saved = json.loads((tmp_path / "evaluation_val_best.json").read_text())
@@ -162,7 +175,7 @@ def test_other_data_are_refused_in_the_same_workdir(config, tmp_path):
     fewer = write_folder(tmp_path / "fewer", per_split=(("train", 4), ("val", 4)), names=("nodding", "waving"))
     config.data.manual_dir = str(fewer)
     with pytest.raises(UserError, match="has other classes or emotions than the model"):
-        evaluate.evaluate_checkpoint(config, tmp_path / "run", "latest")
+        evaluate.evaluate_checkpoint(tmp_path / "run", "latest", config=config)
 
 
 def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
@@ -170,7 +183,7 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
     config.optimizer.clip_norm = 0.0
     config.num_epochs = 8.0
     config.eval.every_epochs = 8.0
-    with pytest.raises(train.NonFiniteLossError) as error:
+    with pytest.raises(step_meter.NonFiniteLossError) as error:
         train.train_and_evaluate(config, tmp_path)
     assert "at step 1 the loss is" in str(error.value)  # the first update already overflows, its own loss does not
     assert "there is no checkpoint yet" in str(error.value)
@@ -179,17 +192,17 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
 
 def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(config, tmp_path, monkeypatch):
     config.num_epochs = 4.0
-    real = train.train_step
+    real = train_step_lib.train_step
 
     def break_at_step_3(state, batch, **options):
         state, values = real(state, batch, **options)
         return state, values | {"loss": jnp.where(state.step == 3, jnp.nan, values["loss"])}
 
-    monkeypatch.setattr(train, "train_step", break_at_step_3)
-    with pytest.raises(train.NonFiniteLossError, match=r"at step 3 the loss is nan(.|\n)*checkpoint is of step 2"):
+    monkeypatch.setattr(train_step_lib, "train_step", break_at_step_3)
+    with pytest.raises(step_meter.NonFiniteLossError, match=r"at step 3 the loss is nan(.|\n)*checkpoint is of step 2"):
         train.train_and_evaluate(config, tmp_path)
     assert checkpoint.Checkpoints(tmp_path).step("latest") == 2
-    assert manet_jax.load_model(tmp_path, "latest").metadata["data"]["training clips"] == 12
+    assert manet_jax.load_model(tmp_path, "latest").metadata.data["training clips"] == 12
 
 
 def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
@@ -201,22 +214,23 @@ def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
     config.num_epochs = 0.5
     with pytest.raises(UserError, match="the labels of split 'test' are hidden"):
         train.train_and_evaluate(config, tmp_path / "run")
-    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before the training, not after its first epochs
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before the run, not after its first epochs
 
 
-@pytest.mark.parametrize("kind", ["best", "latest"])
-def test_a_workdir_without_checkpoints_is_named(tmp_path, kind):
-    with pytest.raises(UserError, match=f"checkpoints/{kind} holds no checkpoint: name the workdir of a"):
-        manet_jax.load_model(tmp_path, kind)
-    with pytest.raises(UserError, match="there is no checkpoint kind 'newest'; choose one of best, latest"):
+@pytest.mark.parametrize("name", ["best", "latest"])
+def test_load_model_reports_a_workdir_without_checkpoints(tmp_path, name):
+    with pytest.raises(UserError, match=f"checkpoints/{name} holds no checkpoint: give the workdir of a"):
+        manet_jax.load_model(tmp_path, name)
+    with pytest.raises(UserError, match="there is no checkpoint 'newest'; choose one of best, latest"):
         manet_jax.load_model(tmp_path, "newest")
 
 
 def test_padding_does_not_count():
-    graphdef, state = train_state.create_train_state(OPTIONS, optax.identity(), seed=0)
-    variables = {"params": state.params, "batch_stats": state.batch_stats}
+    graphdef, state = train_step_lib.create_train_state(model(), optax.identity(), seed=0)
+    variables = state.variables
     mesh = parallel.make_mesh(8)
-    step = parallel.map_step(functools.partial(evaluate.eval_step, graphdef=graphdef), mesh, "shard_map")
+    apply = functools.partial(evaluate.eval_step, graphdef=graphdef, outputs=("logits", "embedding"))
+    step = parallel.map_step(apply, mesh, "shard_map")
     batch = make_batch(0, size=16) | {"index": np.arange(16)[::-1]}
     padded = {key: np.concatenate([value[:8], value[:8] * 0 + 1]) for key, value in batch.items()}
     padded["index"][8:] = -1
@@ -224,8 +238,8 @@ def test_padding_does_not_count():
     first, padded = (evaluate.collect([step(variables, parallel.shard_batch(b, mesh))]) for b in (first, padded))
     np.testing.assert_allclose(first.outputs["logits"], padded.outputs["logits"], rtol=1e-5, atol=1e-7)
     # In the order of the index, which here is the reverse.
-    np.testing.assert_array_equal(first.truth["label"], batch["label"][:8][::-1])
-    np.testing.assert_array_equal(padded.truth["label"], batch["label"][:8][::-1])
+    np.testing.assert_array_equal(first.targets["label"], batch["label"][:8][::-1])
+    np.testing.assert_array_equal(padded.targets["label"], batch["label"][:8][::-1])
 
 
 def test_original_files_train_too(config, tmp_path):
@@ -234,19 +248,19 @@ def test_original_files_train_too(config, tmp_path):
     assert train.train_and_evaluate(config, tmp_path)["last"]["step"] == 1
 
 
-def test_a_best_checkpoint_that_the_run_does_not_know_goes(config, tmp_path):
+def test_train_deletes_an_unknown_best_checkpoint(config, tmp_path):
     config.num_epochs = 1.0
     first = train.train_and_evaluate(config, tmp_path)
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    # Killed between the two saves of a later evaluation: a best checkpoint that the latest one does not name.
-    state = checkpoints.metadata("best")
-    checkpoints.save("best", 99, {"model": {"params": jnp.zeros(1)}}, state)
+    # Killed between the two saves of a later evaluation: a best checkpoint that the latest one does not refer to.
+    metadata = checkpoints.metadata("best")
+    checkpoints.save("best", 99, {"model": {"params": jnp.zeros(1)}}, metadata)
     checkpoints.close()
     assert train.train_and_evaluate(config, tmp_path) == first
     assert checkpoint.Checkpoints(tmp_path).step("best") == first["best"]["step"]
 
 
-def test_a_workdir_that_cannot_be_made_is_named(config, tmp_path):
+def test_train_reports_a_workdir_that_cannot_be_made(config, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"--workdir: .*/file/run cannot be made or written \(Not a directory\)"):
         train.train_and_evaluate(config, tmp_path / "file" / "run")
@@ -255,20 +269,21 @@ def test_a_workdir_that_cannot_be_made_is_named(config, tmp_path):
 def test_top5_counts_the_true_class_among_five():
     logits = np.tile(np.arange(7, dtype=np.float32), (4, 1))
     predictions = evaluate.Predictions({"logits": logits}, {"label": np.array([0, 1, 2, 6])})
-    seven = labels.Labels(tuple("abcdefg"), ("all",), (0,) * 7)
-    values = evaluate.score(predictions, seven)
+    seven = [tasks.SingleLabel(labels.LabelSet(tuple("abcdefg"), ("all",), (0,) * 7))]
+    values = evaluate.compute_metrics(predictions, seven)
     assert values["action_top5"] == 2 / 4  # the logits rise with the class: 2..6 are among the first five
-    assert evaluate.confusions(predictions)["confusion"][:, 6].tolist() == [1, 1, 1, 0, 0, 0, 1]
+    assert evaluate.compute_confusions(predictions, seven)["confusion"][:, 6].tolist() == [1, 1, 1, 0, 0, 0, 1]
     nats = [math.log(sum(math.exp(i) for i in range(7))) - label for label in (0, 1, 2, 6)]
     assert values["cross_entropy"] == pytest.approx(sum(nats) / 4, rel=1e-5)
 
 
-def test_the_checkpoint_says_where_it_comes_from(config, tmp_path):
+def test_checkpoint_records_its_origin(config, tmp_path):
     config.num_epochs = 0.5
     train.train_and_evaluate(config, tmp_path)
     model = manet_jax.load_model(tmp_path)
     assert model.labels.names == ("nodding", "waving", "tiptoe")
-    assert model.config["optimizer"]["learning_rate"] == 0.00125
-    assert model.metadata["versions"]["jax"] == jax.__version__
-    assert model.metadata["best"]["step"] == 1
-    assert {field.name for field in dataclasses.fields(model)} == {"model", "labels", "emotions", "config", "metadata"}
+    assert model.metadata.config["optimizer"]["learning_rate"] == 0.00125
+    assert model.metadata.versions["jax"] == jax.__version__
+    assert model.metadata.best["step"] == 1
+    assert model.metadata.step == 1
+    assert {field.name for field in dataclasses.fields(model)} == {"network", "metadata"}

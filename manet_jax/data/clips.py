@@ -14,6 +14,7 @@ from jaxtyping import Int, UInt8
 
 from manet_jax.data import decoding, sampling
 from manet_jax.models import ClipSpec
+from manet_jax.models.options import Numbers
 
 MAX_SCALE_GAP = 1  # how many crop scales width and height may lie apart
 # Crop corners in quarters of the free room, (y, x): the corners, the centre, the edges' middles, the inner corners.
@@ -173,9 +174,7 @@ def flip(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
     return frames[:, :, ::-1]
 
 
-def cut_box(
-    frames: UInt8[np.ndarray, "t h w 3"], box: tuple[float, float, float, float]
-) -> UInt8[np.ndarray, "t h2 w2 3"]:
+def cut_box(frames: UInt8[np.ndarray, "t h w 3"], box: Numbers) -> UInt8[np.ndarray, "t h2 w2 3"]:
     """Cuts the part between the edges top, left, bottom and right, shares of height and width, out of all frames."""
     height, width = frames.shape[1:3]
     top, bottom = round(box[0] * height), round(box[2] * height)

@@ -14,7 +14,7 @@ _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeErr
 
 
 class UnreadableVideoError(Exception):
-    """Video bytes that cannot be decoded; the text says why."""
+    """Video bytes that cannot be decoded; the text gives the reason."""
 
 
 def open_video(source: bytes | pathlib.Path) -> decord.VideoReader:

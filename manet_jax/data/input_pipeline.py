@@ -1,8 +1,8 @@
 """Data pipelines: a built data set -> shuffled, decoded, cropped batches, sliced per process.
 
 A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b] (-1 where hidden), "video_id": str [b]}. With several
-labels a clip it has "labels" (float32 [b, n], 1 for each class present) and "emotion" (int32 [b], -1 where unknown) in
-place of "label"; and a key for every other input of the network beside or in place of "video". In evaluation it has
+labels a clip it has "labels" (float32 [b, n], 1 for each class present) and "emotion" (int32 [b], -1 where unknown)
+instead of "label"; and a key for every other input of the network. In evaluation it has
 "index" (int32 [b]), the clips' positions in their split.
 """
 

@@ -9,8 +9,8 @@ A network is a class in `MODELS`, held to this contract by tests/test_models.py:
   the pixels itself. `keys`, one random key a clip, are for dropout; None drops nothing.
 - `network.features(video)` returns feature maps [b, t, h, w, c], where there are any.
 - `network.heads` is a `layers.Heads`: what lies below that name belongs to a task, all else is the backbone. Where the
-  classifier is linear on features that are averaged over space and time, `network.class_maps(inputs)` returns what each
-  location says for each class, [b, t, h, w, n].
+  classifier is linear on features that are averaged over space and time, `network.class_maps(inputs)` returns the
+  logits of each location, [b, t, h, w, n].
 
 A new network is a module here and an entry in `MODELS`, a table in `pretrained/`, and a config in configs/models/.
 """

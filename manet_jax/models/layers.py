@@ -9,7 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from manet_jax.models.ops import convolve
-from manet_jax.models.options import ClipSpec, NetworkOptions
+from manet_jax.models.options import NetworkOptions
 from manet_jax.models.outputs import Outputs
 
 # Differs from the release: there the backbone then gets ImageNet weights.
@@ -18,18 +18,19 @@ _se_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTo
 _head_init = nnx.initializers.normal(0.001)
 
 
-def normalize(video: UInt8[Array, "b t h w 3"], clip: ClipSpec, dtype: jnp.dtype) -> Float[Array, "b t h w 3"]:
-    """Brings the pixels of clips, RGB, 0..255, to the scale of a network.
+def normalize(video: UInt8[Array, "b t h w 3"], options: NetworkOptions) -> Float[Array, "b t h w 3"]:
+    """Brings the pixels of clips, RGB, 0..255, to the scale and the dtype of a network.
 
     Raises:
       ValueError: the clips are not uint8, or do not have the network's number of frames.
     """
     if video.dtype != jnp.uint8:
         raise ValueError(f"the model takes uint8 pixels, 0..255, but got {video.dtype}")
+    clip = options.clip
     if video.shape[1] != clip.num_frames:
         raise ValueError(f"the model takes {clip.num_frames} frames a clip, but got {video.shape[1]}")
     mean, std = (jnp.array(values).reshape(1, 1, 1, 1, 3) for values in (clip.mean, clip.std))
-    return ((video.astype(jnp.float32) - mean) / std).astype(dtype)
+    return ((video.astype(jnp.float32) - mean) / std).astype(jnp.dtype(options.dtype))
 
 
 class BatchNorm(nnx.Module):

@@ -114,7 +114,7 @@ class MANet(nnx.Module):
 
     def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
         """Returns the last feature maps: 1/32 of the frames' height and width, 32 * width channels."""
-        x = normalize(video, self.options.clip, jnp.dtype(self.options.dtype))
+        x = normalize(video, self.options)
         x = x.reshape(-1, *x.shape[2:])
         x = max_pool(nnx.relu(self.stem(x)))
         apply = nnx.remat(Bottleneck.__call__) if self.options.remat else Bottleneck.__call__

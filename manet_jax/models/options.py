@@ -8,6 +8,8 @@ IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
 IMAGENET_STD = (58.395, 57.12, 57.375)
 DTYPES = ("float32", "bfloat16")
 
+Numbers = tuple[Any, ...]  # of a config, whose values are checked here rather than assumed
+
 
 class OptionError(ValueError):
     """Options that no network can be made of.
@@ -41,13 +43,13 @@ class ClipSpec:
 
     num_frames: int = 8
     subset_of: int = 0
-    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
+    box: Numbers = (0.0, 0.0, 1.0, 1.0)
     short_side: int = 256
     crop_size: int = 224
-    crop_scales: tuple[float, ...] = (1.0, 0.875, 0.75, 0.66)
+    crop_scales: Numbers = (1.0, 0.875, 0.75, 0.66)
     center_crop_first: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: Numbers = IMAGENET_MEAN
+    std: Numbers = IMAGENET_STD
 
     def __post_init__(self):
         problems = at_least(self, num_frames=1, crop_size=32)

@@ -39,7 +39,7 @@ def jit_init(create: Callable[[], PyTree]) -> Callable[[], PyTree]:
 
 
 def abstract_variables(spec: ModelSpec) -> tuple[nnx.GraphDef, Variables]:
-    """Returns `split_variables` of a model with shapes in place of arrays, without making those."""
+    """Returns `split_variables` of a model with shapes instead of arrays, which are not made."""
     return split_variables(nnx.eval_shape(lambda: models.create(spec, nnx.Rngs(0))))
 
 

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from manet_jax import pretrained
 from manet_jax.checkpoint import CHECKPOINTS, Checkpoints, read_model
 from manet_jax.models import ModelSpec
-from manet_jax.models.variables import Variables, abstract_variables, create_variables, replace
+from manet_jax.models.variables import Variables, abstract_variables, create_variables, flatten, replace
 from manet_jax.pretrained import state_dict
-from manet_jax.pretrained.table import State, WeightTable, check, find_unused, recognise, tensors_of, to_state_dict
+from manet_jax.pretrained.table import State, WeightTable, find_unused, recognise, to_state_dict, to_variables
 from manet_jax.run_metadata import FORMAT, RunMetadata
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, LabelSet, read_labels
@@ -47,11 +47,11 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
             f"the classifier has {spec.options.num_classes} classes, but {label_names or 'MA-52'} has "
             f"{len(labels.names)}: give a file with an '<id><TAB><name>' line for each of them with --label_names"
         )
-    tensors, unused = tensors_of(spec, table), find_unused(state, table)
-    check(state, tensors, unused, f"{source} is not quite {title}")
-    taken = {tensor.path: tensor.to_ours(state) for tensor in tensors if tensor.name is not None}
-    fresh = tuple(sorted(tensor.path for tensor in tensors if tensor.name is None))
-    variables = create_variables(spec, seed=0) if fresh else abstract_variables(spec)[1]
+    taken = to_variables(state, spec, table, f"{source} is not quite {title}")
+    variables = abstract_variables(spec)[1]
+    fresh = tuple(sorted(flatten(variables).keys() - taken.keys()))
+    if fresh:
+        variables = create_variables(spec, seed=0)
     metadata = RunMetadata(
         model=spec,
         labels=labels,
@@ -61,7 +61,7 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
             "sha256": _sha256(source),
             "holds": title,
             "tensors": len(taken),
-            "unused": {name: len(names) for name, names in unused.items() if names},
+            "unused": {name: len(names) for name, names in find_unused(state, table).items() if names},
         },
         fresh=known.fresh if known else fresh,
     )

@@ -116,6 +116,17 @@ def to_state_dict(variables: Variables, spec: ModelSpec, table: WeightTable) -> 
     return {tensor.name: tensor.to_pytorch(values[tensor.path]) for tensor in tensors if tensor.name is not None}
 
 
+def to_variables(state: State, spec: ModelSpec, table: WeightTable, title: str) -> dict[str, Float[np.ndarray, "..."]]:
+    """Returns a file's tensors as variables of a network, by path, without those that its family lacks.
+
+    Raises:
+      UserError: see `check`.
+    """
+    tensors = [tensor for tensor in tensors_of(spec, table) if tensor.name is not None]
+    check(state, tensors, find_unused(state, table), title)
+    return {tensor.path: tensor.to_ours(state) for tensor in tensors}
+
+
 def recognise(state: State, tables: list[WeightTable], source: str) -> WeightTable:
     """Returns the table of the family that most of a file's names look like.
 

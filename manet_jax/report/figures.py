@@ -14,7 +14,7 @@ from manet_jax import metrics
 from manet_jax.inference import Prediction
 from tfds_ma52.labels import LabelSet
 
-# Told apart by all eyes (Okabe and Ito), and from white; more groups than these begin again.
+# Distinct to all eyes (Okabe and Ito), and from white; more groups than these begin again.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#555555")
 _ROW = 0.19  # inches of a class in a chart
 _TIMELINE_ROWS = 16  # more would be too small to read
@@ -169,7 +169,7 @@ def _add_vectors(axes: Axes, points: Float[np.ndarray, "n 2"], labels: LabelSet)
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     unit = np.ptp(np.array([axes.get_xlim(), axes.get_ylim()]), axis=1) / (9.5, 6.5)  # about an inch
     height = 1 / max(len(labels.names), 20)
-    for i, (point, moved) in enumerate(zip(points, unit * _move_apart(points / unit, 0.16), strict=True)):
+    for i, (point, moved) in enumerate(zip(points, unit * move_apart(points / unit, 0.16), strict=True)):
         color = group_color(labels.groups[i])
         axes.plot(*np.stack([point, moved]).T, color=color, linewidth=0.8, zorder=2)
         axes.scatter(*moved, s=110, c=color, edgecolors="white", linewidths=0.6, zorder=3)
@@ -178,7 +178,8 @@ def _add_vectors(axes: Axes, points: Float[np.ndarray, "n 2"], labels: LabelSet)
         axes.annotate(f"{i} {labels.names[i]}", key, xycoords="axes fraction", va="center", fontsize=7, color=color)
 
 
-def _move_apart(points: Float[np.ndarray, "n 2"], distance: float) -> Float[np.ndarray, "n 2"]:
+def move_apart(points: Float[np.ndarray, "n 2"], distance: float) -> Float[np.ndarray, "n 2"]:
+    """Moves points that lie closer to each other than a distance apart."""
     points = points + 1e-3 * np.random.default_rng(0).normal(size=points.shape)  # no two coincide
     for _ in range(200):
         gaps = points[:, None] - points

@@ -113,14 +113,15 @@ def _confused_pairs(evaluation: Evaluation, model: LoadedModel, result: TaskResu
 
 def _joint_embedding(evaluation: Evaluation, result: TaskResult) -> Section:
     embedding = evaluation.predictions.outputs["embedding"].astype(np.float64)
-    vectors, remark = _label_vectors(evaluation, embedding.shape[1])
+    vectors, remark = read_label_vectors(evaluation, embedding.shape[1])
     figure = figures.plot_embedding(embedding, result.target, result.labels, vectors)
     text = "Training moves a clip's embedding towards the vector of its label, or the mean of several. Colours are body"
     text += f" groups; clips of several are grey.{remark}"
     return "Joint embedding", text, {"embedding": figure}
 
 
-def _label_vectors(evaluation: Evaluation, size: int) -> tuple[np.ndarray | None, str]:
+def read_label_vectors(evaluation: Evaluation, size: int) -> tuple[np.ndarray | None, str]:
+    """The label vectors of a model, of so many dimensions; None, and a remark, where they are missing."""
     try:
         source = evaluation.metadata.config.get("label_vectors", "")
         vectors = load_label_vectors(source, evaluation.metadata.labels.names)

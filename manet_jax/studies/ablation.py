@@ -17,7 +17,7 @@ from manet_jax.studies import study
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, MA52_COUNTS
 
-# Pairs that only the direction of time tells apart in the generated clips.
+# Pairs that differ in the direction of time alone in the generated clips.
 REVERSED_PAIRS = (("bowing head", "head up"), ("spread legs", "closing legs"), ("stretching feet", "retracting feet"))
 
 

@@ -30,12 +30,17 @@ def run(config_file: str, arms: Sequence[str], num_seeds: int, workdir: pathlib.
     unknown = [arm for arm in arms if arm not in FORMS]
     if unknown:
         raise UserError(f"--arms has {', '.join(unknown)}; the forms are {', '.join(FORMS)}")
-    runs = study.train_all(config_file, arms, num_seeds, workdir, overrides, _summarize_run)
+    runs = study.train_all(config_file, arms, num_seeds, workdir, overrides, summarize_run)
     plot(runs, workdir / "emotion.png")
     return study.write(workdir, "emotion", runs) + compare(runs)
 
 
-def _summarize_run(result: dict[str, Any], directory: pathlib.Path) -> dict[str, float]:
+def summarize_run(result: dict[str, Any], directory: pathlib.Path) -> dict[str, float]:
+    """The compared metrics of one run, with the recall of each emotion.
+
+    Raises:
+      UserError: its emotions are not those of the synthetic set.
+    """
     confusion = np.array(result["emotion_confusion"])
     if len(confusion) != len(pro.EMOTIONS):
         raise UserError(f"{directory} has {len(confusion)} emotions; the study compares the synthetic set's")

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from manet_jax.label_embeddings import load_label_vectors, words_of
+from manet_jax.label_vectors import load_label_vectors, words_of
 from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 

@@ -1,0 +1,45 @@
+"""Checkpoints of drawn weights, for tests that need a model but no training."""
+
+import contextlib
+
+import jax
+import numpy as np
+from helpers import shrink
+
+from manet_jax import configuration
+from manet_jax.checkpoint import Checkpoints
+from manet_jax.models import ClipSpec
+from manet_jax.models.variables import create_variables
+from manet_jax.run_metadata import RunMetadata
+from tfds_ma52.labels import LabelSet
+
+LABELS = LabelSet(("nodding", "waving", "tiptoe"), ("head", "hand", "leg"), (0, 1, 2))
+INPUTS = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32)}
+
+
+def save(workdir, config, labels=LABELS, emotions=(), multilabel=False, vectors=None):
+    """Writes a checkpoint of drawn variables, far enough from their small start that clips differ."""
+    embedding_dim = 0 if vectors is None else vectors.shape[1]
+    model = configuration.parse(config).model_spec(labels, embedding_dim, len(emotions))
+    variables = create_variables(model, seed=0)
+    variables["params"] = jax.tree.map(lambda x: x + 0.01, variables["params"])
+    metadata = RunMetadata(
+        model=model, labels=labels, emotions=tuple(emotions), multilabel=multilabel, config=config.to_dict()
+    )
+    with contextlib.closing(Checkpoints(workdir)) as checkpoints:
+        checkpoints.save("best", 1, {"model": variables}, metadata)
+    return workdir
+
+
+def small(config):
+    """A config small enough for a test, of no data."""
+    config = shrink(config, "nowhere")
+    config.emotion.clip.short_side, config.emotion.clip.crop_size = 40, 32
+    config.emotion.model.depth, config.emotion.model.width = 14, 8
+    return config
+
+
+def softmax(logits):
+    """Probabilities [b, n], float64."""
+    powers = np.exp(np.asarray(logits, np.float64) - np.max(logits, 1, keepdims=True))
+    return powers / powers.sum(1, keepdims=True)

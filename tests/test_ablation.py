@@ -92,8 +92,8 @@ def test_arms_add_one_part_each():
         rest = config.to_dict()
         rest["model"] = {name: value for name, value in rest["model"].items() if name not in parts}
         if arm == "single_frame":
-            assert rest["model"].pop("num_segments") == 1
-            rest["model"]["num_segments"] = 8
+            assert rest["clip"].pop("num_frames") == 1
+            rest["clip"]["num_frames"] = 8
         manet = configs["manet"].to_dict()
         manet["model"] = {name: value for name, value in manet["model"].items() if name not in parts}
         assert rest == manet
@@ -104,8 +104,8 @@ def test_the_study_in_small(tmp_path):
     fields = {
         "data.manual_dir": tmp_path / "set",
         "data.synthetic.size": 0,
-        "data.short_side": 36,
-        "data.crop_size": 32,
+        "clip.short_side": 36,
+        "clip.crop_size": 32,
         "model.width": 4,
         "num_epochs": 1,
     }
@@ -151,8 +151,8 @@ def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
         ("--seed=3", "unknown flag --seed=3; a config's field is set by --config.field=value"),
         ("--config.num_epochs", "unknown flag --config.num_epochs; a config's field"),
         ("--config.seed=3", "--config.seed=3: the study sets the seeds itself, 0 to --seeds - 1"),
-        ("--arms=tsn,tsn", "--arms is 'tsn,tsn'; name each arm once, commas between"),
-        ("--arms=", "--arms is ''; name each arm once, commas between"),
+        ("--arms=tsn,tsn", "--arms is 'tsn,tsn'; give each arm once, commas between"),
+        ("--arms=", "--arms is ''; give each arm once, commas between"),
     ],
 )
 def test_wrong_flags(flag, message, tmp_path, capsys):

@@ -14,7 +14,7 @@ from helpers import shrink, write_clip
 import manet_jax
 from configs import ma52_pro
 from manet_jax import checkpoint, evaluate, metrics, optimizers, parallel, train
-from manet_jax.models import MODELS, ClipSpec, ModelSpec, Outputs
+from manet_jax.models import MODELS, ClipSpec, ModelSpec
 from manet_jax.models.variables import abstract_variables, flatten, merge
 from manet_jax.pretrained.convert import to_pytorch
 from manet_jax.tasks import Emotion, JointEmbedding, create_tasks

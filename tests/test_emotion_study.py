@@ -65,14 +65,14 @@ def test_the_plot_has_a_bar_for_each_form(tmp_path):
 
 def test_the_study_in_small(tmp_path):
     small = {"data.synthetic.size": 1e-3, "data.synthetic.short_side": 48, "data.manual_dir": tmp_path / "data"}
-    small |= {"data.short_side": 40, "data.crop_size": 32, "emotion.short_side": 34, "emotion.crop_size": 32}
+    small |= {"clip.short_side": 40, "clip.crop_size": 32, "emotion.clip.short_side": 34, "emotion.clip.crop_size": 32}
     small |= {
         "num_epochs": 1.0,
         "model.depth": 14,
         "batch_size": 8,
         "eval.batch_size": 8,
         "model.width": 8,
-        "emotion.width": 8,
+        "emotion.model.width": 8,
     }
     flags = [f"--config.{name}={value}" for name, value in small.items()]
     command = [*COMMAND, "--workdir", str(tmp_path / "study"), "--seeds=1", "--arms=fused", *flags]
@@ -86,8 +86,8 @@ def test_the_study_in_small(tmp_path):
     assert (tmp_path / "study/emotion.png").exists()
 
 
-def test_an_unknown_form_is_named(tmp_path):
+def test_unknown_forms_are_reported(tmp_path):
     command = [*COMMAND, "--workdir", str(tmp_path), "--arms=fused,face"]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 2
-    assert "manet_jax: --arms names face; the forms are appearance, micro_action, fused" in result.stderr
+    assert "manet_jax: --arms has face; the forms are appearance, micro_action, fused" in result.stderr

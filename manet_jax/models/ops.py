@@ -96,8 +96,8 @@ def convolve(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"], stride
     8 x 224 x 224. Elsewhere they are XLA's own.
     """
     if min(x.shape[1:3]) < kernel.shape[0]:
-        # XLA exchanges an image smaller than the kernel with the kernel, and is slow. As a matrix product, a training step
-        # of 4 clips of 8 x 64 x 64 takes a third of the time on a CPU.
+        # XLA exchanges an image smaller than the kernel with the kernel, and is slow. As a matrix product, a training
+        # step of 4 clips of 8 x 64 x 64 takes a third of the time on a CPU.
         patches = _patches(_patches(x, kernel.shape[0], stride, axis=1), kernel.shape[0], stride, axis=2)
         return patches @ kernel.transpose(1, 0, 2, 3).reshape(-1, kernel.shape[3])
     return _convolve(x, kernel, stride)

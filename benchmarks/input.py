@@ -1,7 +1,7 @@
 """How many clips a second are read: from original files and from the built set; on one core, and on all.
 
-Without --manual_dir it writes clips of MA-52's size and length itself. Every figure is for training batches: 8 frames
-of a clip, random crops of 224 pixels.
+Without --manual_dir it writes clips of MA-52's size and length itself. Every rate is of training batches: 8 frames of
+a clip, random crops of 224 pixels.
 """
 
 import concurrent.futures
@@ -21,7 +21,10 @@ import tqdm
 
 from benchmarks import clips, measure
 from configs import ma52
-from manet_jax import configuration, input_pipeline, parallel, preprocess
+from manet_jax import configuration, parallel
+from manet_jax.configuration import Configuration
+from manet_jax.data import clips as clips_lib
+from manet_jax.data import decoding, input_pipeline, sampling
 
 _BATCH_SIZE = 8
 _WARM_UP = 6  # batches, until what was read ahead is used up
@@ -43,13 +46,14 @@ def main() -> None:
         config.data.manual_dir = str(folder)
         sources, rates = {}, {}
         for name, config.data.builder_config in _SETS.items():
-            sources[name] = input_pipeline.open_dataset(**configuration.data_arguments(config)).source("train")
+            parsed = configuration.parse(config)
+            sources[name] = parsed.data.open().source("train")
         cores = {"one core": 1, "all cores": len(os.sched_getaffinity(0))}
         for _ in tqdm.trange(arguments.repeats, desc="rounds"):
             for (name, source), (where, count) in itertools.product(sources.items(), cores.items()):
                 for what, function in (("decode", decode), ("decode and crop", crop), ("to the device", pipeline)):
                     with _on_cores(count):
-                        rate = function(source, config, count, arguments.seconds)
+                        rate = function(source, parsed, count, arguments.seconds)
                     rates.setdefault((name, where, what), []).append(rate)
 
     rows = [
@@ -70,10 +74,8 @@ def main() -> None:
     print(f"{measure.machine()}; {', '.join(f'{name} {size:.0f} kB a clip' for name, size in sizes.items())}")
     print(measure.table(rows))
     print("built set over originals: " + ", ".join(f"{ratio:.1f} on {where}" for where, ratio in gain.items()))
-    figures = {" / ".join(key): values for key, values in rates.items()}
-    measure.finish(
-        {"clips_per_second": figures, "rows": rows, "built over originals": gain, "kB": sizes}, arguments.json
-    )
+    named = {" / ".join(key): values for key, values in rates.items()}
+    measure.finish({"clips_per_second": named, "rows": rows, "built over originals": gain, "kB": sizes}, arguments.json)
 
 
 @contextlib.contextmanager
@@ -87,25 +89,24 @@ def _on_cores(count: int) -> Iterator[None]:
         os.sched_setaffinity(0, cores)
 
 
-def decode(source: Sequence[dict[str, Any]], config, count: int, seconds: float) -> float:
+def decode(source: Sequence[dict[str, Any]], config: Configuration, count: int, seconds: float) -> float:
     """Clips a second when the frames of a training clip are decoded and nothing else is done."""
 
     def one(i: int) -> None:
-        reader = preprocess.open_video(contents[i % len(contents)])
-        frames = preprocess.sample_segments(np.random.default_rng(i), len(reader), config.model.num_segments)
-        preprocess.decode_frames(reader, frames)
+        reader = decoding.open_video(contents[i % len(contents)])
+        num_frames = config.network.clip.num_frames
+        decoding.decode_frames(reader, sampling.random_segments(np.random.default_rng(i), len(reader), num_frames))
 
     contents = [source[i]["video"] for i in range(len(source))]
     return _in_threads(one, count, seconds)
 
 
-def crop(source: Sequence[dict[str, Any]], config, count: int, seconds: float) -> float:
+def crop(source: Sequence[dict[str, Any]], config: Configuration, count: int, seconds: float) -> float:
     """Clips a second when they are scaled, cropped and flipped too."""
-    options = {name: config.data[name] for name in ("short_side", "crop_scales", "crop_middle")}
-    options |= {"num_segments": config.model.num_segments, "size": config.data.crop_size}
+    inputs = {"video": config.network.clip}
 
     def one(i: int) -> None:
-        preprocess.train_views(np.random.default_rng(i), contents[i % len(contents)], **options)
+        clips_lib.train_clip(np.random.default_rng(i), contents[i % len(contents)], inputs)
 
     contents = [source[i]["video"] for i in range(len(source))]
     return _in_threads(one, count, seconds)
@@ -126,18 +127,11 @@ def _in_threads(function: Callable[[int], None], count: int, seconds: float) -> 
     return done / (time.perf_counter() - start)
 
 
-def pipeline(source: Sequence[dict[str, Any]], config, count: int, seconds: float) -> float:
-    """Clips a second of the training's own batches, on the device."""
-    batches = input_pipeline.train_batches(
-        source,
-        batch_size=_BATCH_SIZE,
-        seed=0,
-        crop_scales=tuple(config.data.crop_scales),
-        crop_middle=config.data.crop_middle,
-        num_threads=count,
-        num_prefetch=config.data.prefetch_batches,
-        **configuration.view_arguments(config),
-    )
+def pipeline(source: Sequence[dict[str, Any]], config: Configuration, count: int, seconds: float) -> float:
+    """Clips a second of training batches, on the device."""
+    reading = input_pipeline.Reading(num_threads=count, num_prefetch=config.data.prefetch_batches)
+    inputs = {"video": config.network.clip}
+    batches = input_pipeline.train_batches(source, inputs, batch_size=_BATCH_SIZE, seed=0, reading=reading)
     batches = input_pipeline.to_devices(batches, parallel.make_mesh(1), config.data.prefetch_batches)
     with contextlib.closing(iter(batches)) as iterator:
         for _ in range(_WARM_UP):

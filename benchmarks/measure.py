@@ -1,4 +1,4 @@
-"""What the benchmarks share: timing in turn, what the machine can do at best, tables, JSON files."""
+"""Parts that the benchmarks share: timing in turn, the machine's limits, tables, JSON files."""
 
 import argparse
 import json
@@ -19,7 +19,7 @@ def parser(module: str, description: str, repeats: int | None) -> argparse.Argum
     made = argparse.ArgumentParser(prog=f"python -m {module}", description=description)
     if repeats is not None:
         made.add_argument("--repeats", type=int, default=repeats, help="rounds")
-    made.add_argument("--json", type=pathlib.Path, help="a file to write all figures to")
+    made.add_argument("--json", type=pathlib.Path, help="a file to write all numbers to")
     return made
 
 
@@ -72,7 +72,7 @@ def bandwidth() -> float:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on."""
+    """The machine and the versions that the numbers depend on."""
     return {
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
@@ -111,7 +111,7 @@ def _cell(value: Any) -> str:
     )
 
 
-def finish(figures: dict[str, Any], path: pathlib.Path | None) -> None:
-    """Writes a benchmark's figures with the machine's, if a file for them is wanted."""
+def finish(numbers: dict[str, Any], path: pathlib.Path | None) -> None:
+    """Writes a benchmark's numbers with the machine, if a file for them is wanted."""
     if path:
-        path.write_text(json.dumps({"machine": machine(), **figures}, indent=2) + "\n")
+        path.write_text(json.dumps({"machine": machine(), **numbers}, indent=2) + "\n")

@@ -50,10 +50,10 @@ def _make_mesh(topology: str | None) -> Mesh:
 
 
 def largest_batches(mesh: Mesh, dtype: str, remat: bool, gigabytes: Sequence[int]) -> dict[str, Any]:
-    """The largest batch for each size of memory, and what memory a clip more takes."""
+    """The largest batch for each size of memory, and the memory of a further clip."""
     run, state = step.create_step(dtype, mesh, remat)
-    place = NamedSharding(mesh, PartitionSpec())
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state)
+    replicated = NamedSharding(mesh, PartitionSpec())
+    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
 
     def needed(batch_size: int) -> int:
         clips = {"video": ((8, 224, 224, 3), np.uint8), "label": ((), np.int32)}

@@ -35,8 +35,8 @@ def main() -> None:
     rows = [_row(key, times, seconds, compile_seconds) for key, times in seconds.items()]
     print(f"clips of 8 x {arguments.size} x {arguments.size}, {arguments.dtype}; {measure.machine()}")
     print(measure.table(rows))
-    figures = {f"{batch_size} clips, {devices} devices": times for (batch_size, devices), times in seconds.items()}
-    measure.finish({"seconds": figures, "rows": rows}, arguments.json)
+    named = {f"{batch_size} clips, {devices} devices": times for (batch_size, devices), times in seconds.items()}
+    measure.finish({"seconds": named, "rows": rows}, arguments.json)
 
 
 def _step(batch_size: int, num_devices: int, arguments) -> tuple[Any, float]:

@@ -2,7 +2,7 @@
 
 Beside each stands what the machine allows: the network's floating-point operations over the rate of a large matrix
 product, and the bytes that the compiled program moves over the memory's bandwidth, both measured in the same run.
-Needs jax, flax, optax, jaxtyping, numpy and torch only.
+Needs jax, flax, optax, jaxtyping, numpy, scipy and torch only.
 """
 
 import functools
@@ -14,12 +14,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 
 from benchmarks import measure
-from manet_jax import losses, nets, optimizers, parallel, train_state
+from manet_jax import optimizers, parallel, tasks, train_step
+from manet_jax.models import ModelSpec
+from manet_jax.models.manet import MANetOptions
+from manet_jax.models.variables import abstract_variables, merge
+from tfds_ma52.labels import MA52
 
-_OPTIONS = {"num_classes": 52, "embedding_dim": 300}
+
+def model(dtype: str = "float32", remat: bool = False) -> ModelSpec:
+    """The released model."""
+    return ModelSpec("manet", MANetOptions(embedding_dim=300, dtype=dtype, remat=remat))
 
 
 def main() -> None:
@@ -38,17 +44,17 @@ def main() -> None:
         functions |= plain_pytorch(batch, arguments.dtype)
     seconds = measure.in_turn(functions, arguments.repeats)
 
-    forward_flops = jax.jit(forward_function(arguments.dtype)[0]).lower(*_abstract(batch)).cost_analysis()["flops"]
+    forward_flops = jax.jit(forward_function(arguments.dtype)).lower(*_abstract(batch)).cost_analysis()["flops"]
     rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()
     rows = []
-    for kind, factor in (("forward", 1), ("train step", 3)):
-        flops, num_bytes = factor * forward_flops, compiled[kind].cost_analysis()["bytes accessed"]
+    for part, factor in (("forward", 1), ("train step", 3)):
+        flops, num_bytes = factor * forward_flops, compiled[part].cost_analysis()["bytes accessed"]
         times = {
-            name: measure.spread(seconds[f"{name} {kind}"])
+            name: measure.spread(seconds[f"{name} {part}"])
             for name in ("ours", "pytorch")
-            if f"{name} {kind}" in seconds
+            if f"{name} {part}" in seconds
         }
-        row = {"": kind}
+        row = {"": part}
         for name, time_of in times.items():
             row |= {
                 f"{name} (s)": time_of["median"],
@@ -58,7 +64,7 @@ def main() -> None:
             row["speed over pytorch"] = times["pytorch"]["median"] / times["ours"]["median"]
         row |= {"operations / rate (s)": flops / rate, "bytes / bandwidth (s)": num_bytes / bandwidth}
         rows.append(
-            row | {"share of the rate": flops / rate / times["ours"]["median"], "compile (s)": compile_seconds[kind]}
+            row | {"share of the rate": flops / rate / times["ours"]["median"], "compile (s)": compile_seconds[part]}
         )
     print(f"{arguments.batch_size} clips of 8 x {arguments.size} x {arguments.size}, {arguments.dtype}")
     print(f"{measure.machine()}, {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s\n{measure.table(rows)}")
@@ -72,33 +78,35 @@ def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
     return {"video": video, "label": rng.integers(0, 52, batch_size).astype(np.int32)}
 
 
-def forward_function(dtype: str, remat: bool = False) -> tuple[Callable, dict[str, Any]]:
-    """The released model's forward pass as a function of variables and video, and its options."""
-    options = _OPTIONS | {"dtype": dtype, "remat": remat}
-    graphdef, _ = nets.abstract_variables(options)
-    return lambda variables, video: nnx.merge(graphdef, variables["params"], variables["batch_stats"])(video), options
+def forward_function(dtype: str, remat: bool = False) -> Callable:
+    """The released model's forward pass as a function of variables and video."""
+    graphdef, _ = abstract_variables(model(dtype, remat))
+
+    def forward(variables: Any, video: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
+        outputs = merge(graphdef, variables)({"video": video})
+        return outputs.logits, outputs.embedding
+
+    return forward
 
 
 def _abstract(batch: dict[str, np.ndarray]) -> tuple[Any, Any]:
-    return nets.abstract_variables(_OPTIONS)[1], jax.ShapeDtypeStruct(batch["video"].shape, jnp.uint8)
+    return abstract_variables(model())[1], jax.ShapeDtypeStruct(batch["video"].shape, jnp.uint8)
 
 
-def create_step(dtype: str, mesh: jax.sharding.Mesh, remat: bool = False) -> tuple[Callable, train_state.TrainState]:
-    """The training's own step over a mesh, and a fresh state on this machine's first device."""
+def create_step(dtype: str, mesh: jax.sharding.Mesh, remat: bool = False) -> tuple[Callable, train_step.TrainState]:
+    """The step of training over a mesh, and a fresh state on this machine's first device."""
     vectors = np.random.default_rng(0).normal(size=(52, 300)).astype(np.float32)
     optimizer = optimizers.create_optimizer(
-        optax.constant_schedule(0.00125), momentum=0.9, weight_decay=1e-4, clip_norm=20.0, boosted_layer="last"
+        optax.constant_schedule(0.00125),
+        momentum=0.9,
+        weight_decay=1e-4,
+        clip_norm=20.0,
+        head_lr_multiplier=5.0,
+        head="last",
     )
-    graphdef, state = train_state.create_train_state(_OPTIONS | {"dtype": dtype, "remat": remat}, optimizer, seed=0)
-    step = functools.partial(
-        train_state.train_step,
-        graphdef=graphdef,
-        optimizer=optimizer,
-        objective=functools.partial(losses.objective, label_vectors=vectors, embedding_weight=50.0),
-        seed=0,
-        sync_batch_norm=False,
-    )
-    return parallel.map_step(step, mesh, "shard_map", donate_state=True), state
+    graphdef, state = train_step.create_train_state(model(dtype, remat), optimizer, seed=0)
+    task = tasks.SingleLabel(MA52, tasks.JointEmbedding(vectors, 50.0))
+    return train_step.create_step(graphdef, optimizer, [task], mesh, seed=0), state
 
 
 def ours(batch: dict[str, np.ndarray], dtype: str, *, remat: bool):
@@ -107,15 +115,15 @@ def ours(batch: dict[str, np.ndarray], dtype: str, *, remat: bool):
     step, state = create_step(dtype, mesh, remat)
     state, batch = parallel.replicate(state, mesh), parallel.shard_batch(batch, mesh)
     variables = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
-    forward = jax.jit(forward_function(dtype, remat)[0], compiler_options=parallel.compiler_options())
+    forward = jax.jit(forward_function(dtype, remat), compiler_options=parallel.compiler_options())
     compiled, compile_seconds = {}, {}
-    for kind, lowered in (
+    for part, lowered in (
         ("forward", forward.lower(variables, batch["video"])),
         ("train step", step.lower(state, batch)),
     ):
         start = time.perf_counter()
-        compiled[kind] = lowered.compile()
-        compile_seconds[kind] = time.perf_counter() - start
+        compiled[part] = lowered.compile()
+        compile_seconds[part] = time.perf_counter() - start
 
     def run_step() -> None:
         nonlocal state
@@ -135,7 +143,7 @@ def plain_pytorch(batch: dict[str, np.ndarray], dtype: str) -> dict[str, Callabl
     """
     import torch
 
-    from benchmarks import torch_manet
+    from tests.torch_reference import manet as torch_manet
 
     on_gpu = jax.default_backend() == "gpu"
     if on_gpu and not torch.cuda.is_available():

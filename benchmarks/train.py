@@ -93,9 +93,9 @@ def _train(workdir: pathlib.Path, options: dict, num_steps: int) -> list[dict[st
 
 
 def _num_clips(config) -> int:
-    from manet_jax import configuration, input_pipeline
+    from manet_jax import configuration
 
-    return len(input_pipeline.open_dataset(**configuration.data_arguments(config)).source("train"))
+    return len(configuration.parse(config).data.open().source("train"))
 
 
 if __name__ == "__main__":

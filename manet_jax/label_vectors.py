@@ -48,7 +48,7 @@ def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "
         return _mean_vectors(vectors, names, "the package's table")
     path = pathlib.Path(source).expanduser()
     if not path.is_file():
-        raise UserError(f"label_vectors: there is no file {path}; name an .npy or GloVe text file, or leave it empty")
+        raise UserError(f"label_vectors: there is no file {path}; give an .npy or GloVe text file, or leave it empty")
     if path.suffix == ".npy":
         return _read_table(path, len(names))
     wanted = {word for name in names for word in words_of(name)}

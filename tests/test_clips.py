@@ -85,7 +85,7 @@ def test_clips_of_a_video_by_hand(tmp_path):
 
 
 def test_clips_of_two_inputs_share_their_frames():
-    # The brightness of the lower half says which frame it is; with the upper half at rest no frame is a new scene.
+    # The brightness of the lower half is the frame's number; with the upper half at rest no frame is a new scene.
     frames = np.empty((32, 64, 48, 3), np.uint8)
     frames[:, :32] = rng(0).integers(0, 255, (32, 48, 3))
     frames[:, 32:] = 120 + 4 * np.arange(32)[:, None, None, None]
@@ -121,7 +121,7 @@ def test_cut_box_goes_by_shares_and_is_never_empty():
 
 
 def test_center_crop_first_hides_what_evaluation_does_not_see():
-    # A ramp from left to right, so that a pixel's brightness says where it was.
+    # A ramp from left to right, so that a pixel's brightness is where it was.
     ramp = np.broadcast_to(4 * np.arange(48, dtype=np.uint8)[:, None], (8, 64, 48, 3))
     content = writer.encode(ramp)
 

@@ -6,7 +6,7 @@ from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 
 
-def test_shipped_table_holds_the_means_of_word_vectors():
+def test_load_gives_the_means_of_shipped_word_vectors():
     vectors = dict(zip(labels.MA52_NAMES, load_label_vectors("", labels.MA52_NAMES), strict=True))
     assert {vector.shape for vector in vectors.values()} == {(50,)}
     assert len({tuple(vector) for vector in vectors.values()}) == 52
@@ -17,15 +17,15 @@ def test_shipped_table_holds_the_means_of_word_vectors():
     np.testing.assert_allclose(single[2][:4], [-0.28054, 0.30915, -0.20189, 0.029534], atol=1e-6)
 
 
-def test_or_does_not_count():
+def test_words_of_leaves_or_out():
     assert words_of("Scratching or touching neck") == ["scratching", "touching", "neck"]
 
 
-def test_words_without_vectors_are_left_out_of_the_mean():
+def test_load_leaves_words_without_vectors_out():
     np.testing.assert_array_equal(*(load_label_vectors("", [name]) for name in ("sitting", "sitting straightly")))
 
 
-def test_npy_table(tmp_path):
+def test_load_of_an_npy_table(tmp_path):
     table = np.random.default_rng(0).normal(size=(2, 7))
     np.save(tmp_path / "t.npy", table)
     loaded = load_label_vectors(str(tmp_path / "t.npy"), ["a", "b"])
@@ -33,7 +33,7 @@ def test_npy_table(tmp_path):
     np.testing.assert_allclose(loaded, table, rtol=1e-6)
 
 
-def test_glove_text_file(tmp_path):
+def test_load_of_a_glove_text_file(tmp_path):
     path = tmp_path / "glove.txt"
     path.write_text("the 0 0\nhead 1 2\nup 3 -4\n")
     np.testing.assert_array_equal(load_label_vectors(str(path), ["head up", "head"]), [[2, -1], [1, 2]])
@@ -42,7 +42,7 @@ def test_glove_text_file(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("none.npy", None, "there is no file"),
+        ("none.npy", None, r"there is no file .*none.npy; give an .npy or GloVe text file, or leave it empty$"),
         ("t.npy", np.zeros((3, 4)), r"holds float64 \[3, 4\]; expected floats \[2, dimensions\]"),
         ("t.npy", np.zeros((2, 4), int), r"holds int64 \[2, 4\]"),
         ("t.npy", np.zeros(2), r"holds float64 \[2\]"),
@@ -54,7 +54,7 @@ def test_glove_text_file(tmp_path):
         ("glove.txt", b"head 1 x\n", "glove.txt:1: expected '<word> <number> ...'"),
     ],
 )
-def test_bad_files_are_named(tmp_path, name, content, message):
+def test_load_reports_bad_files(tmp_path, name, content, message):
     path = tmp_path / name
     if isinstance(content, bytes):
         path.write_bytes(content)
@@ -64,13 +64,13 @@ def test_bad_files_are_named(tmp_path, name, content, message):
         load_label_vectors(str(path), ["head up", "nodding"])
 
 
-def test_labels_unknown_to_the_shipped_table_name_the_ways_out():
+def test_load_of_unknown_labels_lists_the_ways_out():
     with pytest.raises(
         UserError, match=r"'moonwalk', '42'(.|\n)*--config.label_vectors(.|\n)*--config.model.embedding"
     ):
         load_label_vectors("", ["nodding", "moonwalk", "42"])
 
 
-def test_labels_with_the_same_words_are_refused():
+def test_load_refuses_labels_with_the_same_words():
     with pytest.raises(UserError, match=r"the same vector: 'left head' = 'head moonwalk'\. Set --config.label_vectors"):
         load_label_vectors("", ["left head", "nodding", "head moonwalk"])

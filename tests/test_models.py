@@ -201,7 +201,7 @@ def test_outputs_are_finite_and_of_each_clip(name):
 
 @networks
 def test_another_number_of_frames_is_refused(name):
-    # Twice the frames of a network that takes frames as a batch would be taken for two clips.
+    # Twice the frames of a network that takes frames as a batch would become two clips.
     spec, graphdef, variables = tiny(name)
     inputs = make_inputs(spec.options)
     for key, clip in spec.options.inputs.items():

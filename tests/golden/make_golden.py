@@ -1,4 +1,4 @@
-"""Makes the golden files that are ours (README.md says which): python tests/golden/make_golden.py. Needs PyTorch."""
+"""Makes the golden files that are ours (listed in README.md): python tests/golden/make_golden.py. Needs PyTorch."""
 
 import csv
 import json

@@ -1,8 +1,15 @@
 import os
 import tempfile
 
-# Every test sees eight devices; must be set before JAX starts.
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+# Every test sees eight devices; must be set before JAX starts. The programs are small and most run a few times, so that
+# compiling takes longest: without these of XLA's optimisations it takes a fifth.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        "--xla_force_host_platform_device_count=8",
+        "--xla_backend_optimization_level=0",
+        "--xla_cpu_use_fusion_emitters=false",
+    ]
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The commands that tests start compile the same programs again and again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="manet_jax_compilation_cache_"))
@@ -17,6 +24,7 @@ import pytest
 from helpers import shrink, write_folder
 
 from configs import ma52
+from manet_jax import train
 
 # The same examples in every run; a fault is found by `--hypothesis-profile=thorough`, which draws anew.
 hypothesis.settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True, database=None)
@@ -33,6 +41,13 @@ def folder(tmp_path_factory):
 @pytest.fixture
 def config(folder):
     return shrink(ma52.get_config(), folder)
+
+
+@pytest.fixture(scope="session")
+def trained(folder, tmp_path_factory):
+    """A run of the config above, to its end: its workdir, which tests only read or copy, and its result."""
+    workdir = tmp_path_factory.mktemp("trained")
+    return workdir, train.train_and_evaluate(shrink(ma52.get_config(), folder), workdir)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ class Video:
       path: the file.
       refused: whether it must be refused, or read; None where either may be: a bit flipped in a picture may leave one
         that decodes.
-      reason: a part of what must be said of a refused one.
+      reason: a part of the error that a refused one must have.
       num_frames: of one that must be read.
     """
 

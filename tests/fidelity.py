@@ -1,8 +1,10 @@
 """Measures how far we are from the recorded outputs of the released code; prints the tables of docs/fidelity.md.
 
 python tests/fidelity.py
+python tests/fidelity.py --json FILE    all measurements as JSON, without PyTorch's, in place of the tables
 """
 
+import argparse
 import dataclasses
 import functools
 import importlib.util
@@ -108,10 +110,12 @@ def run_recorded_steps():
     )
     trained, _ = abstract_variables(ModelSpec(spec.name, dataclasses.replace(spec.options, dropout=0.0)))
     task = SingleLabel(saved.metadata.labels, JointEmbedding(inputs.label_vectors(0), weight=50.0))
-    step = create_step(trained, optimizer, (task,), parallel.make_mesh(1), seed=0, donate_state=False)
-    opt_state = optimizer.init(saved.variables["params"])
-    state = TrainState(step=jnp.int32(0), **saved.variables, opt_state=opt_state)
-    batch, history = {"video": jnp.array(inputs.clips(0)), "label": jnp.array(inputs.LABELS, jnp.int32)}, []
+    mesh, opt_state = parallel.make_mesh(1), optimizer.init(saved.variables["params"])
+    step = create_step(trained, optimizer, (task,), mesh, seed=0)
+    # Placed as the step returns it: else the second step is compiled anew.
+    state = parallel.replicate(TrainState(step=jnp.int32(0), **saved.variables, opt_state=opt_state), mesh)
+    batch = parallel.shard_batch({"video": inputs.clips(0), "label": inputs.LABELS.astype(np.int32)}, mesh)
+    history = []
     for _ in range(3):
         state, metrics = step(state, batch)
         history.append((float(metrics["loss"]), float(metrics["grad_norm"])))
@@ -119,7 +123,8 @@ def run_recorded_steps():
     names = recorded()["param_delta_norms"]
     changes = {name: float(np.linalg.norm((new[name] - old[name]).ravel().astype(np.float64))) for name in names}
     norms = {name: float(np.linalg.norm(new[name].ravel().astype(np.float64))) for name in names}
-    logits = apply(saved.graphdef, state.variables, batch["video"]).logits
+    after = jax.device_put(state.variables, jax.devices()[0])
+    logits = apply(saved.graphdef, after, jnp.array(inputs.clips(0))).logits
     return *zip(*history, strict=True), changes, norms, logits
 
 
@@ -176,7 +181,24 @@ def transcoded(name):
     return float(psnr), len(content) / path.stat().st_size, change, bool(old_logits.argmax() == new_logits.argmax())
 
 
+def write_json(path):
+    *_, changes, _, _ = run_recorded_steps()
+    measurements = {
+        "forward": [dataclasses.asdict(each) for each in forward()],
+        "training": [dataclasses.asdict(each) for each in training()],
+        "changes": changes,
+        "transcoded": {name: transcoded(name) for name in VIDEOS},
+    }
+    path.write_text(json.dumps(measurements, indent=1) + "\n")
+
+
 def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE")
+    arguments = parser.parse_args()
+    if arguments.json:
+        write_json(arguments.json)
+        return
     print("| quantity | tolerance | measured |\n|---|---|---|")
     for each in [*forward(), *training(), *(row for name in VIDEOS for row in frames(name))]:
         print(f"| {each.quantity} | {each.tolerance:g} | {each.difference:.2g} |")

@@ -24,7 +24,7 @@ def confusion_of(**counts):
     return confusion
 
 
-def test_summary_by_hand():
+def test_summarize_gives_metrics_computed_by_hand():
     confusion = confusion_of(
         nodding__nodding=6,
         nodding__shaking_head=2,
@@ -58,7 +58,7 @@ def test_summary_by_hand():
     assert np.isnan(values["f1_body"])
 
 
-def test_a_model_blind_to_order_has_direction_one_half_whatever_it_prefers():
+def test_direction_of_a_model_blind_to_order_is_one_half():
     confusion = np.zeros((52, 52), int)
     for i, names in enumerate(ablation.REVERSED_PAIRS):
         first, second = (MA52_NAMES.index(name) for name in names)
@@ -76,7 +76,7 @@ def test_table_has_mean_and_sample_deviation():
     ]
 
 
-def test_seeds_without_a_figure_are_left_out():
+def test_table_leaves_out_seeds_without_a_value():
     nan = float("nan")
     runs = {"tsn": [{"direction": nan}, {"direction": 0.5}], "tsm": [{"direction": nan}, {"direction": nan}]}
     assert study.format_table(runs).splitlines()[-1] == "| direction | 50.0 | - |"
@@ -99,7 +99,7 @@ def test_arms_add_one_part_each():
         assert rest == manet
 
 
-def test_the_study_in_small(tmp_path):
+def test_ablation_command_trains_once_and_writes_its_table(tmp_path, monkeypatch, capsys):
     write_folder(tmp_path / "set", names=MA52_NAMES)
     fields = {
         "data.manual_dir": tmp_path / "set",
@@ -125,19 +125,18 @@ def test_the_study_in_small(tmp_path):
 
     log = workdir / "single_frame_0" / "metrics.jsonl"
     before = log.read_text()
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert again.returncode == 0, again.stderr
-    assert again.stdout == table
+    monkeypatch.chdir(ROOT)
+    assert ablation.main(list(map(str, command[len(COMMAND) :]))) == 0
+    assert capsys.readouterr().out == table
     assert log.read_text() == before  # nothing was trained twice
 
 
-def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
-    result = subprocess.run(
-        [*COMMAND, "--workdir", tmp_path, "--arms=slowfast"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 2
-    assert "Traceback" not in result.stderr
-    first, second = result.stderr.splitlines()[-2:]
+def test_failed_run_ends_the_study_with_its_own_message(tmp_path, monkeypatch, capfd):
+    monkeypatch.chdir(ROOT)
+    assert ablation.main(["--workdir", str(tmp_path), "--arms=slowfast"]) == 2
+    errors = capfd.readouterr().err
+    assert "Traceback" not in errors
+    first, second = errors.splitlines()[-2:]
     assert "configs/ablation.py has no arm 'slowfast'; name one of single_frame, tsn, tsm, tsm_se, manet" in first
     assert second == (
         f"manet_jax: the run in {tmp_path / 'slowfast_0'} has failed; start the study again when the cause is fixed"
@@ -155,7 +154,7 @@ def test_a_run_that_fails_ends_the_study_with_its_own_message(tmp_path):
         ("--arms=", "--arms is ''; give each arm once, commas between"),
     ],
 )
-def test_wrong_flags(flag, message, tmp_path, capsys):
+def test_ablation_command_refuses_wrong_flags(flag, message, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
         ablation.main(["--workdir", str(tmp_path), flag])
     assert stop.value.code == 2

@@ -81,7 +81,7 @@ LIST_LINES = st.one_of(
 
 
 @given(st.lists(LIST_LINES, max_size=8))
-def test_every_line_of_a_list_is_a_clip_or_is_named(lines):
+def test_read_folder_takes_or_reports_every_line(lines):
     text = "\n".join(lines)
     files = {"train_list_videos.txt": text, "val_list_videos.txt": "a.mp4 0\n", "train/x": b"", "val/x": b""}
     with folder_with(files) as root:
@@ -94,7 +94,7 @@ def test_every_line_of_a_list_is_a_clip_or_is_named(lines):
 
 
 @given(st.binary(max_size=200))
-def test_files_of_any_bytes(content):
+def test_read_folder_survives_any_bytes(content):
     lists = {f"{split}_list_videos.txt": content for split in ("train", "val")}
     with folder_with(lists | {"label_name.txt": content, "train/x": b"", "val/x": b""}) as root:
         check_folder(folder.read_folder, root)
@@ -106,7 +106,7 @@ def test_files_of_any_bytes(content):
 
 
 @given(st.lists(st.one_of(st.tuples(NUMBERS.map(str), TEXT, TEXT).map("\t".join), CELLS), max_size=6))
-def test_files_of_label_names(lines):
+def test_read_labels_takes_or_reports_any_text(lines):
     with folder_with({"label_name.txt": "\n".join(lines)}) as root:
         found, error = outcome(lambda: labels.read_labels(root / "label_name.txt"))
     if error:
@@ -120,7 +120,7 @@ def test_files_of_label_names(lines):
     st.lists(st.lists(CELLS, min_size=2, max_size=5).map(",".join), max_size=6),
     st.sampled_from(["video,labels,emotion", "video,labels", "labels", 'vid"eo,labels', '"', ""]),
 )
-def test_annotation_files(rows, header):
+def test_annotations_are_read_or_reported(rows, header):
     text = "\n".join([header, *rows])
     with folder_with({"train.csv": text, "val.csv": "video,labels\na.mp4,nodding\n"}) as root:
         check_folder(annotations.read_folder, root)
@@ -130,7 +130,7 @@ def test_annotation_files(rows, header):
 
 @given(st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, CELLS, NUMBERS, NUMBERS), max_size=6))
 @example([("a.mp4", 0, 0, "nodding", 1e-200, 1e200)])
-def test_annotations_of_untrimmed_videos(rows):
+def test_mma52_annotations_are_read_or_reported(rows):
     header = "id,video_id,start_frame,end_frame,class,total_frames,fps"
     text = "\n".join([header, *(",".join(map(str, (i, *row))) for i, row in enumerate(rows))])
     with folder_with({"train.csv": text, "val.csv": f"{header}\n0,v,0,9,1,30,30\n"}) as root:
@@ -152,7 +152,7 @@ ENTRIES = st.fixed_dictionaries(
 
 
 @given(st.one_of(JSON, st.dictionaries(NAMES, st.one_of(ENTRIES, JSON), max_size=3)))
-def test_annotations_as_json(content):
+def test_mma52_annotations_as_json_are_read_or_reported(content):
     with folder_with({"annotations.json": json.dumps(content)}) as root:
         check_folder(read_mma52, root)
 
@@ -202,13 +202,13 @@ WORDS = st.one_of(st.sampled_from(["nodding", "waving"]), NUMBERS.map(str), TEXT
 @given(st.one_of(st.binary(max_size=200), st.builds(npy, HEADERS, st.binary(max_size=40))))
 @example(npy("0L", b""))
 @example(npy("{'descr': '<f8', 'fortran_order': False, 'shape': (2, 1)}", struct.pack("<dd", 1.0, 1e300)))
-def test_tables_of_label_vectors(content):
+def test_load_label_vectors_takes_or_reports_any_table(content):
     check_vectors("vectors.npy", content)
 
 
 @given(st.lists(st.lists(WORDS, max_size=5).map(" ".join), max_size=6).map("\n".join))
 @example("nodding 3.4028235677973366e+38\nwaving 1")
-def test_files_of_word_vectors(content):
+def test_load_label_vectors_takes_or_reports_any_text(content):
     check_vectors("vectors.txt", content)
 
 
@@ -311,7 +311,7 @@ def test_corpus_trains_and_predicts(videos, built, tmp_path):
         assert all(0 <= action["probability"] <= 1 for action in each.get("top", ()))
 
 
-def test_unusual_videos_are_stored_as_another_reader_reads_them(videos):
+def test_transcode_stores_unusual_videos_frame_by_frame(videos):
     """Frames of the files that must be read, as another reader has them."""
     for video in videos[1]:
         if video.refused is False:

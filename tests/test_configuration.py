@@ -24,7 +24,7 @@ def test_config_files_are_sound_and_have_the_same_fields(name):
     assert fields == dict(configuration.flatten(ma52.get_config().to_dict())).keys()
 
 
-def test_the_papers_recipe():
+def test_ma52_config_is_the_papers_recipe():
     config = ma52.get_config()
     spec = configuration.parse(config).model_spec(labels.MA52, 300, 0)
     _, abstract = variables.abstract_variables(spec)
@@ -37,7 +37,7 @@ def _leaves(tree):
     return [leaf for value in tree.values() for leaf in _leaves(value)] if isinstance(tree, dict) else [tree]
 
 
-def test_options_follow_labels_and_vectors():
+def test_model_spec_follows_labels_and_vectors():
     config = configuration.parse(ma52.get_config())
     two = labels.LabelSet(("a", "b"), ("a", "b"), (0, 1))
     spec = config.model_spec(two, 7, 0)
@@ -94,7 +94,7 @@ def test_parse_reports_bad_values(field, value, message):
     assert message in str(error.value)
 
 
-def test_the_appearance_has_no_more_frames_than_the_clip():
+def test_parse_allows_no_more_frames_of_the_appearance():
     config = ma52.get_config()
     config.emotion.clip.num_frames = 9
     configuration.parse(config)  # without an emotion they do not matter
@@ -103,14 +103,14 @@ def test_the_appearance_has_no_more_frames_than_the_clip():
         configuration.parse(config)
 
 
-def test_all_bad_values_are_in_one_report():
+def test_parse_reports_all_bad_values_at_once():
     config = ma52.get_config()
     config.model.depth, config.batch_size = 18, -1
     with pytest.raises(UserError, match=r"cannot be run: 2 problems\n  config.batch_size(.|\n)*\n  config.model.depth"):
         configuration.parse(config)
 
 
-def test_changes_name_fields_that_a_run_cannot_change():
+def test_changes_lists_fields_that_a_run_cannot_change():
     old = json.loads(json.dumps(ma52.get_config().to_dict()))  # as a checkpoint returns it
     new = ma52.get_config()
     assert configuration.changes(old, new.to_dict()) == []
@@ -129,7 +129,7 @@ def test_docs_mention_every_config_and_no_other():
     assert mentioned - {"configs/models/x"} == set(CONFIGS)  # x stands for a new network
 
 
-def test_training_after_the_micro_actions_needs_them():
+def test_parse_needs_micro_actions_to_train_after_them():
     config = ma52_pro.get_config("fused")
     config.emotion.training = "after"
     with pytest.raises(UserError, match=r"config\.emotion\.training is 'after'; give the workdir of the micro-action"):
@@ -138,7 +138,7 @@ def test_training_after_the_micro_actions_needs_them():
     configuration.parse(config)
 
 
-def test_each_form_has_the_networks_it_needs():
+def test_model_spec_has_the_networks_of_each_form():
     for form, present in (("appearance", (False, True)), ("micro_action", (True, False)), ("fused", (True, True))):
         options = configuration.parse(ma52_pro.get_config(form)).model_spec(labels.MA52, 50, 7).options
         assert (options.micro_action is not None, options.appearance is not None) == present

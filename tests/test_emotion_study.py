@@ -26,7 +26,7 @@ RUNS = {
 }
 
 
-def test_the_comparison_by_hand():
+def test_compare_gives_accuracies_computed_by_hand():
     lines = emotion_study.compare(RUNS).strip().splitlines()
     assert lines == [
         "possible emotion accuracy: appearance 60.0, micro_action 69.4, fused 77.4",
@@ -36,7 +36,7 @@ def test_the_comparison_by_hand():
     assert emotion_study.compare(only).strip() == "possible emotion accuracy: micro_action 69.4"
 
 
-def test_a_run_is_summarised_by_its_figures_and_recalls(tmp_path):
+def test_summarize_run_gives_metrics_and_recalls(tmp_path):
     confusion = np.diag([4, 0, 3, 2, 1]) + np.eye(5, k=1, dtype=int)
     summary = emotion_study.summarize_run(
         {"emotion_accuracy": 0.5, "emotion_f1_macro": 0.4, "map": 0.8, "emotion_confusion": confusion.tolist()},
@@ -50,12 +50,12 @@ def test_a_run_is_summarised_by_its_figures_and_recalls(tmp_path):
         emotion_study.summarize_run({"emotion_confusion": [[1, 0], [0, 1]]}, tmp_path)
 
 
-def test_a_quantity_that_an_arm_lacks_is_left_open():
+def test_table_leaves_open_metrics_that_an_arm_lacks():
     runs = {"appearance": [values(0.4)], "fused": [values(0.6) | {"map": 0.8}]}
     assert "| map | - | 80.0 |" in study.format_table(runs).splitlines()
 
 
-def test_the_plot_has_a_bar_for_each_form(tmp_path):
+def test_plot_has_a_bar_for_each_form(tmp_path):
     emotion_study.plot(RUNS, tmp_path / "emotion.png")
     with Image.open(tmp_path / "emotion.png") as image:
         colors = np.asarray(image.convert("RGB")).reshape(-1, 3)
@@ -63,7 +63,7 @@ def test_the_plot_has_a_bar_for_each_form(tmp_path):
         assert (colors == color).all(1).mean() > 0.01
 
 
-def test_the_study_in_small(tmp_path):
+def test_emotion_command_trains_and_writes_its_table(tmp_path):
     small = {"data.synthetic.size": 1e-3, "data.synthetic.short_side": 48, "data.manual_dir": tmp_path / "data"}
     small |= {"clip.short_side": 40, "clip.crop_size": 32, "emotion.clip.short_side": 34, "emotion.clip.crop_size": 32}
     small |= {
@@ -73,6 +73,8 @@ def test_the_study_in_small(tmp_path):
         "eval.batch_size": 8,
         "model.width": 8,
         "emotion.model.width": 8,
+        "model.se": False,
+        "model.embedding": False,
     }
     flags = [f"--config.{name}={value}" for name, value in small.items()]
     command = [*COMMAND, "--workdir", str(tmp_path / "study"), "--seeds=1", "--arms=fused", *flags]
@@ -86,8 +88,6 @@ def test_the_study_in_small(tmp_path):
     assert (tmp_path / "study/emotion.png").exists()
 
 
-def test_unknown_forms_are_reported(tmp_path):
-    command = [*COMMAND, "--workdir", str(tmp_path), "--arms=fused,face"]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 2
-    assert "manet_jax: --arms has face; the forms are appearance, micro_action, fused" in result.stderr
+def test_unknown_forms_are_reported(tmp_path, capsys):
+    assert emotion_study.main(["--workdir", str(tmp_path), "--arms=fused,face"]) == 2
+    assert "manet_jax: --arms has face; the forms are appearance, micro_action, fused" in capsys.readouterr().err

@@ -1,7 +1,10 @@
+import dataclasses
 import json
+import pathlib
 import subprocess
 import sys
 
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,78 +18,89 @@ from manet_jax.data import clips as clips_lib
 from manet_jax.data import decoding
 from tfds_ma52.errors import UserError
 
-# Imports nothing but JAX and NumPy; the model is applied to one clip, then to three.
+FORMS = ("micro_actions", "appearance", "fused")
+# Imports nothing but JAX and NumPy; each model is applied to one clip, then to three.
 READER = """
 import json, sys
 import jax, numpy as np
 from jax import export
-folder = sys.argv[1]
-notes = json.load(open(folder + "/model.json"))
-exported = export.deserialize(bytearray(open(folder + "/model.stablehlo", "rb").read()))
-clips = np.load(folder + "/clips.npz")
-for count in (1, 3):
-    outputs = exported.call(*(clips[name][:count] for name in notes["inputs"]))
-    assert sorted(outputs) == sorted(notes["outputs"])
-    np.savez(f"{folder}/outputs_{count}.npz", **outputs)
+for folder in sys.argv[1:]:
+    notes = json.load(open(folder + "/model.json"))
+    exported = export.deserialize(bytearray(open(folder + "/model.stablehlo", "rb").read()))
+    clips = np.load(folder + "/clips.npz")
+    for count in (1, 3):
+        outputs = exported.call(*(clips[name][:count] for name in notes["inputs"]))
+        assert sorted(outputs) == sorted(notes["outputs"])
+        np.savez(f"{folder}/outputs_{count}.npz", **outputs)
 assert not {"flax", "manet_jax", "tfds_ma52", "orbax"} & {name.partition(".")[0] for name in sys.modules}
 """
 
 
-def read_elsewhere(folder, clips):
-    """The outputs of another process, which has nothing of ours: for the first clip, and for all three."""
-    np.savez(folder / "clips.npz", **clips)
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", READER, str(folder)], cwd="/", capture_output=True, text=True, check=False
-    )
+@dataclasses.dataclass(frozen=True)
+class Export:
+    """An exported model; `outputs` are those of another process for the first of its clips, and for all three."""
+
+    folder: pathlib.Path
+    notes: dict
+    model: manet_jax.loaded_model.LoadedModel
+    clips: dict
+    outputs: list = dataclasses.field(default_factory=list)
+
+
+def export_small(root, config, **options):
+    """Exports a model of drawn weights, and draws clips for it."""
+    workdir = save(root / "run", config, **options)
+    notes = export.export_model(workdir, root / "out")
+    model, rng = manet_jax.load_model(workdir), np.random.default_rng(0)
+    shapes = {name: (3, *clips_lib.clip_shape(spec)) for name, spec in model.inputs.items()}
+    clips = {name: rng.integers(0, 256, shape, np.uint8) for name, shape in shapes.items()}
+    np.savez(root / "out" / "clips.npz", **clips)
+    return Export(root / "out", notes, model, clips)
+
+
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Exports of each form and of a model in half precision, with outputs of a process that has nothing of ours."""
+    root, found = tmp_path_factory.mktemp("exports"), {}
+    for form in FORMS:
+        emotions = () if form == "micro_actions" else ("fear", "joy")
+        config = small(ma52_pro.get_config(form))
+        found[form] = export_small(root / form, config, emotions=emotions, multilabel=True)
+    config = small(ma52.get_config())
+    config.model.dtype = "bfloat16"
+    found["half"] = export_small(root / "half", config)
+    command = [sys.executable, "-I", "-c", READER, *(str(each.folder) for each in found.values())]
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [dict(np.load(folder / f"outputs_{count}.npz")) for count in (1, 3)]
+    for each in found.values():
+        each.outputs.extend(dict(np.load(each.folder / f"outputs_{count}.npz")) for count in (1, 3))
+    return found
 
 
-def make_clips(model):
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.integers(0, 256, (3, *clips_lib.clip_shape(spec)), np.uint8) for name, spec in model.inputs.items()
-    }
-
-
-@pytest.mark.parametrize("form", ["micro_actions", "appearance", "fused"])
-def test_export_gives_the_same_outputs_elsewhere(form, tmp_path):
-    emotions = () if form == "micro_actions" else ("fear", "joy")
-    workdir = save(tmp_path / "run", small(ma52_pro.get_config(form)), emotions=emotions, multilabel=True)
-    notes = export.export_model(workdir, tmp_path / "out")
-    assert notes == json.loads((tmp_path / "out" / "model.json").read_text())
-    model = manet_jax.load_model(workdir)
-    clips = make_clips(model)
-    assert (
-        set(notes["inputs"])
-        == {
-            "micro_actions": {"video"},
-            "appearance": {"appearance"},
-            "fused": {"video", "appearance"},
-        }[form]
-    )
-    expected = model(clips)._asdict()
+@pytest.mark.parametrize("form", FORMS)
+def test_export_gives_the_same_outputs_elsewhere(form, exports):
+    exported = exports[form]
+    notes = exported.notes
+    assert notes == json.loads((exported.folder / "model.json").read_text())
+    inputs = {"micro_actions": {"video"}, "appearance": {"appearance"}, "fused": {"video", "appearance"}}
+    assert set(notes["inputs"]) == inputs[form]
+    expected = exported.model(exported.clips)._asdict()
     expected = {name: value for name, value in expected.items() if value is not None and name != "features"}
     assert set(notes["outputs"]) == set(expected)
-    for count, outputs in zip((1, 3), read_elsewhere(tmp_path / "out", clips), strict=True):
+    for count, outputs in zip((1, 3), exported.outputs, strict=True):
         for name, value in expected.items():
             np.testing.assert_allclose(outputs[name], value[:count], rtol=1e-4, atol=1e-6)
     probabilities = {"logits": "sigmoid", "emotion": "softmax"}
     assert notes["probabilities"] == {name: each for name, each in probabilities.items() if name in expected}
-    assert notes["emotions"] == list(emotions)
+    assert notes["emotions"] == ([] if form == "micro_actions" else ["fear", "joy"])
     assert notes["labels"]["names"] == list(LABELS.names)
 
 
-def test_export_of_half_precision_returns_float32(tmp_path):
-    config = small(ma52.get_config())
-    config.model.dtype = "bfloat16"
-    workdir = save(tmp_path / "run", config)
-    export.export_model(workdir, tmp_path / "out")
-    model = manet_jax.load_model(workdir)
-    clips = make_clips(model)
-    _, outputs = read_elsewhere(tmp_path / "out", clips)
+def test_export_of_half_precision_returns_float32(exports):
+    exported = exports["half"]
+    _, outputs = exported.outputs
     assert outputs["logits"].dtype == np.float32
-    np.testing.assert_allclose(outputs["logits"], model(clips).logits, rtol=2e-2, atol=2e-2)
+    np.testing.assert_allclose(outputs["logits"], exported.model(exported.clips).logits, rtol=2e-2, atol=2e-2)
 
 
 def test_notes_describe_how_to_cut_frames(tmp_path):
@@ -104,12 +118,13 @@ def test_notes_describe_how_to_cut_frames(tmp_path):
     top, left = ((side - cut["crop_size"]) // 2 for side in frames.shape[1:3])
     clip = frames[None, :, top : top + cut["crop_size"], left : left + cut["crop_size"]]
     assert notes["probabilities"] == {"logits": "softmax"}
-    outputs, _ = read_elsewhere(tmp_path / "out", {"video": np.repeat(clip, 3, 0)})
+    exported = jax.export.deserialize(bytearray((tmp_path / "out" / export.MODEL_FILE).read_bytes()))
+    outputs = exported.call(clip)
     expected = manet_jax.load_model(workdir).predict(tmp_path / "a.mp4")[0].probabilities
     np.testing.assert_allclose(softmax(outputs["logits"])[0], expected, rtol=1e-4)
 
 
-def test_the_command(tmp_path, capsys):
+def test_export_command(tmp_path, capsys):
     workdir = save(tmp_path / "run", small(ma52.get_config()))
     assert export.main(["--workdir", str(workdir), str(tmp_path / "out")]) == 0
     first, _, *usage = capsys.readouterr().out.splitlines()

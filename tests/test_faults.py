@@ -1,4 +1,4 @@
-"""Failing machines, disks and files; `test_main` kills whole runs, `faults.py` does so many times."""
+"""Failing machines, disks and files; `test_main` kills whole runs, `manet_jax.studies.faults` does so many times."""
 
 import asyncio
 import contextlib
@@ -13,7 +13,7 @@ import signal
 import jax
 import numpy as np
 import pytest
-from helpers import ROOT, outcome, shrink, write_folder
+from helpers import ROOT, outcome, shrink
 
 import manet_jax
 from configs import ma52
@@ -29,36 +29,30 @@ from tfds_ma52.labels import MA52
 METADATA = RunMetadata(model=ModelSpec("manet", MANetOptions.tiny()), labels=MA52)
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A workdir and its data, after one step."""
-    root = write_folder(tmp_path_factory.mktemp("data"))
-    config = shrink(ma52.get_config(), root)
-    config.num_epochs = 0.5
-    workdir = tmp_path_factory.mktemp("run")
-    train.train_and_evaluate(config, workdir)
-    return workdir, root
-
-
 def variables(workdir):
     return jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").network)[1])
 
 
-def test_workdir_records_its_origin(trained):
-    workdir, root = trained
+def test_workdir_records_its_origin(trained, folder):
+    workdir, _ = trained
     found = json.loads((workdir / "run.json").read_text())
-    assert found["config"]["data"]["manual_dir"] == str(root)
+    assert found["config"]["data"]["manual_dir"] == str(folder)
     assert found["versions"].keys() >= {"manet_jax", "jax", "flax", "python"}
     assert found["data"]["training clips"] == 12
     assert len(found["data"]["lists"]) >= 16
-    in_checkpoint = manet_jax.load_model(workdir).metadata
-    assert {name: getattr(in_checkpoint, name) for name in ("commit", "data", "versions")} == {
-        name: found[name] for name in ("commit", "data", "versions")
+    (path,) = (workdir / "checkpoints" / "best").glob("*/metadata/metadata")
+    in_checkpoint = json.loads(path.read_text())
+    assert {name: in_checkpoint[name] for name in ("format", "commit", "data", "versions")} == {
+        name: found[name] for name in ("format", "commit", "data", "versions")
     }
     assert found["format"] == FORMAT
+    metadata = manet_jax.load_model(workdir).metadata
+    assert {name: getattr(metadata, name) for name in ("commit", "data", "versions")} == {
+        name: found[name] for name in ("commit", "data", "versions")
+    }
 
 
-def test_a_full_disk_leaves_the_checkpoints_before(tmp_path):
+def test_checkpoints_survive_a_full_disk(tmp_path):
     checkpoints = checkpoint.Checkpoints(tmp_path)
     values = np.random.default_rng(0).normal(size=(300, 400)).astype(np.float32)
     checkpoints.save("latest", 1, {"model": {"x": jax.numpy.asarray(values)}}, METADATA)
@@ -88,7 +82,7 @@ def files_of_the_model():
 # The reads of Orbax that are left when one of its files has failed ends in a loop that is closed by then.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("part", files_of_the_model())
-def test_damaged_checkpoint_is_reported_or_makes_no_difference(trained, tmp_path, part):
+def test_load_model_reports_damage_or_reads_the_same(trained, tmp_path, part):
     workdir, _ = trained
     expected, reported = variables(workdir), 0
     (folder,) = (workdir / "checkpoints" / "latest").glob("[0-9]*")
@@ -101,7 +95,7 @@ def test_damaged_checkpoint_is_reported_or_makes_no_difference(trained, tmp_path
         target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
         found, error = outcome(lambda damaged=damaged: variables(damaged))
         if error:
-            assert "checkpoints/latest/1 cannot be read (" in error
+            assert "checkpoints/latest/3 cannot be read (" in error
             reported += 1
         else:  # a part that only the optimiser's state or nothing needs
             for left, right in zip(found, expected, strict=True):
@@ -109,7 +103,7 @@ def test_damaged_checkpoint_is_reported_or_makes_no_difference(trained, tmp_path
     assert reported
 
 
-def test_reads_beside_one_that_fails_are_waited_for(trained, tmp_path):
+def test_load_model_waits_for_reads_beside_a_failed_one(trained, tmp_path):
     """Otherwise each would print a stack trace beside the sentence that reports the fault."""
     shutil.copytree(trained[0], tmp_path / "run")
     for path in (tmp_path / "run" / "checkpoints").glob("*/*/model/**/d/*"):
@@ -129,7 +123,7 @@ def rewrite_metadata(workdir, tmp_path, **values):
     return copy
 
 
-def test_checkpoints_of_other_versions_are_read_or_refused_by_name(trained, tmp_path):
+def test_load_model_needs_no_commit_and_refuses_later_formats(trained, tmp_path):
     without_commit = rewrite_metadata(trained[0], tmp_path / "before", commit=None)
     for left, right in zip(variables(without_commit), variables(trained[0]), strict=True):
         np.testing.assert_array_equal(left, right)
@@ -139,10 +133,10 @@ def test_checkpoints_of_other_versions_are_read_or_refused_by_name(trained, tmp_
 
 
 @pytest.fixture
-def built(trained, tmp_path):
+def built(trained, folder, tmp_path):
     """A copy of the built set, and the file of its training clips."""
-    shutil.copytree(trained[1], tmp_path / "data")
-    (path,) = (tmp_path / "data" / "tfds").rglob("*-train.array_record*")
+    shutil.copytree(folder, tmp_path / "data")
+    (path,) = (tmp_path / "data" / "tfds" / "ma52" / "h264_256").rglob("*-train.array_record*")
     config = shrink(ma52.get_config(), tmp_path / "data")
     return configuration.parse(config).data.open(), path
 
@@ -182,7 +176,7 @@ def test_source_reports_flipped_bytes_or_reads_the_same(built):
     assert reported
 
 
-def test_a_thread_that_dies_while_reading_ends_the_run(trained, tmp_path, monkeypatch):
+def test_train_ends_when_a_reading_thread_dies(config, tmp_path, monkeypatch):
     calls = []
 
     def fail(*arguments, **options):
@@ -193,15 +187,13 @@ def test_a_thread_that_dies_while_reading_ends_the_run(trained, tmp_path, monkey
 
     real = clips.train_clip
     monkeypatch.setattr(clips, "train_clip", fail)
-    config = shrink(ma52.get_config(), trained[1])
     config.num_epochs = 8.0
     with pytest.raises(MemoryError, match="no memory for frames"):
         train.train_and_evaluate(config, tmp_path)
     assert checkpoint.Checkpoints(tmp_path).step("latest") >= 1
 
 
-def test_a_second_run_in_a_workdir_is_refused(trained, tmp_path):
-    config = shrink(ma52.get_config(), trained[1])
+def test_train_refuses_a_workdir_in_use(config, tmp_path):
     with (tmp_path / ".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match=f"--workdir: {tmp_path} is in use by another run: wait until that"):
@@ -209,10 +201,9 @@ def test_a_second_run_in_a_workdir_is_refused(trained, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_a_request_to_stop_finishes_the_step_and_saves(trained, tmp_path, monkeypatch):
-    config = shrink(ma52.get_config(), trained[1])
+def test_train_stops_on_request_and_resumes_bit_identically(trained, config, tmp_path, monkeypatch):
+    workdir, expected = trained
     config.checkpoint_every_steps = 100
-    whole = train.train_and_evaluate(config, tmp_path / "whole")
     write = train.MetricWriter.write
 
     def ask(self, step, values):
@@ -225,22 +216,16 @@ def test_a_request_to_stop_finishes_the_step_and_saves(trained, tmp_path, monkey
         with pytest.raises(train.StoppedError, match="stopped as asked, with step 2 of 3 done and saved"):
             train.train_and_evaluate(config, tmp_path / "run")
     assert checkpoint.Checkpoints(tmp_path / "run").step("latest") == 2
-    assert train.train_and_evaluate(config, tmp_path / "run") == whole
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
-
-
-def test_the_same_seed_is_the_same_run(trained, tmp_path):
-    config = shrink(ma52.get_config(), trained[1])
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, tmp_path)
-    for left, right in zip(variables(tmp_path), variables(trained[0]), strict=True):
+    assert train.train_and_evaluate(config, tmp_path / "run") == expected
+    for left, right in zip(variables(tmp_path / "run"), variables(workdir), strict=True):
         np.testing.assert_array_equal(left, right)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize(
     "arguments", [{"coordinator": "127.0.0.1:1"}, {"num_processes": 2}, {"coordinator": "a:1", "process_id": 0}]
 )
-def test_the_flags_of_several_processes_go_together(arguments):
+def test_join_needs_all_flags_of_several_processes(arguments):
     with pytest.raises(UserError, match="--coordinator, --num_processes and --process_id go together"):
         distributed.join(**arguments)
 
@@ -270,7 +255,7 @@ def test_join_notices_a_launcher(monkeypatch):
     assert asked == [(None, None, None), ("host:1", 2, 1)]
 
 
-def test_nothing_that_is_loaded_is_a_pickle():
+def test_sources_load_no_pickle():
     sources = [path for folder in ("manet_jax", "tfds_ma52") for path in (ROOT / folder).rglob("*.py")]
     assert len(sources) > 40
     for path in sources:

@@ -48,7 +48,7 @@ def test_confusion_is_in_shares_and_ordered_by_group():
     assert_nothing_is_clipped(figure)
 
 
-def test_f1_is_ordered_from_the_most_frequent_class_to_the_rarest():
+def test_f1_is_ordered_from_frequent_to_rare_classes():
     figure = figures.plot_class_f1(np.array([0.5, np.nan, 0.9]), np.array([5, 0, 7]), THREE)
     left, right = figure.axes
     assert [tick.get_text() for tick in left.get_yticklabels()] == ["bowing", "nodding", "waving"]
@@ -89,7 +89,7 @@ def test_embedding_lies_on_its_principal_components():
     assert_nothing_is_clipped(figure)
 
 
-def test_numbers_that_overlap_are_moved_apart():
+def test_move_apart_separates_numbers_that_overlap():
     points = np.random.default_rng(0).normal(size=(52, 2))
     points[:4] = points[0]
     moved = figures.move_apart(points, 0.16)
@@ -100,7 +100,7 @@ def test_numbers_that_overlap_are_moved_apart():
     np.testing.assert_allclose(moved[far], points[far], atol=0.02)
 
 
-def test_fifty_two_classes_are_legible():
+def test_figures_of_52_classes_are_legible():
     rng = np.random.default_rng(0)
     counts = np.array([train for train, _, _ in MA52_COUNTS])
     confusion = rng.integers(0, 9, (52, 52)) + np.diag(counts)
@@ -124,12 +124,12 @@ def test_fifty_two_classes_are_legible():
         assert all(lower.y1 <= upper.y0 + 1 for lower, upper in itertools.pairwise(boxes))
 
 
-def test_the_groups_have_colours_of_their_own():
+def test_group_color_differs_from_group_to_group():
     assert len({figures.group_color(group) for group in range(7)}) == 7
     assert figures.group_color(7) == figures.group_color(0)
 
 
-def test_a_map_is_laid_over_grey_frames():
+def test_overlay_lays_a_map_over_grey_frames():
     frames = np.full((2, 8, 8, 3), (90, 120, 150), np.uint8)
     maps = np.full((2, 2, 2), -3.0)
     maps[1, 0, 0] = 5.0
@@ -141,7 +141,7 @@ def test_a_map_is_laid_over_grey_frames():
     assert np.ptp(figures.overlay(frames, np.zeros((2, 2, 2)))[..., 0]) == 0  # no location has more than another
 
 
-def test_clips_are_drawn_frame_by_frame():
+def test_plot_frames_draws_clips_frame_by_frame():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)
     figure = figures.plot_frames([("a clip", frames, None), ("its map", frames[:2], rng.random((2, 2, 2)))])

@@ -30,6 +30,11 @@ def recorded(runs):
     return dict(np.load(runs / "outputs.npz"))
 
 
+@pytest.fixture(scope="module")
+def models(runs):
+    return {name: manet_jax.load_model(runs / name) for name in ("manet", "fused")}
+
+
 def small(folder):
     """A config whose network is that of the recorded run `manet`."""
     config = shrink(ma52.get_config(), folder)
@@ -38,8 +43,8 @@ def small(folder):
     return config
 
 
-def test_load_model_gives_the_recorded_outputs(runs, recorded):
-    manet, fused = (manet_jax.load_model(runs / name) for name in ("manet", "fused"))
+def test_load_model_gives_the_recorded_outputs(models, recorded):
+    manet, fused = models["manet"], models["fused"]
     outputs = manet({"video": recorded["video"]})
     np.testing.assert_allclose(outputs.logits, recorded["manet_logits"], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(outputs.embedding, recorded["manet_embedding"], rtol=1e-5, atol=1e-7)
@@ -50,49 +55,55 @@ def test_load_model_gives_the_recorded_outputs(runs, recorded):
     assert (manet.metadata.multilabel, fused.metadata.multilabel) == (False, True)
 
 
-def test_metadata_is_migrated(runs):
-    metadata = manet_jax.load_model(runs / "manet").metadata
+def test_metadata_is_migrated(models):
+    metadata = models["manet"].metadata
     assert metadata.step == metadata.best["step"] == 2
     assert metadata.labels.names == ("nodding", "waving", "tiptoe")
     assert metadata.versions["manet_jax"] == "0.1.0"
-    for name in ("manet", "fused"):
-        config = ml_collections.ConfigDict(manet_jax.load_model(runs / name).metadata.config)
+    for model in models.values():
+        config = ml_collections.ConfigDict(model.metadata.config)
         parsed = configuration.parse(config)
         fields = dict(configuration.flatten(ma52.get_config().to_dict())).keys()
         assert dict(configuration.flatten(config.to_dict())).keys() == fields - {"clip.mean", "clip.std"}
         assert parsed.network.options["depth"] == 14
     assert parsed.emotion.form == "fused"
     assert parsed.optimizer.head_lr_multiplier == 5.0
-    inputs = manet_jax.load_model(runs / "fused").inputs
+    inputs = models["fused"].inputs
     assert (inputs["video"].num_frames, inputs["appearance"].num_frames, inputs["appearance"].subset_of) == (2, 1, 2)
 
 
-def test_old_run_evaluates_reports_predicts_and_exports(runs, recorded, folder, tmp_path):
-    config = ml_collections.ConfigDict(manet_jax.load_model(runs / "manet").metadata.config)
+def test_old_run_evaluates_reports_predicts_and_exports(runs, models, folder, tmp_path):
+    config = ml_collections.ConfigDict(models["manet"].metadata.config)
     config.data.manual_dir = str(folder)
     evaluation = manet_jax.evaluate_checkpoint(runs / "manet", config=config)
     best = evaluation.metadata.best
     assert evaluation.metrics == pytest.approx(best, rel=1e-5)
     assert page.write(evaluation).exists()
     write_clip(tmp_path / "a.mp4")
-    assert predict.main(["--workdir", str(runs / "manet"), str(tmp_path / "a.mp4")]) == 0
+    for name in ("manet", "fused"):
+        assert predict.main(["--workdir", str(runs / name), str(tmp_path / "a.mp4")]) == 0
     assert export.export_model(runs / "manet", tmp_path / "exported")["step"] == 2
 
 
-def test_old_run_is_a_start_but_cannot_be_resumed(runs, folder, tmp_path):
+def test_old_run_is_a_start_but_cannot_be_resumed(runs, models, folder, tmp_path):
     config = small(folder)
     config.num_epochs, config.optimizer.learning_rate = 0.5, 0.0
     config.init_from = str(runs / "manet")
     train.train_and_evaluate(config, tmp_path / "run")
     ours, theirs = (
-        flatten(split_variables(manet_jax.load_model(workdir).network)[1]["params"])
-        for workdir in (tmp_path / "run", runs / "manet")
+        flatten(split_variables(model.network)[1]["params"])
+        for model in (manet_jax.load_model(tmp_path / "run"), models["manet"])
     )
     for path, value in theirs.items():
         np.testing.assert_array_equal(ours[path], value)
-    with pytest.raises(UserError, match=r"holds a run of an earlier version .* --config\.init_from="):
+    with pytest.raises(UserError) as caught:
         train.train_and_evaluate(config, runs / "manet")
-    assert Checkpoints(runs / "manet", read_only=True).step("latest") == 2
+    assert str(caught.value) == (
+        f"--workdir: {runs / 'manet'} holds a run of an earlier version of manet_jax, which this one cannot resume; "
+        f"train in another folder, from its weights with --config.init_from={runs / 'manet'}"
+    )
+    latest = Checkpoints(runs / "manet", read_only=True).metadata("latest")
+    assert (latest.step, latest.labels.names) == (2, ("nodding", "waving", "tiptoe"))
 
 
 def test_old_safetensors_file_converts(runs, recorded, tmp_path):
@@ -102,9 +113,9 @@ def test_old_safetensors_file_converts(runs, recorded, tmp_path):
     np.testing.assert_allclose(outputs.logits, recorded["manet_logits"], rtol=1e-5, atol=1e-7)
 
 
-def test_old_run_refuses_data_of_other_classes(runs, tmp_path):
+def test_old_run_refuses_data_of_other_classes(runs, models, tmp_path):
     other = write_folder(tmp_path, per_split=(("train", 2), ("val", 2)), names=("nodding", "waving"))
-    config = ml_collections.ConfigDict(manet_jax.load_model(runs / "manet").metadata.config)
+    config = ml_collections.ConfigDict(models["manet"].metadata.config)
     config.data.manual_dir = str(other)
     with pytest.raises(UserError, match="has other classes or emotions than the model"):
         manet_jax.evaluate_checkpoint(runs / "manet", config=config)

@@ -41,7 +41,7 @@ def assert_same(left, right):
             np.testing.assert_array_equal(a[key], b[key])
 
 
-def test_batches_have_the_documented_form(source):
+def test_train_batches_have_the_documented_form(source):
     (batch,) = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 1)
     assert {key: (value.shape, value.dtype.name[:3]) for key, value in batch.items()} == {
         "video": ((4, 4, 32, 32, 3), "uin"),
@@ -53,13 +53,13 @@ def test_batches_have_the_documented_form(source):
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])  # 8 does not divide 12: a batch spans two passes
-def test_every_clip_once_in_every_pass_in_a_new_order(source, batch_size):
+def test_train_batches_have_every_clip_once_a_pass_in_new_order(source, batch_size):
     names = ids(take(input_pipeline.train_batches(source, INPUTS, batch_size=batch_size, seed=0), 24 // batch_size))
     assert len(set(names[:12])) == len(set(names[12:])) == 12
     assert names[:12] != names[12:]
 
 
-def test_the_seed_decides_and_threads_do_not(source):
+def test_train_batches_depend_on_the_seed_not_on_threads(source):
     reference = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 6)
     threaded = input_pipeline.train_batches(
         source, INPUTS, batch_size=4, seed=0, reading=Reading(num_threads=4, num_prefetch=3)
@@ -69,7 +69,7 @@ def test_the_seed_decides_and_threads_do_not(source):
     assert ids(other) != ids(reference)
 
 
-def test_augmentation_differs_between_passes(source):
+def test_train_batches_augment_anew_in_each_pass(source):
     videos = collections.defaultdict(list)
     for batch in take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 6):
         for name, video in zip(batch["video_id"], batch["video"], strict=True):
@@ -84,7 +84,7 @@ def test_train_batches_resume_in_the_middle_of_a_pass(source):
     )
 
 
-def test_processes_share_a_batch(source):
+def test_train_batches_are_shared_by_processes(source):
     reference = take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0), 4)
     parts = [
         take(input_pipeline.train_batches(source, INPUTS, batch_size=4, seed=0, reading=reading), 4)
@@ -97,7 +97,7 @@ def test_processes_share_a_batch(source):
 
 
 @pytest.mark.parametrize("process_count", [1, 2, 4])
-def test_evaluation_counts_every_clip_once(val_source, process_count):
+def test_eval_batches_have_every_clip_once(val_source, process_count):
     readings = [Reading(process_index=i, process_count=process_count) for i in range(process_count)]
     parts = [list(input_pipeline.eval_batches(val_source, INPUTS, batch_size=4, reading=each)) for each in readings]
     assert [len(part) for part in parts] == [2] * process_count  # equal numbers, or a process would wait for ever
@@ -117,7 +117,7 @@ def test_evaluation_counts_every_clip_once(val_source, process_count):
     assert not any(video.any() for video in padding)
 
 
-def test_hidden_labels_stay_hidden(val_source):
+def test_eval_batches_keep_hidden_labels(val_source):
     hidden = [dict(example, label=-1) for example in val_source]
     for batch in input_pipeline.eval_batches(hidden, INPUTS, batch_size=4):
         assert (batch["label"] == -1).all()
@@ -130,18 +130,6 @@ def test_eval_batches_report_a_broken_record(val_source):
         list(input_pipeline.eval_batches(broken, INPUTS, batch_size=4))
 
 
-def test_batch_size_must_divide_among_processes(source):
+def test_train_batches_must_divide_among_processes(source):
     with pytest.raises(UserError, match="batch size 5 does not divide among 2 processes"):
         input_pipeline.train_batches(source, INPUTS, batch_size=5, seed=0, reading=Reading(process_count=2))
-
-
-def test_open_dataset_draws_builds_and_reads(tmp_path):
-    build = {"manual_dir": str(tmp_path), "config": "h264_256"}
-    drawn = {"size": 1e-6, "pro": False, "subjects": "shared", "short_side": 32, "seed": 0}
-    dataset = input_pipeline.open_dataset(build, drawn)
-    assert dataset.labels.names[9] == "nodding"
-    assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"
-    assert len(dataset.source("train")) == len(dataset.source("val")) == 52
-    with pytest.raises(UserError, match=r"has no split 'test'; it has train, val"):
-        dataset.source("test")
-    assert input_pipeline.open_dataset(build, drawn).fingerprint == dataset.fingerprint

@@ -29,14 +29,14 @@ def test_joint_embedding_by_hand():
     np.testing.assert_allclose(losses.joint_embedding(embedding, target), [(1 + 4) / 2, 9 / 2])
 
 
-def test_binary_cross_entropy_is_scikit_learns_log_loss_of_each_class():
+def test_binary_cross_entropy_is_scikit_learns_log_loss():
     p = sigmoid(LOGITS)
     of_classes = [log_loss(LABELS[:, i], p[:, i], labels=[0, 1]) for i in range(4)]
     each = losses.binary_cross_entropy(jnp.array(LOGITS), jnp.array(LABELS))
     np.testing.assert_allclose(each.mean(), np.sum(of_classes), rtol=1e-5)
 
 
-def test_positive_weights_multiply_present_classes():
+def test_multilabel_weights_multiply_present_classes():
     weights = np.array([1, 2, 5, 0.5], np.float32)
     p = sigmoid(LOGITS)
     expected = -(weights * LABELS * np.log(p) + (1 - LABELS) * np.log(1 - p)).sum(1)
@@ -46,7 +46,7 @@ def test_positive_weights_multiply_present_classes():
     np.testing.assert_allclose(plain, losses.binary_cross_entropy(jnp.array(LOGITS), jnp.array(LABELS)))
 
 
-def test_the_asymmetric_loss_is_the_papers_formula():
+def test_multilabel_asymmetric_is_the_papers_formula():
     p = sigmoid(LOGITS)
     shifted = np.maximum(p - 0.05, 0)
     expected = -(LABELS * np.log(p) + (1 - LABELS) * shifted**4 * np.log(1 - shifted)).sum(1)
@@ -58,7 +58,7 @@ def test_the_asymmetric_loss_is_the_papers_formula():
 
 @pytest.mark.parametrize("name", losses.MULTILABEL)
 @pytest.mark.parametrize("size", [80.0, -80.0])
-def test_extreme_logits_give_finite_losses_and_gradients(name, size):
+def test_multilabel_is_finite_for_extreme_logits(name, size):
     def loss(logits):
         return losses.multilabel(name, logits, jnp.array([[1.0, 0.0]]), np.ones(2, np.float32)).sum()
 
@@ -67,7 +67,7 @@ def test_extreme_logits_give_finite_losses_and_gradients(name, size):
     assert np.isfinite(gradient).all()
 
 
-def test_a_clips_label_vectors_are_averaged():
+def test_mean_label_vectors_of_a_clip():
     vectors = np.arange(8, dtype=np.float32).reshape(4, 2)
     means = losses.mean_label_vectors(jnp.array(LABELS), jnp.array(vectors))
     np.testing.assert_allclose(means[0], (vectors[0] + vectors[3]) / 2)

@@ -1,16 +1,15 @@
+"""The real commands; `manet_jax.studies.faults` kills them many times."""
+
+import contextlib
 import json
-import os
-import pathlib
 import random
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 import zipfile
 
-import jax
 import numpy as np
 import pytest
 from helpers import ROOT, write_clip, write_folder
@@ -18,117 +17,115 @@ from helpers import ROOT, write_clip, write_folder
 import manet_jax
 from configs import ma52
 from manet_jax import metrics
-from manet_jax.models.variables import split_variables
+from manet_jax.data import input_pipeline
+from manet_jax.studies.small_runs import (
+    command,
+    environment,
+    evaluations,
+    has_checkpoint,
+    losses,
+    run,
+    start,
+    start_two,
+    variables,
+    wait_until,
+)
+from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
 
-SMALL = {
-    "clip.short_side": 40,
-    "clip.crop_size": 32,
-    "clip.num_frames": 4,
-    "model.depth": 14,
-    "model.width": 8,
-    "batch_size": 8,
-    "eval.batch_size": 8,
-    "log_every_steps": 1,
-}
+MAIN = (sys.executable, "-m", "manet_jax.main")
+
+# Runs the command with the arguments in each line of its input, without importing the package each time.
+SERVER = """
+import json, os, sys, tempfile
+from manet_jax import main, train
+
+for line in sys.stdin:
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
+        process = os.fork()
+        if not process:
+            sys.argv = [main.__file__, *json.loads(line)]
+            os.dup2(output.fileno(), 1)
+            os.dup2(messages.fileno(), 2)
+            try:
+                main.run()
+            except SystemExit as stop:
+                sys.stdout.flush()
+                sys.stderr.flush()
+                os._exit(stop.code or 0)
+        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        texts = []
+        for file in (output, messages):
+            file.seek(0)
+            texts.append(file.read().decode())
+        print(json.dumps([status, *texts]), flush=True)
+"""
 
 
-def command(workdir, manual_dir, *flags, config="configs/ma52.py", **fields):
-    options = SMALL | {"data.manual_dir": manual_dir} | fields
-    overrides = [f"--config.{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "manet_jax.main", "--config", config, "--workdir", str(workdir), *overrides, *flags]
+@pytest.fixture(scope="module", autouse=True)
+def project_folder():
+    with contextlib.chdir(ROOT):
+        yield
 
 
-def environment(num_devices):
-    return os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={num_devices}"}
+@pytest.fixture(scope="module")
+def run_quickly(project_folder):
+    """Runs the command with arguments that it refuses, before it computes anything."""
+    arguments = [sys.executable, "-W", "ignore", "-c", SERVER]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(arguments, env=environment(1), text=True, bufsize=1, **pipes) as server:
+
+        def run_quickly(*flags):
+            server.stdin.write(json.dumps([str(flag) for flag in flags]) + "\n")
+            return subprocess.CompletedProcess(flags, *json.loads(server.stdout.readline()))
+
+        yield run_quickly
+        server.stdin.close()
 
 
-def run(arguments, num_devices=1):
-    return subprocess.run(
-        arguments, cwd=ROOT, env=environment(num_devices), capture_output=True, text=True, check=False
-    )
+# 30 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
+FIELDS = {"num_epochs": 20.0, "eval.every_epochs": 5.0, "checkpoint_every_steps": 2}
 
 
-def log(workdir):
-    path = workdir / "metrics.jsonl"
-    lines = path.read_text().splitlines(True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    return write_folder(root, per_split=(("train", 12), ("val", 4)), names=MA52_NAMES[:6])
 
 
-def losses(workdir):
-    return [line["loss"] for line in log(workdir) if "loss" in line]
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """A run that was left alone: its workdir and its result."""
+    workdir = tmp_path_factory.mktemp("whole")
+    return workdir, run(command(workdir, data, **FIELDS), num_devices=2)
 
 
-def evaluations(workdir):
-    return [line for line in log(workdir) if "loss" not in line]
-
-
-def variables(workdir):
-    return jax.device_get(jax.tree.leaves(split_variables(manet_jax.load_model(workdir, "latest").network)[1]))
-
-
-def test_the_papers_config_trains_on_a_folder_of_40_clips(tmp_path):
-    root = write_folder(tmp_path / "data", per_split=(("train", 32), ("val", 8)), names=MA52_NAMES[:6])
-    result = run(command(tmp_path / "run", root, num_epochs=1.0), num_devices=8)
+def test_main_trains_and_evaluates_the_papers_config(whole, tmp_path):
+    workdir, result = whole
     assert result.returncode == 0, result.stderr
-    assert len(losses(tmp_path / "run")) == 4
+    assert len(losses(workdir)) == 30
     assert "Traceback" not in result.stderr
     assert "clips/s, loss" in result.stderr
 
     table = result.stdout.splitlines()[-9:]
-    assert re.fullmatch(r" +best \(step 4\) +last \(step 4\)", table[0])
+    assert re.fullmatch(r" +best \(step (8|15|22|30)\) +last \(step 30\)", table[0])
     assert [line.split()[0] for line in table[1:]] == list(metrics.NAMES)
-    flags = ["--mode=evaluate", "--workdir", str(tmp_path / "run"), "--submission", str(tmp_path / "val.zip")]
-    again = run([*command(tmp_path / "run", root)[:3], *flags])
+    flags = ["--mode=evaluate", "--workdir", str(workdir), "--submission", str(tmp_path / "val.zip")]
+    again = run([*MAIN, *flags])
     assert again.returncode == 0, again.stderr
-    assert f"{tmp_path}/val.zip: 8 clips of split val" in again.stderr
+    assert f"{tmp_path}/val.zip: 4 clips of split val" in again.stderr
     assert zipfile.is_zipfile(tmp_path / "val.zip")
-    report = tmp_path / "run" / "report_val_best" / "report.html"
+    report = workdir / "report_val_best" / "report.html"
     assert f"report: {report}" in again.stderr
     assert report.exists()
     assert [line.split()[1] for line in again.stdout.splitlines()[-8:]] == [line.split()[1] for line in table[1:]]
-    assert (tmp_path / "run" / "evaluation_val_best.json").exists()
+    assert (workdir / "evaluation_val_best.json").exists()
 
 
-def start(arguments, num_devices=1, messages=pathlib.Path(os.devnull)):
-    with messages.open("w") as file:
-        return subprocess.Popen(
-            arguments, cwd=ROOT, env=environment(num_devices), stdout=subprocess.DEVNULL, stderr=file
-        )
-
-
-def start_two(arguments, folder):
-    """Two processes of one run, with one device each; their messages go to two files."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    flags = [f"--coordinator={address}", "--num_processes=2"]
-    return [start([*arguments, *flags, f"--process_id={i}"], messages=folder / f"messages.{i}") for i in range(2)]
-
-
-def wait_until(condition, *processes, seconds=120):
-    """Waits for a condition while some processes run."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in processes), "it ended too early"
-        time.sleep(0.005)
-
-
-def has_checkpoint(workdir):
-    return any(path.name.isdecimal() for path in (workdir / "checkpoints" / "latest").glob("*"))
-
-
-def test_a_run_that_is_killed_and_stopped_ends_as_if_it_had_not_been(tmp_path):
+def test_main_resumes_bit_identically_after_a_kill_and_a_stop(whole, data, tmp_path):
     """One process, killed; two processes, asked to stop; one process: together the same as one that was left alone."""
-    root = write_folder(tmp_path / "data", per_split=(("train", 12), ("val", 4)))
-    # 60 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
-    fields = {"num_epochs": 40.0, "eval.every_epochs": 10.0, "checkpoint_every_steps": 2}
-    whole = run(command(tmp_path / "whole", root, **fields), num_devices=2)
-    assert whole.returncode == 0, whole.stderr
-
-    workdir = tmp_path / "stopped"
-    process = start(command(workdir, root, **fields), num_devices=2)
+    workdir, (expected, result) = tmp_path / "stopped", whole
+    process = start(command(workdir, data, **FIELDS), num_devices=2)
     wait_until(lambda: has_checkpoint(workdir), process)
     # Any moment from the first checkpoint on: in the middle of a step, an evaluation, or another checkpoint.
     delay = random.uniform(0, 0.3)
@@ -137,27 +134,27 @@ def test_a_run_that_is_killed_and_stopped_ends_as_if_it_had_not_been(tmp_path):
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
 
     done = len(losses(workdir))
-    two = start_two(command(workdir, root, **fields), tmp_path)
+    two = start_two(command(workdir, data, **FIELDS), tmp_path)
     wait_until(lambda: len(losses(workdir)) > done + 2, *two)
     two[1].send_signal(signal.SIGTERM)  # one hears of it, both stop after the same step
     assert [process.wait(120) for process in two] == [0, 0], delay
     first, second = ((tmp_path / f"messages.{i}").read_text() for i in range(2))
-    step = int(re.search(r"manet_jax: stopped as asked, with step (\d+) of 60 done and saved; the same", first)[1])
+    step = int(re.search(r"manet_jax: stopped as asked, with step (\d+) of 30 done and saved; the same", first)[1])
     assert "resuming from step" in first
     assert "manet_jax" not in second  # one set of messages
-    assert losses(workdir) == losses(tmp_path / "whole")[:step]
+    assert losses(workdir) == losses(expected)[:step]
 
-    resumed = run(command(workdir, root, **fields), num_devices=2)
+    resumed = run(command(workdir, data, **FIELDS), num_devices=2)
     assert resumed.returncode == 0, resumed.stderr
     assert f"resuming from step {step} in" in resumed.stderr
-    assert losses(workdir) == losses(tmp_path / "whole")
-    for left, right in zip(variables(workdir), variables(tmp_path / "whole"), strict=True):
+    assert losses(workdir) == losses(expected)
+    for left, right in zip(variables(workdir), variables(expected), strict=True):
         np.testing.assert_array_equal(left, right)
-    assert resumed.stdout.splitlines()[-9:] == whole.stdout.splitlines()[-9:]
-    assert evaluations(workdir) == evaluations(tmp_path / "whole")
+    assert resumed.stdout.splitlines()[-9:] == result.stdout.splitlines()[-9:]
+    assert evaluations(workdir) == evaluations(expected)
 
 
-def test_a_hand_written_annotation_file_trains(tmp_path):
+def test_main_trains_on_a_hand_written_annotation_file(run_quickly, tmp_path):
     words = ("nodding;touching nose", "waving", "9", "shaking legs; nodding", "tiptoe")
     rows = ["video,labels,emotion,split"]
     for i in range(9):
@@ -174,18 +171,19 @@ def test_a_hand_written_annotation_file_trains(tmp_path):
     assert manet_jax.load_model(tmp_path / "run").emotions == ("fear", "joy")
 
     (tmp_path / "data" / "annotations.csv").write_text("\n".join([*rows, "gone.mp4,noding,,train", rows[1]]))
-    again = [*command(tmp_path / "other", tmp_path / "data", config="configs/ma52_pro.py", **fields)]
-    result = run([*again, f"--config.data.data_dir={tmp_path / 'other'}"])
+    again = command(tmp_path / "other", tmp_path / "data", config="configs/ma52_pro.py", **fields)
+    result = run_quickly(*again[len(MAIN) :], f"--config.data.data_dir={tmp_path / 'other'}")
     assert result.returncode == 2
     assert "unknown label 'noding'; did you mean 'nodding'?" in result.stderr
     assert "my clip 0.mp4 is listed more than once" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
-    arguments = [sys.executable, "-m", "manet_jax.main", "--config", "configs/ma52.py", "--workdir", str(tmp_path)]
+def test_main_without_data_explains_how_to_get_them(run_quickly, tmp_path):
+    arguments = ["--config", "configs/ma52.py", "--workdir", tmp_path]
     default = ma52.get_config().data.manual_dir
-    result = run(arguments if not (ROOT / default).exists() else [*arguments, f"--config.data.manual_dir={default}_"])
+    missing = [] if not (ROOT / default).exists() else [f"--config.data.manual_dir={default}_"]
+    result = run_quickly(*arguments, *missing)
     assert result.returncode == 2
     (paragraph,) = result.stderr.splitlines()
     for part in (
@@ -225,26 +223,31 @@ def test_without_data_one_paragraph_says_how_to_get_them(tmp_path):
         (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],
 )
-def test_wrong_flags_are_one_sentence(tmp_path, flags, message):
-    arguments = [sys.executable, "-m", "manet_jax.main", "--config", "configs/ma52.py", "--workdir", str(tmp_path)]
-    result = run([*arguments, *flags])
+def test_main_refuses_wrong_flags_in_one_sentence(run_quickly, tmp_path, flags, message):
+    result = run_quickly("--config", "configs/ma52.py", "--workdir", tmp_path, *flags)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 2
 
 
-def test_a_config_that_cannot_be_loaded_is_named(tmp_path):
+def test_main_reports_a_config_that_cannot_be_loaded(tmp_path):
     path = tmp_path / "my config.py"
     path.write_text("def get_config(:\n")
-    result = run([sys.executable, "-m", "manet_jax.main", "--config", str(path), "--workdir", str(tmp_path)])
+    result = run([*MAIN, "--config", str(path), "--workdir", str(tmp_path)])
     assert result.returncode == 2
     assert f"--config {path} cannot be loaded" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_the_first_run_in_small(tmp_path):
-    fields = {"data.synthetic.size": 1e-6, "data.synthetic.short_side": 48}
+def test_main_without_config_suggests_the_one_without_data(run_quickly, tmp_path):
+    result = run_quickly("--workdir", tmp_path)
+    assert result.returncode == 2
+    assert "--config is missing: try --config configs/ma52_synthetic.py" in result.stderr
+
+
+def test_main_draws_builds_and_trains_without_data(tmp_path):
+    fields = {"data.synthetic.size": 1e-6, "data.synthetic.short_side": 32}
     fields |= {"num_epochs": 1.0, "batch_size": 26, "eval.batch_size": 26, "data.builder_config": "original"}
     config = "configs/ma52_synthetic.py"
     result = run(command(tmp_path / "run", tmp_path / "data", config=config, **fields))
@@ -254,11 +257,16 @@ def test_the_first_run_in_small(tmp_path):
     assert "f1_mean" in result.stdout
     assert "nodding" in manet_jax.load_model(tmp_path / "run").labels.names
 
-
-def test_without_config_the_one_that_needs_no_data_is_named(tmp_path):
-    result = run([sys.executable, "-m", "manet_jax.main", "--workdir", str(tmp_path)])
-    assert result.returncode == 2
-    assert "--config is missing: try --config configs/ma52_synthetic.py" in result.stderr
+    # What the command has drawn is not drawn again.
+    build = {"manual_dir": str(tmp_path / "data"), "config": "original"}
+    drawn = {"size": 1e-6, "pro": False, "subjects": "shared", "short_side": 32, "seed": 0}
+    dataset = input_pipeline.open_dataset(build, drawn)
+    assert dataset.labels.names[9] == "nodding"
+    assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"
+    assert len(dataset.source("train")) == len(dataset.source("val")) == 52
+    with pytest.raises(UserError, match=r"has no split 'test'; it has train, val"):
+        dataset.source("test")
+    assert input_pipeline.open_dataset(build, drawn).fingerprint == dataset.fingerprint
 
 
 def test_importing_the_package_starts_no_jax():

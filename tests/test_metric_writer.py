@@ -9,7 +9,7 @@ def read(path):
     return [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_jsonl_and_tensorboard_hold_the_same(tmp_path):
+def test_metric_writer_writes_the_same_to_both_files(tmp_path):
     writer = MetricWriter(tmp_path, 0)
     for step in (1, 2):
         writer.write(step, {"loss": 0.5 * step, "learning_rate": 0.25})
@@ -19,7 +19,7 @@ def test_jsonl_and_tensorboard_hold_the_same(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 0.5), (2, 1.0)]
 
 
-def test_a_resumed_run_leaves_no_step_twice(tmp_path):
+def test_metric_writer_leaves_no_step_twice_when_resumed(tmp_path):
     writer = MetricWriter(tmp_path, 0)
     for step in range(1, 6):
         writer.write(step, {"loss": 1.0})

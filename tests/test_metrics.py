@@ -5,7 +5,7 @@ from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_ac
 from manet_jax import metrics
 
 
-def test_by_hand():
+def test_recognition_metrics_by_hand():
     # Three classes in two groups; target by row: 0 -> 0, 0 -> 1, 1 -> 1, 2 -> 0.
     confusion = np.array([[1, 1, 0], [0, 1, 0], [1, 0, 0]])
     values = metrics.recognition_metrics(confusion, top5=4, groups=np.array([0, 0, 1]))
@@ -26,7 +26,7 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_against_scikit_learn_with_absent_classes(seed):
+def test_recognition_metrics_are_scikit_learns(seed):
     rng = np.random.default_rng(seed)
     groups = np.repeat(np.arange(7), [5, 6, 13, 8, 6, 10, 4])
     target = rng.choice([*range(20), 45], 60)  # many classes occur neither as target ...
@@ -56,13 +56,13 @@ def test_against_scikit_learn_with_absent_classes(seed):
     np.testing.assert_allclose(metrics.f1_scores(confusion), each)
 
 
-def test_classes_as_their_own_groups_make_body_equal_action():
+def test_recognition_metrics_of_classes_as_their_own_groups():
     confusion = np.random.default_rng(0).integers(0, 9, (4, 4))
     values = metrics.recognition_metrics(confusion, confusion.sum(), np.arange(4))
     assert values["body_f1_macro"] == values["action_f1_macro"]
     assert values["f1_mean"] == pytest.approx((values["action_f1_macro"] + values["action_top1"]) / 2)
 
 
-def test_no_clips_is_an_error():
+def test_recognition_metrics_need_clips():
     with pytest.raises(ValueError, match="there are no clips"):
         metrics.recognition_metrics(np.zeros((2, 2)), 0, np.arange(2))

@@ -16,7 +16,6 @@ from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, Option
 from manet_jax.models.variables import abstract_variables, count_parameters, create_variables, flatten, merge
 
 BATCH_SIZE = 3
-QUICKLY = {"xla_backend_optimization_level": 0}  # compiled: programs that run once or twice
 
 # Parameters of full-size networks; a network in MODELS needs at least one entry here.
 RESNET50, RESNET101 = 23_508_032, 42_500_160  # without their classifiers
@@ -103,7 +102,7 @@ def make_keys(batch_size=BATCH_SIZE):
     return jax.random.split(jax.random.key(0), batch_size)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnums=0)
 def evaluate(graphdef, variables, inputs, keys):
     """The outputs of a network as it is made, without and with dropout, its class maps, and its statistics after it."""
     network = merge(graphdef, variables)
@@ -117,9 +116,13 @@ def evaluated(name):
     return jax.device_get(evaluate(graphdef, variables, make_inputs(spec.options), make_keys()))
 
 
+def run(graphdef, variables, inputs):
+    return merge(graphdef, variables)(inputs)
+
+
 def shapes(graphdef, variables, inputs):
-    """What a network would return."""
-    return jax.eval_shape(lambda variables, inputs: merge(graphdef, variables)(inputs), variables, inputs)
+    """The shapes of a network's outputs."""
+    return jax.eval_shape(functools.partial(run, graphdef), variables, inputs)
 
 
 def given(outputs):
@@ -281,7 +284,7 @@ def test_class_maps_average_to_the_logits(name):
     np.testing.assert_allclose(maps.mean((1, 2, 3)), outputs.logits, rtol=1e-4, atol=1e-4)
 
 
-@functools.partial(jax.jit, static_argnums=0, compiler_options=QUICKLY)
+@functools.partial(jax.jit, static_argnums=0)
 def train(graphdef, variables, inputs, keys):
     """A network's outputs and statistics in training, and its outputs in evaluation right after."""
     network = merge(graphdef, variables)
@@ -319,13 +322,14 @@ def test_remat_keeps_less_and_changes_no_gradient(name):
             return jnp.square(outputs.logits).sum() + jnp.square(outputs.embedding).sum(), statistics
 
         kept = jax.eval_shape(lambda params: jax.vjp(loss, params, has_aux=True)[1], variables["params"])
-        differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICKLY)
+        differentiate = jax.jit(jax.value_and_grad(loss, has_aux=True))
         return differentiate(variables["params"]), sum(leaf.size for leaf in jax.tree.leaves(kept))
 
     (plain, kept), (recomputed, kept_less) = step(remat=False), step(remat=True)
-    largest = max(np.abs(gradient).max() for gradient in jax.tree.leaves(plain[1]))
-    assert largest > 1
-    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), plain, recomputed)
+    for ours, reference in zip(*map(jax.tree.leaves, (recomputed, plain)), strict=True):
+        size = np.abs(reference).max()
+        assert size > 1e-3
+        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5 * max(1, size))
     assert kept_less < kept / 2
 
 
@@ -334,12 +338,14 @@ def test_bfloat16_computes_with_float32_parameters(name):
     spec, graphdef, variables = tiny(name, dtype="bfloat16")
     _, abstract = abstract_variables(spec)
     assert {leaf.dtype for leaf in jax.tree.leaves(abstract)} == {jnp.dtype("float32")}
-    outputs, dropped, maps, _ = evaluate(graphdef, variables, make_inputs(spec.options), make_keys())
+    inputs = make_inputs(spec.options)
+    _, dropped, maps, _ = evaluate.eval_shape(graphdef, variables, inputs, make_keys())
+    assert {value.dtype for value in (*given(dropped).values(), *jax.tree.leaves(maps))} == {jnp.dtype("float32")}
+    outputs = jax.jit(functools.partial(run, graphdef))(variables, inputs)
     for key, value in given(outputs).items():
-        assert value.dtype == getattr(dropped, key).dtype == jnp.float32
+        assert value.dtype == jnp.float32
         reference = getattr(evaluated(name)[0], key)
         np.testing.assert_allclose(value, reference, atol=0.05 * np.abs(reference).max())
-    assert maps is None or maps.dtype == jnp.float32
 
 
 def test_every_network_has_a_pinned_size():
@@ -438,24 +444,30 @@ def test_dropout_has_a_key_for_each_clip():
 
 def test_heads_share_one_mask_of_dropout():
     options = MODELS["manet"].Options.tiny(num_classes=6, embedding_dim=6, dropout=0.25)
-    heads = layers.Heads(6, options, rngs=nnx.Rngs(0))
-    # The classifier returns what it sees, the joint embedding its hyperbolic tangent.
-    for linear in (heads.classifier.linear, heads.joint_embedding.hidden, heads.joint_embedding.out):
-        linear.kernel[...], linear.bias[...] = jnp.eye(6), jnp.zeros(6)
+
+    def apply(pooled, keys):
+        # The classifier returns what it sees, the joint embedding its hyperbolic tangent.
+        heads = layers.Heads(6, options, rngs=nnx.Rngs(0))
+        for linear in (heads.classifier.linear, heads.joint_embedding.hidden, heads.joint_embedding.out):
+            linear.kernel[...], linear.bias[...] = jnp.eye(6), jnp.zeros(6)
+        return heads(pooled, keys)
+
     pooled = jnp.ones((2, 1, 6))
-    outputs = nnx.jit(lambda heads, x, keys: heads(x, keys))(heads, pooled, make_keys(2))
+    outputs = jax.jit(apply)(pooled, make_keys(2))
     assert 0 < (outputs.logits == 0).sum() < 12
     np.testing.assert_allclose(outputs.embedding, np.tanh(outputs.logits), rtol=1e-6)
     np.testing.assert_array_equal(outputs.features, pooled[:, 0])
 
 
 def test_bottleneck_shortcut_gets_the_raw_input():
-    options = MODELS["manet"].Options.tiny()
-    block = manet.Bottleneck(16, 4, 1, options, rngs=nnx.Rngs(0))
-    assert block.shortcut is None
-    block.conv3.bn.scale[...] = jnp.zeros(16)  # silences the residual branch
+    def apply(x):
+        block = manet.Bottleneck(16, 4, 1, MODELS["manet"].Options.tiny(), rngs=nnx.Rngs(0))
+        assert block.shortcut is None
+        block.conv3.bn.scale[...] = jnp.zeros(16)  # silences the residual branch
+        return block(x)
+
     x = np.random.default_rng(0).normal(size=(4, 3, 3, 16)).astype(np.float32)
-    np.testing.assert_array_equal(nnx.jit(lambda block, x: block(x))(block, jnp.array(x)), np.maximum(x, 0))
+    np.testing.assert_array_equal(jax.jit(apply)(x), np.maximum(x, 0))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

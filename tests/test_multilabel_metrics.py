@@ -50,7 +50,7 @@ def test_average_precision_by_hand():
     assert metrics.average_precision(np.full((4, 1), 0.3), target) == pytest.approx(0.5)
 
 
-def test_the_threshold_has_the_highest_macro_f1():
+def test_best_threshold_has_the_highest_macro_f1():
     probabilities, labels = draw(3)
     best = metrics.best_threshold(probabilities, labels > 0)
     scores = {
@@ -61,13 +61,13 @@ def test_the_threshold_has_the_highest_macro_f1():
     assert metrics.multilabel_metrics(probabilities, labels, GROUPS, GROUP_NAMES)["threshold"] == best
 
 
-def test_of_equally_good_thresholds_the_middle_one():
+def test_best_threshold_is_the_middle_of_equally_good_ones():
     # Any threshold above 0.2, up to 0.8, is correct.
     target = np.array([[True], [False]])
     assert metrics.best_threshold(np.array([[0.8], [0.2]]), target) == pytest.approx(0.5, abs=0.011)
 
 
-def test_clips_without_labels_and_predictions():
+def test_multilabel_metrics_without_labels_and_predictions():
     nothing = np.zeros((3, 6))
     values = metrics.multilabel_metrics(nothing, nothing, GROUPS, GROUP_NAMES)
     assert values["exact_match"] == 1

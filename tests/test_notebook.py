@@ -81,11 +81,15 @@ def test_notebook_runs_and_agrees_with_all_other_ways(runs, tmp_path):
     assert np.ptp(expected, axis=0).max() > 1e-3  # clips differ
 
 
-def test_the_notebook_is_kept_with_its_outputs():
+def test_notebook_is_kept_with_its_outputs():
     notebook = nbformat.read(NOTEBOOK, 4)
     nbformat.validate(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     assert all(cell.outputs for cell in cells[1:])
     assert not any(output.output_type == "error" for cell in cells for output in cell.outputs)
+    assert not any(output.get("name") == "stderr" for cell in cells for output in cell.outputs)
+    text = "".join(map(outputs, cells))
+    assert "were predicted as" in text
+    assert "clips correct only in runs/first: " in text
     assert NOTEBOOK.stat().st_size < 1.5e6

@@ -8,8 +8,6 @@ from flax import nnx
 
 from manet_jax.models import ops
 
-QUICKLY = {"xla_backend_optimization_level": 0}  # compiled: programs that run once
-
 
 def with_gradient(function, *values, gradient):
     """The result of a function of some values, and its gradients given that of its result."""
@@ -18,7 +16,7 @@ def with_gradient(function, *values, gradient):
         result, vjp = jax.vjp(function, *values)
         return result, vjp(gradient)
 
-    return jax.jit(apply, compiler_options=QUICKLY)(values, gradient)
+    return jax.jit(apply)(values, gradient)
 
 
 def assert_same(left, right):

@@ -15,17 +15,17 @@ def group(path, has_embedding, head="last", multiplier=5.0, frozen_module=""):
     )
 
 
-def test_step_schedule_falls_after_whole_epochs():
+def test_create_schedule_falls_after_whole_epochs():
     schedule = optimizers.create_schedule("step", learning_rate=2.0, total_steps=10, decay_steps=(3, 6))
     np.testing.assert_allclose([schedule(step) for step in range(8)], [2, 2, 2, 0.2, 0.2, 0.2, 0.02, 0.02], rtol=1e-6)
 
 
-def test_warmup_keeps_the_decay_steps():
+def test_create_schedule_with_warmup_keeps_the_decay_steps():
     schedule = optimizers.create_schedule("step", learning_rate=2.0, total_steps=9, warmup_steps=2, decay_steps=(4,))
     np.testing.assert_allclose([schedule(step) for step in range(6)], [0, 1, 2, 2, 0.2, 0.2], rtol=1e-6)
 
 
-def test_cosine_schedule():
+def test_create_schedule_of_a_cosine():
     schedule = optimizers.create_schedule("cosine", learning_rate=1.0, total_steps=10, warmup_steps=2)
     expected = [0, 0.5, *(0.5 * (1 + np.cos(np.pi * np.arange(9) / 8)))]
     np.testing.assert_allclose([schedule(step) for step in range(11)], expected, atol=1e-6)
@@ -54,7 +54,7 @@ def test_parameter_group_is_the_released_one(path, has_embedding, head, multipli
     assert group(path, has_embedding, head, multiplier) == expected
 
 
-def test_parameter_groups_inside_a_model_of_emotions():
+def test_parameter_group_inside_a_model_of_emotions():
     out = ("micro_action", "heads", "joint_embedding", "out", "kernel")
     assert group(out, True) == (5, True)
     assert group(out, True, frozen_module="appearance") == (5, True)
@@ -62,7 +62,7 @@ def test_parameter_groups_inside_a_model_of_emotions():
     assert group(("emotion", "bias"), True, frozen_module="micro_action") == (2, False)
 
 
-def test_updates_are_pytorchs_sgd():
+def test_create_optimizer_updates_as_pytorchs_sgd():
     # Some of the model's parameters, under its names.
     layer = {"kernel": jnp.linspace(-1, 1, 6).reshape(2, 3), "bias": jnp.linspace(0.5, 1, 3)}
     conv = {"conv": {"kernel": layer["kernel"]}, "bn": {"scale": layer["bias"], "bias": layer["bias"]}}
@@ -100,7 +100,7 @@ def test_updates_are_pytorchs_sgd():
         np.testing.assert_allclose(after, reference(np.array(before), factor, decay), rtol=1e-5, err_msg=str(path))
 
 
-def test_clip_norm_0_leaves_gradients_alone():
+def test_create_optimizer_with_clip_norm_0_does_not_clip():
     params = {"classifier": {"kernel": jnp.ones(2)}}
     optimizer = optimizers.create_optimizer(
         optax.constant_schedule(1.0), momentum=0.0, weight_decay=0.0, clip_norm=0.0, head_lr_multiplier=1.0, head="last"

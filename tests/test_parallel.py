@@ -21,7 +21,7 @@ def data():
 
 @pytest.mark.parametrize("mapping", parallel.MAPPINGS)
 @pytest.mark.parametrize("num_devices", [1, 8])
-def test_both_mappings_give_the_gradient_of_the_whole_batch(mapping, num_devices):
+def test_map_step_gives_the_gradient_of_the_whole_batch(mapping, num_devices):
     w, x = data()
     mesh = parallel.make_mesh(num_devices)
     run = parallel.map_step(step, mesh, mapping, donate_state=True)
@@ -34,7 +34,7 @@ def test_both_mappings_give_the_gradient_of_the_whole_batch(mapping, num_devices
     assert len(new["w"].sharding.device_set) == num_devices
 
 
-def test_replicated_copies_do_not_share_memory():
+def test_replicate_makes_copies_that_share_no_memory():
     mesh = parallel.make_mesh(1)
     original = {"w": jnp.arange(4.0)}
     copy = parallel.replicate(original, mesh)
@@ -52,7 +52,7 @@ def test_shard_batch_spreads_numbers_and_leaves_text_out():
 
 
 @pytest.mark.parametrize(("size", "fitting"), [(12, "8 or 16"), (3, "8")])
-def test_a_batch_that_does_not_divide_names_the_next_sizes(size, fitting):
+def test_check_batch_size_reports_the_next_sizes(size, fitting):
     with pytest.raises(UserError, match=f"config.batch_size is {size}, .* among 8 devices; set it to {fitting}"):
         parallel.check_batch_size("batch_size", size, parallel.make_mesh(8))
     parallel.check_batch_size("batch_size", 16, parallel.make_mesh(8))

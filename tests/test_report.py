@@ -92,7 +92,7 @@ def test_confidence_is_that_of_the_decisions():
     assert correct.tolist() == [True, False, False] * 2
 
 
-def test_intervals_are_those_of_the_binomial_distribution():
+def test_bootstrap_gives_intervals_of_the_binomial_distribution():
     rng = np.random.default_rng(0)
     label = rng.integers(3, size=400)
     predicted = np.where(rng.random(400) < 0.7, label, (label + 1) % 3)
@@ -124,18 +124,22 @@ def evaluation(tmp_path_factory):
     return evaluate.evaluate_checkpoint(workdir)
 
 
-def test_one_file_holds_everything(evaluation):
-    path = page.write(evaluation)
-    assert path == evaluation.workdir / "report_val_best" / "report.html"
-    html_page = Page(path)
+@pytest.fixture(scope="module")
+def report(evaluation):
+    return page.write(evaluation)
+
+
+def test_report_is_one_file_that_holds_everything(evaluation, report):
+    assert report == evaluation.workdir / "report_val_best" / "report.html"
+    html_page = Page(report)
     assert not html_page.fetched
-    assert not re.search(r"https?://|url\(", re.sub(r"base64,[^\"]*", "", path.read_text()))
-    pictures = {file.stem: file.read_bytes() for file in path.parent.glob("*.png")}
+    assert not re.search(r"https?://|url\(", re.sub(r"base64,[^\"]*", "", report.read_text()))
+    pictures = {file.stem: file.read_bytes() for file in report.parent.glob("*.png")}
     assert html_page.images == pictures
     pairs = {name for name in pictures if name.startswith("confused_actions_")}
     assert pairs
-    named = {"confusion_groups", "confusion_actions", "f1_actions", "calibration_actions", "embedding", "activation"}
-    assert set(pictures) - pairs == named
+    others = {"confusion_groups", "confusion_actions", "f1_actions", "calibration_actions", "embedding", "activation"}
+    assert set(pictures) - pairs == others
     text = " ".join(html_page.texts)
     assert "Evaluation of <run> & co" in text
     assert "The best checkpoint (step 1)" in text
@@ -150,8 +154,8 @@ def test_one_file_holds_everything(evaluation):
     assert versions["jax (this report)"] == jax.__version__
 
 
-def test_the_table_of_predictions_holds_all_probabilities(evaluation):
-    with (page.write(evaluation).parent / "predictions.csv").open(newline="") as file:
+def test_predictions_csv_holds_all_probabilities(evaluation, report):
+    with (report.parent / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     probabilities = softmax(evaluation.predictions.outputs["logits"])
     assert [row["video_id"] for row in rows] == evaluation.video_ids
@@ -163,7 +167,7 @@ def test_the_table_of_predictions_holds_all_probabilities(evaluation):
         np.testing.assert_allclose([float(row[f"p({name})"]) for name in names], probabilities[i], rtol=1e-5)
 
 
-def test_maps_average_to_logits(evaluation):
+def test_class_maps_average_to_logits(evaluation):
     model = manet_jax.load_model(evaluation.workdir)
     video = np.stack([examples.read_clip(evaluation, model, row)["video"] for row in range(3)])
     maps = model.class_maps({"video": video})
@@ -172,7 +176,7 @@ def test_maps_average_to_logits(evaluation):
 
 
 @pytest.mark.parametrize("form", ["micro_actions", "appearance", "fused"])
-def test_several_labels_and_emotions(form, pro_folder, tmp_path):  # noqa: F811
+def test_report_of_several_labels_and_emotions(form, pro_folder, tmp_path):  # noqa: F811
     config = pro_config(pro_folder, form)
     dataset = configuration.parse(config).data.open()
     emotions = dataset.emotions if form != "micro_actions" else ()
@@ -212,7 +216,7 @@ def test_read_label_vectors_reports_a_missing_file(evaluation):
     assert remark.startswith(" The labels' vectors are missing: label_vectors: there is no file gone.npy")
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(evaluation):
+def test_report_folder_that_cannot_be_written_is_one_sentence(evaluation):
     (evaluation.workdir / "report_test_best").write_text("")
     with pytest.raises(UserError, match=r"the report cannot be written to .*report_test_best \(File exists\)"):
         page.write(dataclasses.replace(evaluation, split="test"))

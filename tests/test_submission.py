@@ -49,7 +49,7 @@ def listed(evaluation):
     return [line.split()[0] for line in lines]
 
 
-def test_five_ranked_actions_with_their_groups(evaluation, tmp_path):
+def test_submission_ranks_five_actions_with_their_groups(evaluation, tmp_path):
     submission.write(evaluation, tmp_path / "out.zip")
     header = "vid,action_pred_1,action_pred_2,action_pred_3,action_pred_4,action_pred_5,body_pred_1,body_pred_2,"
     table = read(tmp_path / "out.zip", header + "body_pred_3,body_pred_4,body_pred_5")
@@ -63,7 +63,7 @@ def test_five_ranked_actions_with_their_groups(evaluation, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.zip"]
 
 
-def test_the_form_of_2024(evaluation, tmp_path):
+def test_submission_in_the_form_of_2024(evaluation, tmp_path):
     submission.write(evaluation, tmp_path / "out.zip", "2024")
     table = read(tmp_path / "out.zip", "id,pred_label_1,pred_label_2")
     assert list(table) == listed(evaluation)
@@ -93,7 +93,7 @@ def test_check_reports_what_does_not_fit_the_list():
     submission.check(["a.mp4", "b.mp4"], actions[[0, 3]], ["b.mp4", "a.mp4"])
 
 
-def test_a_clip_that_was_left_out_of_the_data_is_missed(tmp_path):
+def test_submission_misses_a_clip_left_out_of_the_data(tmp_path):
     root = write_folder(tmp_path / "data", per_split=(("train", 4), ("val", 4)), names=NAMES)
     damaged = sorted((root / "videos_val").iterdir())[1]
     damaged.write_bytes(b"no video")

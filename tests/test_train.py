@@ -2,6 +2,7 @@ import dataclasses
 import functools
 import json
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -15,8 +16,9 @@ from configs import ma52
 from manet_jax import checkpoint, configuration, evaluate, metrics, optimizers, parallel, step_meter, tasks, train
 from manet_jax import train_step as train_step_lib
 from manet_jax.data import input_pipeline
-from manet_jax.models import ClipSpec, ModelSpec
+from manet_jax.models import ClipSpec, ModelSpec, Outputs
 from manet_jax.models.manet import MANetOptions
+from manet_jax.models.variables import abstract_variables
 from tfds_ma52 import labels, ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
@@ -72,35 +74,44 @@ def distance(left, right):
     )
 
 
-def test_shard_map_and_pmap_give_the_same_numbers():
+def test_train_step_gives_the_same_by_shard_map_and_pmap():
     shard_map, pmap = (run_steps(8, mapping, False) for mapping in parallel.MAPPINGS)
     for left, right in zip(shard_map, pmap, strict=True):
         assert distance(left, right) < 1e-6
 
 
 @pytest.mark.parametrize("mapping", parallel.MAPPINGS)
-def test_synchronised_batch_norm_on_8_devices_equals_one_device(mapping):
+def test_train_step_with_sync_on_8_devices_equals_one(mapping):
     (many, _, many_statistics), (one, _, one_statistics) = run_steps(8, mapping, True), run_steps(1, "shard_map", False)
     assert [values["loss"] for values in many] == pytest.approx([values["loss"] for values in one], rel=1e-5)
     assert [values["grad_norm"] for values in many] == pytest.approx([v["grad_norm"] for v in one], rel=1e-4)
     assert distance(many_statistics, one_statistics) < 1e-4
 
 
-def test_local_batch_norm_on_8_devices_differs_from_one_device():
+def test_train_step_without_sync_on_8_devices_differs():
     (many, *_), (one, *_) = run_steps(8, "shard_map", False), run_steps(1, "shard_map", False)
     assert abs(many[0]["loss"] / one[0]["loss"] - 1) > 1e-5
 
 
-def test_a_step_returns_the_loss_and_its_parts():
+def test_train_step_returns_the_loss_and_its_parts():
     for values in run_steps(1, "shard_map", False)[0]:
         assert values["loss"] == pytest.approx(values["cross_entropy"] + 50 * values["joint_embedding"], rel=1e-6)
         assert values["grad_norm"] > 0
 
 
-def test_without_embedding_the_loss_is_the_cross_entropy():
-    (values,), *_ = run_steps(1, "shard_map", False, num_steps=1, embedding_dim=0)
-    assert values["loss"] == values["cross_entropy"]
+def test_train_step_without_embedding_has_the_cross_entropy_only(unchecked):
+    spec, optimizer, task = model(embedding_dim=0), optax.sgd(0.01), tasks.SingleLabel(LABELS)
+    graphdef, variables = abstract_variables(spec)
+    opt_state = jax.eval_shape(optimizer.init, variables["params"])
+    state = train_step_lib.TrainState(jax.ShapeDtypeStruct((), jnp.int32), **variables, opt_state=opt_state)
+    step = train_step_lib.create_step(graphdef, optimizer, [task], parallel.make_mesh(1), seed=0)
+    _, values = jax.eval_shape(step, state, make_batch(0))
+    assert "cross_entropy" in values
     assert "joint_embedding" not in values
+    logits = jnp.array([[1.0, 2.0, 0.5], [0.3, -1.0, 4.0]])
+    loss, parts = tasks.total_loss([task], Outputs(logits=logits), {"label": jnp.array([0, 2])})
+    assert loss == parts["loss"] == parts["cross_entropy"]
+    assert "joint_embedding" not in parts
 
 
 def test_count_steps_by_hand():
@@ -130,10 +141,9 @@ def reference_metrics(workdir, folder, checkpoint):
     return metrics.recognition_metrics(confusion, top5, np.arange(3))
 
 
-def test_train_evaluate_load_and_resume(config, folder, tmp_path):
-    """The whole job in one go: its parts stand on the same trained model."""
-    results = train.train_and_evaluate(config, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+def test_train_logs_metrics_and_keeps_the_best(trained):
+    workdir, results = trained
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = {line["step"]: line for line in lines if "loss" in line}
     evaluations = {line["step"]: line for line in lines if "eval_f1_mean" in line}
     # 12 clips in batches of 8, two epochs: three steps, evaluations after 1.5 (rounded to even) and 3.
@@ -145,40 +155,44 @@ def test_train_evaluate_load_and_resume(config, folder, tmp_path):
     assert losses[3]["learning_rate"] == pytest.approx(0.000125)  # after the first epoch
     assert evaluations[3]["eval_f1_mean"] == results["last"]["f1_mean"]
     assert results["best"]["f1_mean"] == max(line["eval_f1_mean"] for line in evaluations.values())
-    assert list((tmp_path / "tensorboard").iterdir())
+    assert list((workdir / "tensorboard").iterdir())
 
-    # A checkpoint evaluates to the numbers of the training, whatever batches and mapping.
-    assert evaluate.evaluate_checkpoint(tmp_path, "latest").metrics == results["last"]
+
+def test_evaluate_checkpoint_gives_the_metrics_of_training(trained, folder, tmp_path):
+    """Whatever batches and mapping, and by the notebook's way."""
+    workdir, results = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
+    assert evaluate.evaluate_checkpoint(workdir, "latest").metrics == results["last"]
     other = shrink(ma52.get_config(), folder)
     other.eval.batch_size, other.parallel = 16, "pmap"
-    again = evaluate.evaluate_checkpoint(tmp_path, "best", config=other).metrics
+    again = evaluate.evaluate_checkpoint(workdir, "best", config=other).metrics
     assert again.pop("cross_entropy") == pytest.approx(results["best"]["cross_entropy"], rel=1e-5)
     assert again == {name: value for name, value in results["best"].items() if name != "cross_entropy"}
-    saved = json.loads((tmp_path / "evaluation_val_best.json").read_text())
+    saved = json.loads((workdir / "evaluation_val_best.json").read_text())
     assert saved["f1_mean"] == again["f1_mean"]
     assert np.sum(saved["confusion"]) == 5
-    assert reference_metrics(tmp_path, folder, "latest") == {name: results["last"][name] for name in metrics.NAMES}
+    assert reference_metrics(workdir, folder, "latest") == {name: results["last"][name] for name in metrics.NAMES}
 
-    # A finished run has nothing left to do; one with another config is refused.
-    assert train.train_and_evaluate(config, tmp_path) == results
+
+def test_train_leaves_a_finished_run_and_refuses_another(trained, config, tmp_path):
+    workdir, results = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
+    assert train.train_and_evaluate(config, workdir) == results
     config.optimizer.learning_rate = 0.1
     with pytest.raises(UserError, match=r"these differ: optimizer.learning_rate \(0.00125 before, 0.1 now\)"):
-        train.train_and_evaluate(config, tmp_path)
+        train.train_and_evaluate(config, workdir)
 
 
-def test_other_data_are_refused_in_the_same_workdir(config, tmp_path):
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, tmp_path / "run")
+def test_train_refuses_other_data_in_the_same_workdir(trained, config, tmp_path):
+    workdir = shutil.copytree(trained[0], tmp_path / "run")
     config.data.manual_dir = str(write_folder(tmp_path / "other", per_split=(("train", 16), ("val", 5))))
     with pytest.raises(UserError, match=r"these differ: data of the run.lists "):
-        train.train_and_evaluate(config, tmp_path / "run")
+        train.train_and_evaluate(config, workdir)
     fewer = write_folder(tmp_path / "fewer", per_split=(("train", 4), ("val", 4)), names=("nodding", "waving"))
     config.data.manual_dir = str(fewer)
     with pytest.raises(UserError, match="has other classes or emotions than the model"):
-        evaluate.evaluate_checkpoint(tmp_path / "run", "latest", config=config)
+        evaluate.evaluate_checkpoint(workdir, "latest", config=config)
 
 
-def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
+def test_train_stops_when_it_diverges(config, tmp_path):
     config.optimizer.learning_rate = 1e30
     config.optimizer.clip_norm = 0.0
     config.num_epochs = 8.0
@@ -190,22 +204,27 @@ def test_a_diverging_run_stops_and_keeps_its_checkpoint(config, tmp_path):
     assert checkpoint.Checkpoints(tmp_path).step("latest") is None
 
 
-def test_a_run_that_diverges_later_keeps_its_last_good_checkpoint(config, tmp_path, monkeypatch):
+def test_train_keeps_the_last_good_checkpoint(config, tmp_path, monkeypatch):
     config.num_epochs = 4.0
-    real = train_step_lib.train_step
+    real = train.create_step
 
-    def break_at_step_3(state, batch, **options):
-        state, values = real(state, batch, **options)
-        return state, values | {"loss": jnp.where(state.step == 3, jnp.nan, values["loss"])}
+    def create_step(*arguments, **options):
+        step = real(*arguments, **options)
 
-    monkeypatch.setattr(train_step_lib, "train_step", break_at_step_3)
+        def break_at_step_3(state, batch):
+            state, values = step(state, batch)
+            return state, values | {"loss": jnp.where(state.step == 3, jnp.nan, values["loss"])}
+
+        return break_at_step_3
+
+    monkeypatch.setattr(train, "create_step", create_step)
     with pytest.raises(step_meter.NonFiniteLossError, match=r"at step 3 the loss is nan(.|\n)*checkpoint is of step 2"):
         train.train_and_evaluate(config, tmp_path)
     assert checkpoint.Checkpoints(tmp_path).step("latest") == 2
     assert manet_jax.load_model(tmp_path, "latest").metadata.data["training clips"] == 12
 
 
-def test_a_run_without_labels_vectors_or_validation_labels(config, tmp_path):
+def test_train_needs_the_labels_of_the_evaluated_split(config, tmp_path):
     config.eval.split = "test"
     with pytest.raises(UserError, match="has no split 'test'"):
         train.train_and_evaluate(config, tmp_path)
@@ -225,7 +244,7 @@ def test_load_model_reports_a_workdir_without_checkpoints(tmp_path, name):
         manet_jax.load_model(tmp_path, "newest")
 
 
-def test_padding_does_not_count():
+def test_eval_step_does_not_count_padding():
     graphdef, state = train_step_lib.create_train_state(model(), optax.identity(), seed=0)
     variables = state.variables
     mesh = parallel.make_mesh(8)
@@ -242,15 +261,11 @@ def test_padding_does_not_count():
     np.testing.assert_array_equal(padded.targets["label"], batch["label"][:8][::-1])
 
 
-def test_original_files_train_too(config, tmp_path):
-    config.data.builder_config = "original"
-    config.num_epochs = 0.5
-    assert train.train_and_evaluate(config, tmp_path)["last"]["step"] == 1
-
-
 def test_train_deletes_an_unknown_best_checkpoint(config, tmp_path):
     config.num_epochs = 1.0
+    config.data.builder_config = "original"  # which trains too
     first = train.train_and_evaluate(config, tmp_path)
+    assert first["last"]["step"] == 2
     checkpoints = checkpoint.Checkpoints(tmp_path)
     # Killed between the two saves of a later evaluation: a best checkpoint that the latest one does not refer to.
     metadata = checkpoints.metadata("best")
@@ -266,7 +281,7 @@ def test_train_reports_a_workdir_that_cannot_be_made(config, tmp_path):
         train.train_and_evaluate(config, tmp_path / "file" / "run")
 
 
-def test_top5_counts_the_true_class_among_five():
+def test_compute_metrics_counts_the_target_among_five():
     logits = np.tile(np.arange(7, dtype=np.float32), (4, 1))
     predictions = evaluate.Predictions({"logits": logits}, {"label": np.array([0, 1, 2, 6])})
     seven = [tasks.SingleLabel(labels.LabelSet(tuple("abcdefg"), ("all",), (0,) * 7))]
@@ -277,13 +292,12 @@ def test_top5_counts_the_true_class_among_five():
     assert values["cross_entropy"] == pytest.approx(sum(nats) / 4, rel=1e-5)
 
 
-def test_checkpoint_records_its_origin(config, tmp_path):
-    config.num_epochs = 0.5
-    train.train_and_evaluate(config, tmp_path)
-    model = manet_jax.load_model(tmp_path)
+def test_checkpoint_records_its_origin(trained):
+    workdir, results = trained
+    model = manet_jax.load_model(workdir)
     assert model.labels.names == ("nodding", "waving", "tiptoe")
     assert model.metadata.config["optimizer"]["learning_rate"] == 0.00125
     assert model.metadata.versions["jax"] == jax.__version__
-    assert model.metadata.best["step"] == 1
-    assert model.metadata.step == 1
+    assert model.metadata.best["step"] == results["best"]["step"]
+    assert model.metadata.step == results["best"]["step"]
     assert {field.name for field in dataclasses.fields(model)} == {"network", "metadata"}

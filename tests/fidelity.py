@@ -1,7 +1,7 @@
 """Measures how far we are from the recorded outputs of the released code; prints the tables of docs/fidelity.md.
 
 python tests/fidelity.py
-python tests/fidelity.py --json FILE    all measurements as JSON, without PyTorch's, in place of the tables
+python tests/fidelity.py --json FILE    all measurements as JSON, without PyTorch's, instead of the tables
 """
 
 import argparse

@@ -14,6 +14,8 @@ from helpers import shrink
 import manet_jax
 from configs import ma52
 from manet_jax import evaluate, train
+from manet_jax.models import ModelSpec
+from manet_jax.models.emotion import EmotionNetOptions
 from manet_jax.models.variables import flatten
 from manet_jax.pretrained import __main__ as command
 from manet_jax.pretrained import state_dict
@@ -237,6 +239,7 @@ def test_convert_keeps_what_was_never_trained(tmp_path, caplog):
 ONES = {"backbone.a": np.ones(2, np.float32)}
 LABELS = {"names": ["a", "b"], "group_names": ["a", "b"], "groups": [0, 1]}
 OPTIONS = {**json.loads(json.dumps(dataclasses.asdict(tiny_manet().options))), "depht": 50}
+EMOTION = json.loads(json.dumps(ModelSpec("emotion", EmotionNetOptions.tiny()).to_json()))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +265,11 @@ OPTIONS = {**json.loads(json.dumps(dataclasses.asdict(tiny_manet().options))), "
             ONES,
             {"format": FORMAT, "model": {"name": "manett", "options": OPTIONS}, "labels": LABELS, "fresh": []},
             r"describe a model that this version cannot make \('manett'\)",
+        ),
+        (
+            ONES,
+            {"format": FORMAT, "model": EMOTION, "labels": LABELS, "fresh": []},
+            "its notes describe a network 'emotion', but its tensors are those of the released MANet",
         ),
         (
             ONES,

@@ -57,7 +57,7 @@ def create(form):
     """The evaluation of a form, and its part of the variables of the fused one."""
     variables = random_variables(make_spec("fused"))
     names = PARTS.get(form, ("appearance", "micro_action", "emotion"))
-    variables = {kind: {name: tree[name] for name in names if name in tree} for kind, tree in variables.items()}
+    variables = {part: {name: tree[name] for name in names if name in tree} for part, tree in variables.items()}
     spec = make_spec(form)
     step = functools.partial(evaluate.eval_step, graphdef=abstract_variables(spec)[0], outputs=spec.options.outputs)
     return parallel.map_step(step, parallel.make_mesh(1), "shard_map"), variables

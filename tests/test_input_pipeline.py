@@ -133,3 +133,8 @@ def test_eval_batches_report_a_broken_record(val_source):
 def test_train_batches_must_divide_among_processes(source):
     with pytest.raises(UserError, match="batch size 5 does not divide among 2 processes"):
         input_pipeline.train_batches(source, INPUTS, batch_size=5, seed=0, reading=Reading(process_count=2))
+
+
+def test_train_batches_may_hold_one_clip(source):
+    names = ids(take(input_pipeline.train_batches(source, INPUTS, batch_size=1, seed=0), 12))
+    assert len(set(names)) == 12

@@ -72,7 +72,7 @@ def test_read_folder_reads_the_same_from_csv_and_json(tmp_path):
         "c": {"subset": "validation", "duration": 3.0, "actions": [["shaking head", 0.6, 1.8]]},
     }
     (tmp_path / "json/annotations.json").write_text(json.dumps(content))
-    left, right = (read(tmp_path / kind) for kind in ("csv", "json"))
+    left, right = (read(tmp_path / suffix) for suffix in ("csv", "json"))
     assert left.problems == right.problems == ()
     found = [(clip.video_id, clip.split, clip.labels, clip.span) for clip in left.clips]
     assert found == [(clip.video_id, clip.split, clip.labels, clip.span) for clip in right.clips]

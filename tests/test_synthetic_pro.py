@@ -29,7 +29,7 @@ def folder(tmp_path_factory):
     return root
 
 
-def named(acts):
+def names_of(acts):
     return [MA52_NAMES[i] for i in acts]
 
 
@@ -51,14 +51,16 @@ def test_write_synthetic_writes_annotation_files(folder):
         if clip.split == "test":
             assert (clip.labels, clip.emotion) == (None, -1)
         else:
-            assert [read.labels.names[i] for i in clip.labels] == sorted(named(true.acts), key=pro.LABELS.names.index)
+            assert [read.labels.names[i] for i in clip.labels] == sorted(
+                names_of(true.acts), key=pro.LABELS.names.index
+            )
             assert clip.emotion == true.emotion
             assert clip.subject == f"{true.subject:04d}"
 
 
 def test_draw_acts_draws_two_to_four_parts_once_each(plan):
     for clip in plan:
-        parts = [PART_OF[name] for name in named(clip.acts)]
+        parts = [PART_OF[name] for name in names_of(clip.acts)]
         assert len(set(parts)) == len(parts)
         assert len(parts) in (2, 3, 4)
     counts = np.bincount([len(clip.acts) for clip in plan])[2:]
@@ -72,7 +74,7 @@ def test_plan_clips_follows_the_table_of_probabilities(plan):
     assert right == pytest.approx(0.6, abs=4 * np.sqrt(0.6 * 0.4 / len(plan)))
     for i, (emotion, favourites) in enumerate(pro.FAVOURITES.items()):
         for part, names in pro.PARTS.items():
-            done = [name for clip in plan if clip.emotion == i for name in named(clip.acts) if name in names]
+            done = [name for clip in plan if clip.emotion == i for name in names_of(clip.acts) if name in names]
             counts = np.array([done.count(name) for name in names])
             weights = np.array([6 if name in favourites else 1 for name in names])
             assert (weights == 6).sum() == 1, (emotion, part)
@@ -86,7 +88,7 @@ def guesses(plan, with_acts, with_face):
         scores = np.zeros(5)
         for i, favourites in enumerate(pro.FAVOURITES.values()):
             if with_acts:
-                scores[i] += np.log(6) * sum(name in favourites for name in named(clip.acts))
+                scores[i] += np.log(6) * sum(name in favourites for name in names_of(clip.acts))
             if with_face:
                 scores[i] += np.log(0.6 / 0.1) * (clip.expression == i)
         # Parts have as many actions for every emotion, so that their normalisation is the same.
@@ -105,7 +107,7 @@ def test_bayes_accuracy_is_that_of_the_best_rule(plan, form):
 
 def test_posterior_is_bayes_rule_by_counting(plan):
     acts, expression = ("nodding", "crossing arms"), 2
-    same = [clip for clip in plan if set(acts) <= set(named(clip.acts)) and len(clip.acts) == 2]
+    same = [clip for clip in plan if set(acts) <= set(names_of(clip.acts)) and len(clip.acts) == 2]
     seen = np.bincount([clip.emotion for clip in same], minlength=5)
     assert stats.chisquare(seen, len(same) * pro.posterior(acts, None)).pvalue > 1e-4
     np.testing.assert_allclose(pro.posterior(None, expression), [0.1, 0.1, 0.6, 0.1, 0.1])

@@ -64,38 +64,38 @@ def test_decode_video_rotates_as_decord_does(tmp_path):
     np.testing.assert_allclose(frames, np.stack(list(transcode.decode_video(path))), atol=2)
 
 
-def damaged_video(path, kind):
-    """Makes a file with one kind of damage; returns the expected error."""
-    if kind == "missing":
+def damaged_video(path, damage):
+    """Makes a damaged file; returns the expected error."""
+    if damage == "missing":
         return "the file is missing"
-    if kind == "audio only":
+    if damage == "audio only":
         with av.open(str(path), "w", format="mp4") as container:
             write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
         return "the file has no video track"
     write_clip(path, num_frames=30)
     content = path.read_bytes()
-    if kind == "empty":
+    if damage == "empty":
         path.write_bytes(b"")
         return "the file is empty"
-    if kind == "text":
+    if damage == "text":
         path.write_text("not a video " * 100)
         return "the file is damaged or not a video (Invalid data found when processing input)"
-    if kind == "no index":  # the index of these files is at their end
+    if damage == "no index":  # the index of these files is at their end
         path.write_bytes(content[: len(content) // 2])
         return "the file is damaged or not a video (Invalid data found when processing input)"
-    if kind == "zeroed":
+    if damage == "zeroed":
         start = content.index(b"mdat") + 600
         path.write_bytes(content[:start] + bytes(500) + content[start + 500 :])
         return "the file is damaged or not a video (Invalid data found when processing input)"
-    assert kind == "cut at a packet"
+    assert damage == "cut at a packet"
     cut_at_packet(path)
     return "the file is cut off: 12 of its 30 frames are there"
 
 
-@pytest.mark.parametrize("kind", ["missing", "empty", "text", "audio only", "no index", "zeroed", "cut at a packet"])
-def test_transcode_and_inspect_report_damage(tmp_path, kind):
+@pytest.mark.parametrize("damage", ["missing", "empty", "text", "audio only", "no index", "zeroed", "cut at a packet"])
+def test_transcode_and_inspect_report_damage(tmp_path, damage):
     path = tmp_path / "in.mp4"
-    message = damaged_video(path, kind)
+    message = damaged_video(path, damage)
     for read in (transcode.inspect, lambda p: transcode.transcode(p, 32)):
         with pytest.raises(DamagedVideoError) as error:
             read(path)

@@ -247,7 +247,9 @@ def _of_process(dataset: grain.MapDataset, batch_size: int, reading: Reading) ->
     def load(index: int) -> Any:
         return dataset[index // size * batch_size + first + index % size]
 
-    return grain.MapDataset.range(len(dataset) // count).map(load).batch(size)
+    # An endless data set is as long as the largest integer, and grain rounds its number of batches up.
+    length = min(len(dataset) // count, 2**62)
+    return grain.MapDataset.range(length).map(load).batch(size)
 
 
 def _read(dataset: grain.MapDataset, reading: Reading) -> grain.IterDataset:

@@ -1,9 +1,9 @@
 """The networks. Nothing here imports anything else of this project.
 
-A network is a class in `MODELS`, held to this contract by tests/test_models.py:
+A network over one clip is a class in `MODELS`, held to this contract by tests/test_models.py:
 
-- `Options` is a frozen dataclass, for a network over one clip a `NetworkOptions`: defaults, checks, and `tiny()` for
-  tests. Its `clip` (`ClipSpec`) is what the network was designed to see; `inputs` names it by the key of the input.
+- `Options` is a frozen `NetworkOptions`: defaults, checks, and `tiny()` for tests. Its `clip` (`ClipSpec`) is what the
+  network was designed to see; `inputs` gives it by the key of the input.
 - `Network(options, rngs=rngs)` has fresh weights. It is in evaluation mode; `nnx.view(network, train=True)` trains.
 - `network(inputs, keys=None)` takes {"video": uint8 [b, t, h, w, 3]}, RGB, 0..255, and returns `Outputs`. It normalises
   the pixels itself. `keys`, one random key a clip, are for dropout; None drops nothing.
@@ -11,6 +11,8 @@ A network is a class in `MODELS`, held to this contract by tests/test_models.py:
 - `network.heads` is a `layers.Heads`: what lies below that name belongs to a task, all else is the backbone. Where the
   classifier is linear on features that are averaged over space and time, `network.class_maps(inputs)` returns the
   logits of each location, [b, t, h, w, n].
+
+`EmotionNet` is a network over two of them: its `inputs` has two entries, and it has no heads of its own.
 
 A new network is a module here and an entry in `MODELS`, a table in `pretrained/`, and a config in configs/models/.
 """

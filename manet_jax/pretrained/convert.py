@@ -41,6 +41,10 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
     known = _read_notes(notes, source) if notes else None
     labels = read_labels(pathlib.Path(label_names).expanduser()) if label_names else known.labels if known else MA52
     spec = known.model if known else _guess_spec(state, table, labels, source)
+    if spec.name != table.network:
+        raise UserError(
+            f"{source}: its notes describe a network {spec.name!r}, but its tensors are those of {table.title}"
+        )
     title = "a network of this project" if known else table.title
     if len(labels.names) != spec.options.num_classes:
         raise UserError(

@@ -52,22 +52,24 @@ def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
-def _max_pool_forward(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    pooled = max_pool(x)
-    return pooled, (x, pooled)
+def _max_pool_forward(x: Array) -> tuple[Array, Array]:
+    return max_pool(x), x
 
 
-def _max_pool_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array]:
-    x, pooled = residuals
+def _max_pool_backward(x: Array, gradient: Array) -> tuple[Array]:
     n, height, width, channels = x.shape
-    rows, columns = pooled.shape[1:3]
+    rows, columns = gradient.shape[1:3]
     padding = ((0, 0), (1, 2 * rows - height), (1, 2 * columns - width), (0, 0))
     padded = jnp.pad(x, padding, constant_values=-jnp.inf)
-    source = jnp.full(pooled.shape, 9, jnp.int32)  # which of the nine pixels of its window a value is from
-    for i in reversed(range(9)):
+    # Which of the nine pixels of its window a value is from. They are compared with each other, not with the forward
+    # pass's result: a compiler that computes x once for each pass may round it otherwise, and none would be equal.
+    source = jnp.full(gradient.shape, 9, jnp.int32)
+    largest = jnp.full(gradient.shape, -jnp.inf, x.dtype)
+    for i in range(9):
         top, left = divmod(i, 3)
         values = padded[:, top : top + 2 * rows : 2, left : left + 2 * columns : 2]
-        source = jnp.where(values == pooled, i, source)
+        source = jnp.where(values > largest, i, source)
+        largest = jnp.maximum(values, largest)
     # Computed once and read four times, rather than computed anew for each.
     source, gradient = jax.lax.optimization_barrier((source, gradient))
     beyond = ((0, 0), (0, 1), (0, 1), (0, 0))

@@ -11,8 +11,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, PyTree
 
 from manet_jax import parallel
-from manet_jax.models import ModelSpec, create
-from manet_jax.models.variables import Variables, abstract_variables, jit_init, merge, split_variables
+from manet_jax.models import ModelSpec
+from manet_jax.models.variables import Variables, abstract_variables, create_variables, jit_init, merge
 from manet_jax.tasks import Task, total_loss
 
 
@@ -42,13 +42,10 @@ def create_train_state(
     model: ModelSpec, optimizer: optax.GradientTransformation, seed: int
 ) -> tuple[nnx.GraphDef, TrainState]:
     """Makes a model with fresh weights; returns its structure and the state at step 0."""
-
-    def create_state() -> TrainState:
-        _, variables = split_variables(create(model, nnx.Rngs(seed)))
-        return TrainState(step=jnp.int32(0), **variables, opt_state=optimizer.init(variables["params"]))
-
     graphdef, _ = abstract_variables(model)
-    return graphdef, jit_init(create_state)()
+    variables = create_variables(model, seed)
+    opt_state = jit_init(optimizer.init)(variables["params"])
+    return graphdef, TrainState(step=jnp.int32(0), **variables, opt_state=opt_state)
 
 
 def create_step(

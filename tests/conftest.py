@@ -1,3 +1,5 @@
+import fcntl
+import json
 import os
 import tempfile
 
@@ -18,6 +20,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
+import command_server
 import hypothesis
 import jaxtyping
 import pytest
@@ -25,6 +28,7 @@ from helpers import shrink, write_folder
 
 from configs import ma52
 from manet_jax import train
+from tfds_ma52.synthetic import writer
 
 # The same examples in every run; a fault is found by `--hypothesis-profile=thorough`, which draws anew.
 hypothesis.settings.register_profile("quick", max_examples=60, deadline=None, derandomize=True, database=None)
@@ -33,9 +37,35 @@ hypothesis.settings.load_profile("quick")
 
 
 @pytest.fixture(scope="session")
-def folder(tmp_path_factory):
+def shared(tmp_path_factory, testrun_uid):
+    """`shared(name, make)` gives a path that `make(path)` has filled, once for all processes that share the tests."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"shared_{testrun_uid}"
+    root.mkdir(exist_ok=True)
+
+    def shared(name, make):
+        path, done = root / name, root / f"{name}.done"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                make(path)
+                done.touch()
+        return path
+
+    return shared
+
+
+@pytest.fixture(scope="session")
+def run_command():
+    """`run_command(arguments, num_devices=1)` runs a command of ours to its end; see `command_server`."""
+    with command_server.start() as run:
+        yield run
+
+
+@pytest.fixture(scope="session")
+def folder(shared):
     """A data set of 12 training and 5 validation clips of 3 classes, not built."""
-    return write_folder(tmp_path_factory.mktemp("data"))
+    return shared("folder", write_folder)
 
 
 @pytest.fixture
@@ -44,10 +74,21 @@ def config(folder):
 
 
 @pytest.fixture(scope="session")
-def trained(folder, tmp_path_factory):
+def trained(folder, shared):
     """A run of the config above, to its end: its workdir, which tests only read or copy, and its result."""
-    workdir = tmp_path_factory.mktemp("trained")
-    return workdir, train.train_and_evaluate(shrink(ma52.get_config(), folder), workdir)
+
+    def run(workdir):
+        result = train.train_and_evaluate(shrink(ma52.get_config(), folder), workdir)
+        workdir.with_suffix(".json").write_text(json.dumps(result))
+
+    workdir = shared("trained", run)
+    return workdir, json.loads(workdir.with_suffix(".json").read_text())
+
+
+@pytest.fixture(scope="session")
+def drawn(shared):
+    """A drawn set: one clip of each class to train, one to validate, by people of their own."""
+    return shared("drawn", lambda root: writer.write_synthetic(root, size=1e-6, subjects="disjoint", short_side=40))
 
 
 @pytest.fixture

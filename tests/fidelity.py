@@ -67,14 +67,9 @@ def released_model():
 
 @functools.partial(jax.jit, static_argnums=0)
 def apply(graphdef, variables, video):
-    """The model's outputs for clips."""
-    return merge(graphdef, variables)({"video": video})
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def pool(graphdef, variables, video):
-    """Each frame's pooled features."""
-    return merge(graphdef, variables).features(video).mean((2, 3))
+    """The model's outputs for clips, and each frame's pooled features."""
+    model = merge(graphdef, variables)
+    return model({"video": video}), model.features(video).mean((2, 3))
 
 
 def relative_to_largest(ours, theirs):
@@ -83,9 +78,8 @@ def relative_to_largest(ours, theirs):
 
 def forward():
     saved, video = released_model(), jnp.array(inputs.clips(0))
-    logits, embedding, *_ = apply(saved.graphdef, saved.variables, video)
-    pooled = pool(saved.graphdef, saved.variables, video)
-    reversed_logits = apply(saved.graphdef, saved.variables, video[:, ::-1]).logits
+    (logits, embedding, *_), pooled = apply(saved.graphdef, saved.variables, video)
+    reversed_logits = apply(saved.graphdef, saved.variables, video[:, ::-1])[0].logits
     return [
         Measurement("logits, of the largest", 1e-4, relative_to_largest(logits, recorded()["logits"])),
         Measurement("embedding, of the largest", 1e-4, relative_to_largest(embedding, recorded()["embedding"])),
@@ -124,7 +118,7 @@ def run_recorded_steps():
     changes = {name: float(np.linalg.norm((new[name] - old[name]).ravel().astype(np.float64))) for name in names}
     norms = {name: float(np.linalg.norm(new[name].ravel().astype(np.float64))) for name in names}
     after = jax.device_put(state.variables, jax.devices()[0])
-    logits = apply(saved.graphdef, after, jnp.array(inputs.clips(0))).logits
+    logits = apply(saved.graphdef, after, jnp.array(inputs.clips(0)))[0].logits
     return *zip(*history, strict=True), changes, norms, logits
 
 
@@ -176,7 +170,7 @@ def transcoded(name):
     old, new = (clips.eval_clip(each, INPUTS)["video"] for each in (path.read_bytes(), content))
     psnr = 10 * np.log10(255**2 / np.mean((old.astype(float) - new) ** 2))
     saved = released_model()
-    old_logits, new_logits = np.asarray(apply(saved.graphdef, saved.variables, np.stack([old, new])).logits)
+    old_logits, new_logits = np.asarray(apply(saved.graphdef, saved.variables, np.stack([old, new]))[0].logits)
     change = relative_to_largest(new_logits, old_logits)
     return float(psnr), len(content) / path.stat().st_size, change, bool(old_logits.argmax() == new_logits.argmax())
 

@@ -97,7 +97,7 @@ def shrink(config, manual_dir):
     config.clip.short_side = 40
     config.clip.crop_size = 32
     config.clip.num_frames = 4
-    config.model.depth = 14
+    config.model.depth = 8
     config.model.width = 8
     config.batch_size = 8
     config.eval.batch_size = 8

@@ -33,7 +33,7 @@ def small(config):
     """A config small enough for a test, of no data."""
     config = shrink(config, "nowhere")
     config.emotion.clip.short_side, config.emotion.clip.crop_size = 40, 32
-    config.emotion.model.depth, config.emotion.model.width = 14, 8
+    config.emotion.model.depth, config.emotion.model.width = 8, 8
     return config
 
 

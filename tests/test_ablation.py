@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +9,6 @@ from configs import ablation as config_file
 from manet_jax import configuration
 from manet_jax.studies import ablation, study
 from tfds_ma52.labels import MA52_NAMES
-
-COMMAND = (sys.executable, "-m", "manet_jax.studies.ablation")
 
 
 def confusion_of(**counts):
@@ -111,12 +107,13 @@ def test_ablation_command_trains_once_and_writes_its_table(tmp_path, monkeypatch
     }
     overrides = [f"--config.{name}={value}" for name, value in fields.items()]
     workdir = tmp_path / "study"
-    command = [*COMMAND, "--workdir", workdir, "--arms=single_frame", "--seeds=1", *overrides]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
-    assert "run 1 of 1: single_frame, seed 0" in result.stderr
+    arguments = ["--workdir", str(workdir), "--arms=single_frame", "--seeds=1", *overrides]
+    monkeypatch.chdir(ROOT)
+    assert ablation.main(arguments) == 0
+    printed = capsys.readouterr()
+    assert "run 1 of 1: single_frame, seed 0" in printed.err
     table = (workdir / "ablation.md").read_text()
-    assert result.stdout == table
+    assert printed.out == table
     runs = json.loads((workdir / "ablation.json").read_text())
     evaluation = json.loads((workdir / "single_frame_0" / "evaluation_val_latest.json").read_text())
     assert runs["single_frame"][0]["f1_mean"] == evaluation["f1_mean"]
@@ -125,8 +122,7 @@ def test_ablation_command_trains_once_and_writes_its_table(tmp_path, monkeypatch
 
     log = workdir / "single_frame_0" / "metrics.jsonl"
     before = log.read_text()
-    monkeypatch.chdir(ROOT)
-    assert ablation.main(list(map(str, command[len(COMMAND) :]))) == 0
+    assert ablation.main(arguments) == 0
     assert capsys.readouterr().out == table
     assert log.read_text() == before  # nothing was trained twice
 

@@ -10,7 +10,6 @@ import math
 import pathlib
 import string
 import struct
-import subprocess
 import sys
 import tempfile
 
@@ -18,7 +17,7 @@ import av
 import corpus
 import numpy as np
 import pytest
-from helpers import ROOT, outcome, shrink, write_clip
+from helpers import outcome, shrink, write_clip
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -26,6 +25,8 @@ from configs import ma52, ma52_pro, ma52_synthetic, mma52
 from manet_jax import configuration, label_vectors
 from tfds_ma52 import annotations, folder, labels, transcode
 from tfds_ma52 import mma52 as mma52_lib
+
+PYTHON = (sys.executable, "-m")
 
 # Text as people and programs write it: letters, what separates fields, and whatever else Unicode has.
 TEXT = st.text(st.one_of(st.sampled_from("ab ./\\;,\t\"'01٣²é名\0"), st.characters(codec="utf-8")), max_size=30)
@@ -242,11 +243,6 @@ def videos(tmp_path_factory):
     return root, found
 
 
-def run(*arguments):
-    command = [sys.executable, "-m", *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
-
-
 def reasons(videos, text):
     """A text's reason for each video: the rest of the line after its path, "" where there is none."""
     found = {}
@@ -264,17 +260,17 @@ def check_reasons(videos, found):
 
 
 @pytest.fixture(scope="module")
-def built(videos, tmp_path_factory):
+def built(videos, tmp_path_factory, run_command):
     """The set, built without what is damaged; the build's messages."""
     root, found = videos
     target = tmp_path_factory.mktemp("built")
-    refused = run("tfds_ma52", "--manual_dir", root, "--data_dir", target, "--config", "original")
+    refused = run_command([*PYTHON, "tfds_ma52", "--manual_dir", root, "--data_dir", target, "--config", "original"])
     assert refused.returncode == 2, refused.stderr
     assert "Traceback" not in refused.stderr
     num_damaged = sum(bool(reason) for reason in reasons(found, refused.stderr).values())
     assert f": {num_damaged} problems" in refused.stderr
     flags = ("--manual_dir", root, "--data_dir", target, f"--allow_damaged={num_damaged}")
-    result = run("tfds_ma52", *flags, "--config", "original")
+    result = run_command([*PYTHON, "tfds_ma52", *flags, "--config", "original"])
     assert result.returncode == 0, result.stderr
     assert reasons(found, result.stdout) == reasons(found, refused.stderr)
     return target, num_damaged, result.stdout
@@ -284,7 +280,7 @@ def test_build_reports_every_damaged_video(videos, built):
     check_reasons(videos[1], reasons(videos[1], built[2]))
 
 
-def test_corpus_trains_and_predicts(videos, built, tmp_path):
+def test_corpus_trains_and_predicts(videos, built, run_command, tmp_path):
     root, found = videos
     config = shrink(ma52.get_config(), root)
     fields = {
@@ -297,11 +293,13 @@ def test_corpus_trains_and_predicts(videos, built, tmp_path):
     overrides = [
         f"--config.{field}={tuple(value) if isinstance(value, list) else value}" for field, value in fields.items()
     ]
-    trained = run("manet_jax.main", "--config", "configs/ma52.py", "--workdir", tmp_path, *overrides)
+    trained = run_command([*PYTHON, "manet_jax.main", "--config", "configs/ma52.py", "--workdir", tmp_path, *overrides])
     assert trained.returncode == 0, trained.stderr
 
     found = [video for video in found if not video.path.is_dir()]
-    result = run("manet_jax.predict", "--workdir", tmp_path, "--json", *(video.path for video in found))
+    result = run_command(
+        [*PYTHON, "manet_jax.predict", "--workdir", tmp_path, "--json", *(video.path for video in found)]
+    )
     assert result.returncode == 1, result.stderr
     predicted = [json.loads(line) for line in result.stdout.splitlines()]
     assert [each["video"] for each in predicted] == [str(video.path) for video in found]

@@ -49,7 +49,7 @@ def test_model_spec_follows_labels_and_vectors():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("model.depth", 18, "config.model.depth is 18; choose one of 14, 50, 101"),
+        ("model.depth", 18, "config.model.depth is 18; choose one of 8, 14, 50, 101"),
         ("model.dtype", "float16", "config.model.dtype is 'float16'; choose one of float32, bfloat16"),
         ("optimizer.head", "first", "config.optimizer.head is 'first'; choose one of last, classifier"),
         ("schedule.name", "linear", "config.schedule.name is 'linear'; choose one of step, cosine"),

@@ -31,7 +31,7 @@ NAMES = "0\tnodding\n1\twaving\n2\ttiptoe\n"
 def small(tmp_path_factory):
     """A folder with a checkpoint of a small network, `run`, and its file as --to_pytorch writes it."""
     folder = tmp_path_factory.mktemp("small")
-    save_checkpoint(folder / "run")
+    save_checkpoint(folder / "run", tiny_manet(depth=14))
     to_pytorch(folder / "run", folder / "small.safetensors")
     return folder
 

@@ -122,7 +122,7 @@ def test_class_maps_are_of_the_actions_or_else_of_the_emotions():
         maps = jax.eval_shape(
             lambda variables, inputs, graphdef=graphdef: merge(graphdef, variables).class_maps(inputs), abstract, inputs
         )
-        assert maps.shape == (8, 3 if form == "appearance" else 2, 1, 1, size)
+        assert maps.shape == (8, 3 if form == "appearance" else 2, 4, 4, size)
 
 
 @functools.cache
@@ -181,33 +181,34 @@ def test_frozen_micro_action_stays_bit_for_bit():
 
 
 @pytest.fixture(scope="module")
-def pro_folder(tmp_path_factory):
+def pro_folder(shared):
     """Clips with several labels and emotions: 12 to train, 6 to validate, 4 to test."""
-    root = tmp_path_factory.mktemp("pro")
-    for split, count in (("train", 12), ("val", 6), ("test", 4)):
-        lines = ["video,labels,emotion"]
-        for i in range(count):
-            write_clip(root / split / f"{i}.mp4", seed=i, num_frames=10)
-            lines.append(f"{i}.mp4,{';'.join(NAMES[j] for j in {i % 3, i // 3 % 3})},{('joy', 'fear', '')[i % 3]}")
-        (root / f"{split}.csv").write_text("\n".join(lines))
-    (root / "label_name.txt").write_text("".join(f"{i}\t{name}\n" for i, name in enumerate(NAMES)))
-    return root
+
+    def make(root):
+        for split, count in (("train", 12), ("val", 6), ("test", 4)):
+            lines = ["video,labels,emotion"]
+            for i in range(count):
+                write_clip(root / split / f"{i}.mp4", seed=i, num_frames=10)
+                classes = ";".join(NAMES[j] for j in {i % 3, i // 3 % 3})
+                lines.append(f"{i}.mp4,{classes},{('joy', 'fear', '')[i % 3]}")
+            (root / f"{split}.csv").write_text("\n".join(lines))
+        (root / "label_name.txt").write_text("".join(f"{i}\t{name}\n" for i, name in enumerate(NAMES)))
+
+    return shared("pro_folder", make)
 
 
 def pro_config(folder, form="micro_actions"):
     config = shrink(ma52_pro.get_config(form), folder)
     config.data.builder_config = "pro_original"
     config.emotion.clip.short_side, config.emotion.clip.crop_size = 40, 32
-    config.emotion.model.depth, config.emotion.model.width = 14, 8
+    config.emotion.model.depth, config.emotion.model.width = 8, 8
     return config
 
 
 @pytest.fixture(scope="module")
-def micro_actions(pro_folder, tmp_path_factory):
+def micro_actions(pro_folder, shared):
     """The workdir of a training run of several labels."""
-    workdir = tmp_path_factory.mktemp("runs") / "micro_actions"
-    train.train_and_evaluate(pro_config(pro_folder), workdir)
-    return workdir
+    return shared("micro_actions", lambda workdir: train.train_and_evaluate(pro_config(pro_folder), workdir))
 
 
 def test_several_labels_train_evaluate_and_load(pro_folder, micro_actions):
@@ -237,23 +238,22 @@ def test_threshold_of_another_split_is_that_of_training(pro_folder, micro_action
 
 
 @pytest.fixture(scope="module")
-def runs(pro_folder, tmp_path_factory):
-    """Trains a form of emotion recognition, once; returns the workdir and the results."""
+def runs(pro_folder, shared):
+    """Trains a form of emotion recognition, once; returns the workdir and the last evaluation."""
 
-    @functools.cache
     def run(form):
-        workdir = tmp_path_factory.mktemp("runs") / form
-        return workdir, train.train_and_evaluate(pro_config(pro_folder, form), workdir)
+        workdir = shared(form, lambda workdir: train.train_and_evaluate(pro_config(pro_folder, form), workdir))
+        return workdir, manet_jax.load_model(workdir, "latest").metadata.evaluated("latest")
 
     return run
 
 
 @pytest.mark.parametrize("form", ["appearance", "fused"])
 def test_emotions_train_evaluate_and_load(form, runs):
-    workdir, whole = runs(form)
+    workdir, last = runs(form)
     values = evaluate.evaluate_checkpoint(workdir, "latest").metrics
     assert {name: values[name] for name in metrics.EMOTION_NAMES} == pytest.approx(
-        {name: whole["last"][name] for name in metrics.EMOTION_NAMES}
+        {name: last[name] for name in metrics.EMOTION_NAMES}
     )
     assert ("map" in values) == (form != "appearance")
     confusion = np.array(json.loads((workdir / "evaluation_val_latest.json").read_text())["emotion_confusion"])

@@ -38,7 +38,7 @@ def models(runs):
 def small(folder):
     """A config whose network is that of the recorded run `manet`."""
     config = shrink(ma52.get_config(), folder)
-    config.model.width = config.model.shift_div = 4
+    config.model.depth, config.model.width, config.model.shift_div = 14, 4, 4
     config.clip.num_frames = 2
     return config
 

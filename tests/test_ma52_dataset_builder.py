@@ -202,9 +202,8 @@ def test_build_reports_an_unknown_config(folder):
         ma52_dataset_builder.build(folder, config="h265")
 
 
-def test_command_without_data_exits_with_2(tmp_path):
-    command = [sys.executable, "-m", "tfds_ma52", "--manual_dir", str(tmp_path / "none")]
-    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_command_without_data_exits_with_2(tmp_path, run_command):
+    result = run_command([sys.executable, "-m", "tfds_ma52", "--manual_dir", tmp_path / "none"])
     assert result.returncode == 2
     assert result.stderr.startswith(f"tfds_ma52: There is no folder {tmp_path}/none.")
     assert "Traceback" not in result.stderr

@@ -1,11 +1,10 @@
 """The real commands; `manet_jax.studies.faults` kills them many times."""
 
 import contextlib
-import json
 import random
 import re
+import shutil
 import signal
-import subprocess
 import sys
 import time
 import zipfile
@@ -20,7 +19,6 @@ from manet_jax import metrics
 from manet_jax.data import input_pipeline
 from manet_jax.studies.small_runs import (
     command,
-    environment,
     evaluations,
     has_checkpoint,
     losses,
@@ -35,32 +33,6 @@ from tfds_ma52.labels import MA52_NAMES
 
 MAIN = (sys.executable, "-m", "manet_jax.main")
 
-# Runs the command with the arguments in each line of its input, without importing the package each time.
-SERVER = """
-import json, os, sys, tempfile
-from manet_jax import main, train
-
-for line in sys.stdin:
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
-        process = os.fork()
-        if not process:
-            sys.argv = [main.__file__, *json.loads(line)]
-            os.dup2(output.fileno(), 1)
-            os.dup2(messages.fileno(), 2)
-            try:
-                main.run()
-            except SystemExit as stop:
-                sys.stdout.flush()
-                sys.stderr.flush()
-                os._exit(stop.code or 0)
-        status = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-        texts = []
-        for file in (output, messages):
-            file.seek(0)
-            texts.append(file.read().decode())
-        print(json.dumps([status, *texts]), flush=True)
-"""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def project_folder():
@@ -69,22 +41,13 @@ def project_folder():
 
 
 @pytest.fixture(scope="module")
-def run_quickly(project_folder):
-    """Runs the command with arguments that it refuses, before it computes anything."""
-    arguments = [sys.executable, "-W", "ignore", "-c", SERVER]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(arguments, env=environment(1), text=True, bufsize=1, **pipes) as server:
-
-        def run_quickly(*flags):
-            server.stdin.write(json.dumps([str(flag) for flag in flags]) + "\n")
-            return subprocess.CompletedProcess(flags, *json.loads(server.stdout.readline()))
-
-        yield run_quickly
-        server.stdin.close()
+def run_main(run_command):
+    """Runs the command with some flags."""
+    return lambda *flags: run_command([*MAIN, *flags])
 
 
-# 30 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
-FIELDS = {"num_epochs": 20.0, "eval.every_epochs": 5.0, "checkpoint_every_steps": 2}
+# 18 steps of 8 clips: passes end inside batches; a checkpoint after every second step.
+FIELDS = {"num_epochs": 12.0, "eval.every_epochs": 3.0, "checkpoint_every_steps": 2}
 
 
 @pytest.fixture(scope="module")
@@ -94,24 +57,24 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(data, tmp_path_factory):
+def whole(data, tmp_path_factory, run_command):
     """A run that was left alone: its workdir and its result."""
     workdir = tmp_path_factory.mktemp("whole")
-    return workdir, run(command(workdir, data, **FIELDS), num_devices=2)
+    return workdir, run_command(command(workdir, data, **FIELDS), num_devices=2)
 
 
-def test_main_trains_and_evaluates_the_papers_config(whole, tmp_path):
+def test_main_trains_and_evaluates_the_papers_config(whole, run_main, tmp_path):
     workdir, result = whole
     assert result.returncode == 0, result.stderr
-    assert len(losses(workdir)) == 30
+    assert len(losses(workdir)) == 18
     assert "Traceback" not in result.stderr
     assert "clips/s, loss" in result.stderr
 
     table = result.stdout.splitlines()[-9:]
-    assert re.fullmatch(r" +best \(step (8|15|22|30)\) +last \(step 30\)", table[0])
+    assert re.fullmatch(r" +best \(step (4|9|14|18)\) +last \(step 18\)", table[0])
     assert [line.split()[0] for line in table[1:]] == list(metrics.NAMES)
     flags = ["--mode=evaluate", "--workdir", str(workdir), "--submission", str(tmp_path / "val.zip")]
-    again = run([*MAIN, *flags])
+    again = run_main(*flags)
     assert again.returncode == 0, again.stderr
     assert f"{tmp_path}/val.zip: 4 clips of split val" in again.stderr
     assert zipfile.is_zipfile(tmp_path / "val.zip")
@@ -139,7 +102,7 @@ def test_main_resumes_bit_identically_after_a_kill_and_a_stop(whole, data, tmp_p
     two[1].send_signal(signal.SIGTERM)  # one hears of it, both stop after the same step
     assert [process.wait(120) for process in two] == [0, 0], delay
     first, second = ((tmp_path / f"messages.{i}").read_text() for i in range(2))
-    step = int(re.search(r"manet_jax: stopped as asked, with step (\d+) of 30 done and saved; the same", first)[1])
+    step = int(re.search(r"manet_jax: stopped as asked, with step (\d+) of 18 done and saved; the same", first)[1])
     assert "resuming from step" in first
     assert "manet_jax" not in second  # one set of messages
     assert losses(workdir) == losses(expected)[:step]
@@ -154,16 +117,17 @@ def test_main_resumes_bit_identically_after_a_kill_and_a_stop(whole, data, tmp_p
     assert evaluations(workdir) == evaluations(expected)
 
 
-def test_main_trains_on_a_hand_written_annotation_file(run_quickly, tmp_path):
+def test_main_trains_on_a_hand_written_annotation_file(run_command, run_main, tmp_path):
     words = ("nodding;touching nose", "waving", "9", "shaking legs; nodding", "tiptoe")
     rows = ["video,labels,emotion,split"]
     for i in range(9):
         write_clip(tmp_path / "data" / f"my clip {i}.mp4", seed=i, height=50 + 2 * i, width=80 - 2 * i)
         rows.append(f"my clip {i}.mp4,{words[i % 5]},{('joy', 'fear')[i % 2]},{'val' if i > 6 else 'train'}")
     (tmp_path / "data" / "annotations.csv").write_text("\n".join(rows))
-    fields = {"num_epochs": 2.0, "batch_size": 7, "emotion.clip.short_side": 40, "emotion.clip.crop_size": 32}
-    fields |= {"emotion.model.depth": 14, "emotion.model.width": 8}
-    result = run(command(tmp_path / "run", tmp_path / "data", config="configs/ma52_pro.py:fused", **fields))
+    fields = {"num_epochs": 2.0, "batch_size": 7}
+    result = run_command(
+        command(tmp_path / "run", tmp_path / "data", config="configs/ma52_pro.py:micro_action", **fields)
+    )
     assert result.returncode == 0, result.stderr
     assert {"map", "threshold", "emotion_accuracy", "f1_head"} <= {
         row.split()[0] for row in result.stdout.splitlines()[1:]
@@ -172,18 +136,18 @@ def test_main_trains_on_a_hand_written_annotation_file(run_quickly, tmp_path):
 
     (tmp_path / "data" / "annotations.csv").write_text("\n".join([*rows, "gone.mp4,noding,,train", rows[1]]))
     again = command(tmp_path / "other", tmp_path / "data", config="configs/ma52_pro.py", **fields)
-    result = run_quickly(*again[len(MAIN) :], f"--config.data.data_dir={tmp_path / 'other'}")
+    result = run_main(*again[len(MAIN) :], f"--config.data.data_dir={tmp_path / 'other'}")
     assert result.returncode == 2
     assert "unknown label 'noding'; did you mean 'nodding'?" in result.stderr
     assert "my clip 0.mp4 is listed more than once" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_main_without_data_explains_how_to_get_them(run_quickly, tmp_path):
+def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
     arguments = ["--config", "configs/ma52.py", "--workdir", tmp_path]
     default = ma52.get_config().data.manual_dir
     missing = [] if not (ROOT / default).exists() else [f"--config.data.manual_dir={default}_"]
-    result = run_quickly(*arguments, *missing)
+    result = run_main(*arguments, *missing)
     assert result.returncode == 2
     (paragraph,) = result.stderr.splitlines()
     for part in (
@@ -223,50 +187,56 @@ def test_main_without_data_explains_how_to_get_them(run_quickly, tmp_path):
         (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],
 )
-def test_main_refuses_wrong_flags_in_one_sentence(run_quickly, tmp_path, flags, message):
-    result = run_quickly("--config", "configs/ma52.py", "--workdir", tmp_path, *flags)
+def test_main_refuses_wrong_flags_in_one_sentence(run_main, tmp_path, flags, message):
+    result = run_main("--config", "configs/ma52.py", "--workdir", tmp_path, *flags)
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr
     assert len(result.stderr.splitlines()) <= 2
 
 
-def test_main_reports_a_config_that_cannot_be_loaded(tmp_path):
+def test_main_reports_a_config_that_cannot_be_loaded(run_main, tmp_path):
     path = tmp_path / "my config.py"
     path.write_text("def get_config(:\n")
-    result = run([*MAIN, "--config", str(path), "--workdir", str(tmp_path)])
+    result = run_main("--config", path, "--workdir", tmp_path)
     assert result.returncode == 2
     assert f"--config {path} cannot be loaded" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def test_main_without_config_suggests_the_one_without_data(run_quickly, tmp_path):
-    result = run_quickly("--workdir", tmp_path)
+def test_main_without_config_suggests_the_one_without_data(run_main, tmp_path):
+    result = run_main("--workdir", tmp_path)
     assert result.returncode == 2
     assert "--config is missing: try --config configs/ma52_synthetic.py" in result.stderr
 
 
-def test_main_draws_builds_and_trains_without_data(tmp_path):
-    fields = {"data.synthetic.size": 1e-6, "data.synthetic.short_side": 32}
+def test_main_draws_builds_and_trains_without_data(run_command, drawn, tmp_path):
+    # Drawing the set was stopped: 8 of its clips are left to draw.
+    shutil.copytree(drawn, tmp_path / "data", ignore=shutil.ignore_patterns("tfds"))
+    lost = sorted((tmp_path / "data" / "train").iterdir())[:8]
+    for path in (tmp_path / "data" / "label_name.txt", *lost):
+        path.unlink()
+    fields = {"data.synthetic.size": 1e-6, "data.synthetic.short_side": 40, "data.synthetic.subjects": "disjoint"}
     fields |= {"num_epochs": 1.0, "batch_size": 26, "eval.batch_size": 26, "data.builder_config": "original"}
     config = "configs/ma52_synthetic.py"
-    result = run(command(tmp_path / "run", tmp_path / "data", config=config, **fields))
+    result = run_command(command(tmp_path / "run", tmp_path / "data", config=config, **fields))
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 2
+    assert all(path.read_bytes() == (drawn / "train" / path.name).read_bytes() for path in lost)
     assert len(list((tmp_path / "data" / "train").glob("*.mp4"))) == 52
     assert "f1_mean" in result.stdout
     assert "nodding" in manet_jax.load_model(tmp_path / "run").labels.names
 
     # What the command has drawn is not drawn again.
     build = {"manual_dir": str(tmp_path / "data"), "config": "original"}
-    drawn = {"size": 1e-6, "pro": False, "subjects": "shared", "short_side": 32, "seed": 0}
-    dataset = input_pipeline.open_dataset(build, drawn)
+    settings = {"size": 1e-6, "pro": False, "subjects": "disjoint", "short_side": 40, "seed": 0}
+    dataset = input_pipeline.open_dataset(build, settings)
     assert dataset.labels.names[9] == "nodding"
     assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"
     assert len(dataset.source("train")) == len(dataset.source("val")) == 52
     with pytest.raises(UserError, match=r"has no split 'test'; it has train, val"):
         dataset.source("test")
-    assert input_pipeline.open_dataset(build, drawn).fingerprint == dataset.fingerprint
+    assert input_pipeline.open_dataset(build, settings).fingerprint == dataset.fingerprint
 
 
 def test_importing_the_package_starts_no_jax():

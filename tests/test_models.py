@@ -51,7 +51,7 @@ BAD_OPTIONS = {
             "embedding_dim is -1; it must be at least 0",
             "dtype is 'float64'; choose one of float32, bfloat16",
             "dropout is 1.0; it must lie in 0..1, below 1",
-            "depth is 34; choose one of 14, 50, 101",
+            "depth is 34; choose one of 8, 14, 50, 101",
             "shift_div is 8: with width 4 no channel moves",
         ],
     ),
@@ -199,7 +199,7 @@ def test_outputs_are_those_that_the_options_name(name, embedding_dim):
 def test_outputs_are_finite_and_of_each_clip(name):
     for value in given(evaluated(name)[0]).values():
         assert np.isfinite(value).all()
-        assert np.abs(value - value[:1]).max(axis=1)[1:].min() > 1e-2
+        assert np.abs(value - value[:1]).max(axis=1)[1:].min() > 1e-3
 
 
 @networks
@@ -472,7 +472,7 @@ def test_bottleneck_shortcut_gets_the_raw_input():
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_manet_returns_maps_of_a_32nd_of_the_size(dtype):
-    spec, graphdef, variables = tiny("manet", dtype=dtype)
+    spec, graphdef, variables = tiny("manet", dtype=dtype, depth=14)
     video = make_inputs(spec.options)["video"]
     found = jax.eval_shape(lambda variables, video: merge(graphdef, variables).features(video), variables, video)
     assert found.shape == (BATCH_SIZE, 4, 1, 1, 256)
@@ -489,7 +489,7 @@ def test_manet_sees_the_order_of_frames_by_the_shift_alone(shift):
 
 
 def test_manets_fresh_heads_are_small_and_blocks_he_initialised():
-    spec, _, _ = tiny("manet")
+    spec, _, _ = tiny("manet", depth=14)
     variables = create_variables(spec, seed=0)
     described = jax.tree.map(lambda x: (x.shape, x.dtype), (variables, abstract_variables(spec)[1]))
     assert described[0] == described[1]

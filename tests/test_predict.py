@@ -268,9 +268,8 @@ def test_find_videos_takes_files_folders_and_globs(tmp_path):
         predict.find_videos([f"{root}/x*.mp4"])
 
 
-def test_predict_command(workdir, videos, model):
-    command = [sys.executable, "-m", "manet_jax.predict", "--workdir", str(workdir), str(videos)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+def test_predict_command(workdir, videos, model, run_command):
+    done = run_command([sys.executable, "-m", "manet_jax.predict", "--workdir", workdir, videos])
     assert done.returncode == 1, done.stderr
     assert done.stderr.splitlines()[-1] == "manet_jax: 3 of 6 videos could not be read"
     blocks = done.stdout.split(str(videos) + "/")[1:]

@@ -33,7 +33,8 @@ FILES = {
 
 def make_file(table, seed=0):
     """A tiny network, and random tensors for all that a file of it holds."""
-    spec = ModelSpec(table.network, MODELS[table.network].Options.tiny())
+    options = {"depth": 14} if table.network == "manet" else {}  # a file's third stage gives its depth
+    spec = ModelSpec(table.network, MODELS[table.network].Options.tiny(**options))
     rng = np.random.default_rng(seed)
     shapes = {tensor.name: tensor.shape for tensor in tensors_of(spec, table) if tensor.name is not None}
     state = {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes.items()}

@@ -143,7 +143,7 @@ def test_report_is_one_file_that_holds_everything(evaluation, report):
     text = " ".join(html_page.texts)
     assert "Evaluation of <run> & co" in text
     assert "The best checkpoint (step 1)" in text
-    assert "The maps have 1 x 1 locations a frame" in text
+    assert "The maps have 4 x 4 locations a frame" in text
     assert '"learning_rate": 0.00125' in text
     table = {row[0]: row[1:] for row in html_page.tables if len(row) == 3}
     intervals = evaluate.bootstrap(evaluation.predictions, evaluation.tasks)
@@ -171,7 +171,7 @@ def test_class_maps_average_to_logits(evaluation):
     model = manet_jax.load_model(evaluation.workdir)
     video = np.stack([examples.read_clip(evaluation, model, row)["video"] for row in range(3)])
     maps = model.class_maps({"video": video})
-    assert maps.shape == (3, 4, 1, 1, 3)
+    assert maps.shape == (3, 4, 4, 4, 3)
     np.testing.assert_allclose(maps.mean((1, 2, 3)), evaluation.predictions.outputs["logits"][:3], rtol=1e-4, atol=1e-6)
 
 

@@ -90,7 +90,7 @@ def test_train_step_with_sync_on_8_devices_equals_one(mapping):
 
 def test_train_step_without_sync_on_8_devices_differs():
     (many, *_), (one, *_) = run_steps(8, "shard_map", False), run_steps(1, "shard_map", False)
-    assert abs(many[0]["loss"] / one[0]["loss"] - 1) > 1e-5
+    assert abs(many[-1]["loss"] / one[-1]["loss"] - 1) > 1e-4
 
 
 def test_train_step_returns_the_loss_and_its_parts():

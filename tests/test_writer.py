@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -32,35 +33,55 @@ def decode(path):
         return stream.codec_context.name, float(stream.average_rate), np.stack(frames)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("synthetic") / "set"
-    arguments = [f"--size={TINY}", "--subjects=disjoint", "--test", "--short_side=40", "--processes=2"]
-    assert main([str(root), *arguments]) == 0
-    return root
+def read_list(drawn, split):
+    """A split's list: the names of its clips, and their labels."""
+    text = (drawn / f"{split}_list_videos.txt").read_bytes().decode()
+    assert text.count("\r\n") == text.count("\n") == len(MA52_NAMES)
+    names, labels = zip(*(line.split(" ") for line in text.split("\r\n")[:-1]), strict=True)
+    assert set(names) == {path.name for path in (drawn / split).iterdir()}
+    return names, labels
 
 
-def test_write_synthetic_has_ma52s_layout(folder):
-    lists = {f"{split}_list_videos.txt" for split in ("train", "val", "test")}
-    found = {path.name for path in folder.iterdir()}
-    assert found == {"train", "val", "test", "label_name.txt", "synthetic.json"} | lists
-    assert read_labels(folder / "label_name.txt").names == MA52_NAMES
+def test_write_synthetic_has_ma52s_layout(drawn):
+    found = {path.name for path in drawn.iterdir()} - {"tfds"}  # built by other tests
+    lists = {f"{split}_list_videos.txt" for split in ("train", "val")}
+    assert found == {"train", "val", "label_name.txt", "synthetic.json"} | lists
+    assert read_labels(drawn / "label_name.txt").names == MA52_NAMES
     subjects = {}
-    for split in ("train", "val", "test"):
-        text = (folder / f"{split}_list_videos.txt").read_bytes().decode()
-        assert text.count("\r\n") == text.count("\n") == len(MA52_NAMES)
-        names, labels = zip(*(line.split(" ") for line in text.split("\r\n")[:-1]), strict=True)
-        assert set(names) == {path.name for path in (folder / split).iterdir()}
-        if split == "test":
-            assert names == tuple(f"test{i:04d}.mp4" for i in range(52))
-            assert set(labels) == {"0"}
-        else:
-            assert sorted(map(int, labels)) == list(range(52))
-            assert list(map(int, labels)) != list(range(52))  # the order gives nothing away
-            subjects[split] = {name.split("_")[0] for name in names}
-            assert all(len(subject) == 4 for subject in subjects[split])
+    for split in ("train", "val"):
+        names, labels = read_list(drawn, split)
+        assert sorted(map(int, labels)) == list(range(52))
+        assert list(map(int, labels)) != list(range(52))  # the order gives nothing away
+        subjects[split] = {name.split("_")[0] for name in names}
+        assert all(len(subject) == 4 for subject in subjects[split])
     assert not subjects["train"] & subjects["val"]
     assert len(subjects["train"]) > 20
+
+
+def test_write_synthetic_hides_the_labels_of_the_test_split(drawn, tmp_path):
+    root = unfinished_copy(drawn, tmp_path)
+    settings = json.loads((root / "synthetic.json").read_text())
+    (root / "synthetic.json").write_text(json.dumps(settings | {"test": True}))
+    (root / "test").mkdir()
+    for i in range(48):  # drawn earlier, by the name of it
+        (root / "test" / f"test{i:04d}.mp4").write_bytes(b"")
+    arguments = [f"--size={TINY}", "--subjects=disjoint", "--test", "--short_side=40", "--processes=2"]
+    assert main([str(root), *arguments]) == 0
+    names, labels = read_list(root, "test")
+    assert names == tuple(f"test{i:04d}.mp4" for i in range(52))
+    assert set(labels) == {"0"}
+    for name in names[48:]:
+        _, _, frames = decode(root / "test" / name)
+        assert frames.shape[1:] == (48, 40, 3)
+    for split in ("train", "val"):
+        assert read_list(root, split) == read_list(drawn, split)
+
+
+def unfinished_copy(drawn, tmp_path):
+    """A copy of the drawn set that looks as if drawing it had been stopped."""
+    shutil.copytree(drawn, tmp_path / "set", ignore=shutil.ignore_patterns("tfds"))
+    (tmp_path / "set" / "label_name.txt").unlink()
+    return tmp_path / "set"
 
 
 def subjects_of(clips):
@@ -93,14 +114,14 @@ def test_plan_clips_has_ma52s_counts_times_one_number():
     assert small[id_of("covering face")] == 1
 
 
-def test_write_synthetic_writes_label_names_with_crlf(folder):
-    lines = (folder / "label_name.txt").read_bytes().split(b"\r\n")
+def test_write_synthetic_writes_label_names_with_crlf(drawn):
+    lines = (drawn / "label_name.txt").read_bytes().split(b"\r\n")
     assert lines[9] == b"9\tnodding"
     assert lines[52:] == [b""]
 
 
-def test_write_synthetic_writes_clips_that_decode(folder):
-    paths = sorted((folder / "train").iterdir())
+def test_write_synthetic_writes_clips_that_decode(drawn):
+    paths = sorted((drawn / "train").iterdir())
     lengths = set()
     for path in paths[::3]:
         codec, rate, frames = decode(path)
@@ -141,68 +162,55 @@ def test_render_clip_depends_on_the_seed(monkeypatch):
     assert all(ours != theirs for ours, theirs in zip(same, other, strict=True))  # body, looks and scene
 
 
-def test_write_synthetic_leaves_a_complete_folder_alone(folder, capsys):
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    write_synthetic(folder, size=TINY, subjects="disjoint", test=True, short_side=40)
+def test_write_synthetic_leaves_a_complete_folder_alone(drawn, capsys):
+    before = {path: path.stat().st_mtime_ns for path in drawn.rglob("*")}
+    write_synthetic(drawn, size=TINY, subjects="disjoint", short_side=40)
     assert "already holds" in capsys.readouterr().err
-    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert {path: path.stat().st_mtime_ns for path in drawn.rglob("*")} == before
 
 
-def test_write_synthetic_waits_for_another_run(folder, tmp_path):
-    root = tmp_path / "set"
-    shutil.copytree(folder, root)
+def test_write_synthetic_waits_for_another_run(drawn, tmp_path):
+    root = unfinished_copy(drawn, tmp_path)
     lost = sorted((root / "val").iterdir())[:8]
-    for path in (root / "label_name.txt", *lost):
+    for path in lost:
         path.unlink()
-    command = [
-        sys.executable,
-        "-m",
-        "tfds_ma52.synthetic",
-        root,
-        "--size",
-        str(TINY),
-        "--subjects",
-        "disjoint",
-        "--test",
-    ]
-    first = subprocess.Popen([*command, "--short_side", "40"], stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "tfds_ma52.synthetic", root, f"--size={TINY}", "--subjects=disjoint"]
+    first = subprocess.Popen([*command, "--short_side=40"], stderr=subprocess.PIPE, text=True)
     while not any(path.exists() for path in lost):
         assert first.poll() is None
         time.sleep(0.005)
-    drawn = {path: path.stat().st_mtime_ns for path in lost if path.exists()}
-    assert len(drawn) < 8
-    write_synthetic(root, size=TINY, subjects="disjoint", test=True, short_side=40)
+    earlier = {path: path.stat().st_mtime_ns for path in lost if path.exists()}
+    assert len(earlier) < 8
+    write_synthetic(root, size=TINY, subjects="disjoint", short_side=40)
     _, messages = first.communicate()
     assert first.returncode == 0, messages
-    assert all(path.stat().st_mtime_ns == moment for path, moment in drawn.items())
-    assert all(path.read_bytes() == (folder / "val" / path.name).read_bytes() for path in lost)
+    assert all(path.stat().st_mtime_ns == moment for path, moment in earlier.items())
+    assert all(path.read_bytes() == (drawn / "val" / path.name).read_bytes() for path in lost)
     assert not list(root.rglob("*.partial"))
 
 
-def test_write_synthetic_completes_a_partial_folder(folder, tmp_path):
-    root = tmp_path / "set"
-    shutil.copytree(folder, root)
-    (root / "label_name.txt").unlink()
+def test_write_synthetic_completes_a_partial_folder(drawn, tmp_path):
+    root = unfinished_copy(drawn, tmp_path)
     kept, lost, *_ = sorted((root / "val").iterdir())
     content = lost.read_bytes()
     kept.write_bytes(b"finished earlier")
     lost.rename(lost.with_name(lost.name + ".partial"))
-    write_synthetic(root, size=TINY, subjects="disjoint", test=True, short_side=40)
+    write_synthetic(root, size=TINY, subjects="disjoint", short_side=40)
     assert kept.read_bytes() == b"finished earlier"
     assert lost.read_bytes() == content
     assert (root / "label_name.txt").exists()
     assert not list(root.rglob("*.partial"))
 
 
-def test_write_synthetic_refuses_other_settings(folder, capsys):
+def test_write_synthetic_refuses_other_settings(drawn, capsys):
     message = (
-        f"{folder} holds a synthetic set with other settings: short_side (40 there, 64 asked for), "
+        f"{drawn} holds a synthetic set with other settings: short_side (40 there, 64 asked for), "
         "seed (0 there, 5 asked for); give another folder or the same settings."
     )
     with pytest.raises(UserError) as error:
-        write_synthetic(folder, size=TINY, subjects="disjoint", test=True, short_side=64, seed=5)
+        write_synthetic(drawn, size=TINY, subjects="disjoint", short_side=64, seed=5)
     assert str(error.value) == message
-    assert main([str(folder), "--seed=5"]) == 2
+    assert main([str(drawn), "--seed=5"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -12,7 +12,8 @@ from manet_jax.models.ops import max_pool, temporal_shift
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
 
-STAGES = {14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}  # bottlenecks in each stage; 14 is for tests
+# Bottlenecks in each stage; 14 is for small machines, and 8 for tests.
+STAGES = {8: (1, 1), 14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
 EXPANSION = 4  # a bottleneck's output channels over its inner ones
 
 
@@ -21,7 +22,7 @@ class MANetOptions(NetworkOptions):
     """Options of `MANet`; the defaults and 300-dimensional label vectors are the released model's.
 
     Attributes:
-      depth: 14, 50 or 101 layers.
+      depth: 8, 14, 50 or 101 layers.
       width: channels after the first convolution.
       shift: whether to shift channels along time.
       shift_div: 1 / shift_div of the channels move in each direction of time.
@@ -45,7 +46,7 @@ class MANetOptions(NetworkOptions):
     def tiny(cls, **options) -> "MANetOptions":
         """A network for tests."""
         clip = ClipSpec(num_frames=4, short_side=40, crop_size=32)
-        return dataclasses.replace(cls(num_classes=3, embedding_dim=5, depth=14, width=8, clip=clip), **options)
+        return dataclasses.replace(cls(num_classes=3, embedding_dim=5, depth=8, width=8, clip=clip), **options)
 
 
 class Bottleneck(nnx.Module):
@@ -113,7 +114,7 @@ class MANet(nnx.Module):
         return self.heads.classifier.maps(self.features(inputs["video"]))
 
     def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
-        """Returns the last feature maps: 1/32 of the frames' height and width, 32 * width channels."""
+        """Returns the last feature maps: from 14 layers on 1/32 of the frames' sides, 32 * width channels."""
         x = normalize(video, self.options)
         x = x.reshape(-1, *x.shape[2:])
         x = max_pool(nnx.relu(self.stem(x)))

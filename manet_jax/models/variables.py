@@ -1,5 +1,6 @@
 """The variables of models: nested dicts of arrays, `params` and `batch_stats`, and their paths."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,10 +27,15 @@ def merge(graphdef: nnx.GraphDef, variables: Variables) -> Any:
 
 def create_variables(spec: ModelSpec, seed: int) -> Variables:
     """Returns fresh variables of a model."""
-    return jit_init(lambda: split_variables(models.create(spec, nnx.Rngs(seed)))[1])()
+    return _initializer(spec, seed)()
 
 
-def jit_init(create: Callable[[], PyTree]) -> Callable[[], PyTree]:
+@functools.cache  # compiled once a process
+def _initializer(spec: ModelSpec, seed: int) -> Callable[[], Variables]:
+    return jit_init(lambda: split_variables(models.create(spec, nnx.Rngs(seed)))[1])
+
+
+def jit_init(create: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """Compiles a function that is called once, such as one that draws variables: quickly rather than well.
 
     It is one program: a compilation for every layer's initialiser takes several times as long. Of XLA's optimisations
@@ -40,6 +46,12 @@ def jit_init(create: Callable[[], PyTree]) -> Callable[[], PyTree]:
 
 def abstract_variables(spec: ModelSpec) -> tuple[nnx.GraphDef, Variables]:
     """Returns `split_variables` of a model with shapes instead of arrays, which are not made."""
+    graphdef, variables = _abstract_variables(spec)
+    return graphdef, jax.tree.map(lambda leaf: leaf, variables)
+
+
+@functools.cache  # a command asks several times for one model, and tracing a large one takes a second
+def _abstract_variables(spec: ModelSpec) -> tuple[nnx.GraphDef, Variables]:
     return split_variables(nnx.eval_shape(lambda: models.create(spec, nnx.Rngs(0))))
 
 

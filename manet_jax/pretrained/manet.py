@@ -40,7 +40,7 @@ def find_depth(names: Iterable[str]) -> int:
     # By the third stage; a block has several tensors, as a single name may be misspelt.
     blocks = [found[1] for name in names if (found := re.search(r"\blayer3\.(\d+)\.", name))]
     count = sum(blocks.count(number) > 3 for number in set(blocks))
-    depths = {stages[2]: depth for depth, stages in STAGES.items()}
+    depths = {stages[2]: depth for depth, stages in STAGES.items() if len(stages) > 2}
     if count not in depths:
         known = ", ".join(f"{depth} ({number})" for number, depth in depths.items())
         raise ValueError(f"its third stage has {count} blocks; depths that can be converted: {known}")

@@ -18,7 +18,7 @@ FIELDS = {  # of a config: a network and clips as small as they can be
     "clip.short_side": 40,
     "clip.crop_size": 32,
     "clip.num_frames": 4,
-    "model.depth": 14,
+    "model.depth": 8,
     "model.width": 8,
     "batch_size": 8,
     "eval.batch_size": 8,

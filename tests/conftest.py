@@ -1,4 +1,5 @@
 import fcntl
+import importlib.metadata
 import json
 import os
 import tempfile
@@ -9,13 +10,15 @@ os.environ["XLA_FLAGS"] = " ".join(
     [
         "--xla_force_host_platform_device_count=8",
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_use_fusion_emitters=false",
+        "--xla_cpu_parallel_codegen_split_count=1",
+        # Later versions do not know it, and end the process.
+        "--xla_cpu_use_fusion_emitters=false" if importlib.metadata.version("jax").startswith("0.10.") else "",
     ]
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 # The commands that tests start compile the same programs again and again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="manet_jax_compilation_cache_"))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.5"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 # Nothing is promoted or broadcast without a word, in the commands that tests start neither.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
@@ -89,6 +92,12 @@ def trained(folder, shared):
 def drawn(shared):
     """A drawn set: one clip of each class to train, one to validate, by people of their own."""
     return shared("drawn", lambda root: writer.write_synthetic(root, size=1e-6, subjects="disjoint", short_side=40))
+
+
+@pytest.fixture(scope="session")
+def drawn_pro(shared):
+    """A drawn set with several labels and emotions: 6 clips to train, 3 to validate."""
+    return shared("drawn_pro", lambda root: writer.write_synthetic(root, size=5e-4, pro=True, short_side=40))
 
 
 @pytest.fixture

@@ -102,6 +102,7 @@ def test_ablation_command_trains_once_and_writes_its_table(tmp_path, monkeypatch
         "data.synthetic.size": 0,
         "clip.short_side": 36,
         "clip.crop_size": 32,
+        "model.depth": 8,
         "model.width": 4,
         "num_epochs": 1,
     }

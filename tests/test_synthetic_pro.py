@@ -19,21 +19,18 @@ PART_OF = {name: part for part, names in pro.PARTS.items() for name in names}
 
 @pytest.fixture(scope="module")
 def plan():
-    return writer.plan_clips({**SETTINGS, "size": 1.0})
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pro") / "set"
-    assert main([str(root), "--pro", "--test", "--size=5e-4", "--short_side=40", "--processes=1"]) == 0
-    return root
+    return writer.plan_clips({**SETTINGS, "size": 0.4})
 
 
 def names_of(acts):
     return [MA52_NAMES[i] for i in acts]
 
 
-def test_write_synthetic_writes_annotation_files(folder):
+def test_write_synthetic_writes_annotation_files(drawn_pro):
+    check_annotation_files(drawn_pro)
+
+
+def check_annotation_files(folder):
     read = annotations.read_folder(folder)
     assert read.problems == ()
     assert read.emotions == pro.EMOTIONS
@@ -56,6 +53,13 @@ def test_write_synthetic_writes_annotation_files(folder):
             )
             assert clip.emotion == true.emotion
             assert clip.subject == f"{true.subject:04d}"
+
+
+def test_command_hides_the_labels_of_the_test_split(tmp_path):
+    root = tmp_path / "set"
+    assert main([str(root), "--pro", "--test", "--size=1e-5", "--short_side=32", "--processes=1"]) == 0
+    check_annotation_files(root)
+    assert {clip.split for clip in annotations.read_folder(root).clips} == {"train", "val", "test"}
 
 
 def test_draw_acts_draws_two_to_four_parts_once_each(plan):
@@ -223,11 +227,11 @@ def test_between_scales_an_expression():
     assert face.between(surprise, 0.5).mouth_open == pytest.approx(surprise.mouth_open / 2)
 
 
-def test_write_synthetic_refuses_other_settings(folder):
+def test_write_synthetic_refuses_other_settings(drawn_pro):
     with pytest.raises(UserError, match=r"other settings: pro \(True there, False asked for\)"):
-        write_synthetic(folder, size=5e-4, pro=False, test=True, short_side=40)
+        write_synthetic(drawn_pro, size=5e-4, pro=False, short_side=40)
 
 
-def test_write_synthetic_leaves_a_complete_set_alone(folder, capsys):
-    write_synthetic(folder, size=5e-4, pro=True, test=True, short_side=40)
+def test_write_synthetic_leaves_a_complete_set_alone(drawn_pro, capsys):
+    write_synthetic(drawn_pro, size=5e-4, pro=True, short_side=40)
     assert "already holds this synthetic set" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""How many clips a second are read: from original files and from the built set; on one core, and on all.
+"""Measures the clips that are read in a second: from original files and from the built set; on one core, and on all.
 
 Without --manual_dir it writes clips of MA-52's size and length itself. Every rate is of training batches: 8 frames of
 a clip, random crops of 224 pixels.

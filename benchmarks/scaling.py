@@ -1,4 +1,4 @@
-"""How a training step's cost grows with the number of devices and of clips.
+"""Measures the cost of a training step by the number of devices and of clips.
 
 On a CPU the devices are virtual and share its cores: what the time grows by for the same batch is what the split costs.
 """

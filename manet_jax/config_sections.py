@@ -114,7 +114,7 @@ class Data:
 
     @property
     def reading(self) -> input_pipeline.Reading:
-        """How this process reads batches."""
+        """This process's way of reading batches."""
         return input_pipeline.Reading(
             num_threads=self.read_threads,
             num_prefetch=self.prefetch_batches,

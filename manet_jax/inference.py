@@ -109,7 +109,7 @@ def predict(
     batch_size: int = 8,
     show_progress: bool = False,
 ) -> Iterator[Prediction]:
-    """Applies a model to video files, in their order; those that cannot be read get an error, and the rest go on.
+    """Applies a model to video files, in their order; those that cannot be read get an error, and the rest continue.
 
     A video of at most `LONG` seconds is one clip, as in evaluation. A longer one is read once from its start to its
     end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length.

@@ -54,7 +54,7 @@ class LoadedModel:
 
     @property
     def inputs(self) -> dict[str, ClipSpec]:
-        """What it sees of a video, by the key of its inputs."""
+        """The clip specification of each input, by its key."""
         return self.metadata.model.options.inputs
 
     def predict(self, videos: str | os.PathLike | Sequence[str | os.PathLike], **options: Any) -> list[Prediction]:

@@ -53,7 +53,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the weights of a part of a model come from.
+    """The origin of the weights of a part of a model.
 
     Attributes:
       part: see `Source`.

@@ -1,4 +1,4 @@
-"""What every table of PyTorch's names does, over all of them."""
+"""Tests of every table of PyTorch's names."""
 
 import re
 

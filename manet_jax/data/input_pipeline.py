@@ -114,7 +114,7 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How batches are read.
+    """Threads and processes of reading.
 
     Attributes:
       num_threads: how many batches are read at once.

@@ -38,7 +38,7 @@ class EmotionNetOptions:
 
     @property
     def inputs(self) -> dict[str, ClipSpec]:
-        """What the networks see, by the key of the inputs."""
+        """The clip specification of each input, by its key."""
         parts = {"video": self.micro_action, "appearance": self.appearance}
         return {name: part.options.clip for name, part in parts.items() if part is not None}
 

@@ -1,4 +1,4 @@
-"""Options of networks: plain, frozen values that a checkpoint keeps as JSON, and what of a video a network sees."""
+"""Options of networks: plain, frozen values that a checkpoint keeps as JSON; and clip specifications."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ class OptionError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipSpec:
-    """What of a video a network sees: which frames, which part of them, at which size, on which scale.
+    """A clip specification: the frames of a video that a network sees, the part of them, its size and its scale.
 
     Attributes:
       num_frames: frames a clip, one from each of as many equal segments of the video.
@@ -77,7 +77,7 @@ class ClipSpec:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class NetworkOptions:
-    """What the options of all networks over one clip have in common.
+    """The options that all networks over one clip have in common.
 
     Attributes:
       num_classes: number of actions.
@@ -107,7 +107,7 @@ class NetworkOptions:
 
     @property
     def inputs(self) -> dict[str, ClipSpec]:
-        """What the network sees, by the key of its inputs."""
+        """The clip specification of each input, by its key."""
         return {"video": self.clip}
 
     @property

@@ -1,4 +1,4 @@
-"""What every network returns."""
+"""The outputs of every network."""
 
 from typing import NamedTuple
 

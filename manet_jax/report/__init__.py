@@ -1,1 +1,1 @@
-"""What an evaluation is turned into: a page, figures, tables, the challenge's files."""
+"""Reports of an evaluation: a page, figures, tables, the challenge's files."""

@@ -8,6 +8,7 @@ import signal
 import threading
 import zlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -84,21 +85,29 @@ def broadcast_from_primary(value: bool) -> bool:
 
 @contextlib.contextmanager
 def stop_on_request() -> Iterator[Callable[[int], bool]]:
-    """Keeps SIGTERM, by which schedulers announce that a machine is taken away, from ending the process at once.
+    """Keeps SIGTERM and the first SIGINT from ending the process at once.
+
+    By SIGTERM schedulers announce that a machine is taken away; SIGINT is Ctrl-C, and a second one ends the process.
 
     Yields:
       A function of the step just done, to be called after every one: whether to save and stop now. In a run of several
       processes it returns true on all of them after the same step.
     """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point  # JAX listens for the signal
+    asked, several = threading.Event(), jax.process_count() > 1
+    should_stop = multihost_utils.reached_preemption_sync_point if several else lambda _: asked.is_set()
+    if threading.current_thread() is not threading.main_thread():  # which alone may listen
+        yield should_stop
         return
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda _: False  # only the main thread may listen
-        return
-    asked = threading.Event()
-    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+
+    def interrupt(*_: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = {signal.SIGINT: signal.signal(signal.SIGINT, interrupt)}
+    if not several:  # else JAX listens for SIGTERM
+        before[signal.SIGTERM] = signal.signal(signal.SIGTERM, lambda *_: asked.set())
     try:
-        yield lambda _: asked.is_set()
+        yield should_stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

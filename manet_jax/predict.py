@@ -8,6 +8,7 @@ import argparse
 import glob
 import itertools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -58,13 +59,18 @@ def describe(predictions: Sequence[Prediction], count: int) -> dict[str, Any]:
     """The prediction for one video as JSON: `top` actions and `emotion`, or `windows` with those, or an `error`."""
     first = predictions[0]
     if first.error:
-        return {"video": first.video, "error": first.error}
+        return {"video": _printable(first.video), "error": first.error}
     if not first.windowed:
         return {"video": first.video, "end": round(first.end, 3), **_describe_one(first, count)}
     readable = [each for each in predictions if not each.error]
     windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in readable]
     broken = {"error": predictions[-1].error} if predictions[-1].error else {}
     return {"video": first.video, "windows": windows, **broken}
+
+
+def _printable(name: str) -> str:
+    """A file's name in which bytes that are no UTF-8 have become escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:
@@ -79,7 +85,7 @@ def format_video(predictions: Sequence[Prediction], count: int) -> str:
         lines = [f"{first.video}: {len(predictions)} windows"]
         lines += [f"  {text}" for text in _format_stretches([p for p in predictions if not p.error])]
     else:
-        lines = [first.video]
+        lines = [_printable(first.video)]
         lines += [
             f"  {100 * each['probability']:5.1f} %  {each['action']} ({each['group']})" for each in first.top(count)
         ]
@@ -154,7 +160,7 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         show_progress=True,
     )
-    failed, taken = 0, set()
+    failed, taken, unwritable = 0, set(), ""
     for _, group in itertools.groupby(predicted, key=lambda prediction: prediction.video):
         predictions = list(group)
         failed += bool(predictions[-1].error)
@@ -162,11 +168,18 @@ def run(arguments: argparse.Namespace) -> int:
         tqdm.tqdm.write(text or format_video(predictions, arguments.top), file=sys.stdout)
         if predictions[0].windowed and not predictions[0].error:
             path = _timeline_path(timelines, predictions[0].video, taken)
-            write_timeline(predictions, path)
+            try:
+                write_timeline(predictions, path)
+            except OSError as error:
+                unwritable = error.strerror or str(error)
+                continue
             tqdm.tqdm.write(f"timeline: {path} and .png", file=sys.stderr)
     if failed:
         print(f"manet_jax: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
-    return 1 if failed else 0
+    if unwritable:
+        message = f"timelines cannot be written to {timelines} ({unwritable}); give another folder with --timelines"
+        print(f"manet_jax: {message}", file=sys.stderr)
+    return 1 if failed or unwritable else 0
 
 
 def _timeline_path(folder: pathlib.Path, video: str, taken: set[str]) -> pathlib.Path:

@@ -201,7 +201,8 @@ def test_train_refuses_a_workdir_in_use(config, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-def test_train_stops_on_request_and_resumes_bit_identically(trained, config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_train_stops_on_request_and_resumes_bit_identically(number, trained, config, tmp_path, monkeypatch):
     workdir, expected = trained
     config.checkpoint_every_steps = 100
     write = train.MetricWriter.write
@@ -209,7 +210,7 @@ def test_train_stops_on_request_and_resumes_bit_identically(trained, config, tmp
     def ask(self, step, values):
         write(self, step, values)
         if step == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     with monkeypatch.context() as patch:
         patch.setattr(train.MetricWriter, "write", ask)
@@ -220,6 +221,17 @@ def test_train_stops_on_request_and_resumes_bit_identically(trained, config, tmp
     for left, right in zip(variables(tmp_path / "run"), variables(workdir), strict=True):
         np.testing.assert_array_equal(left, right)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_second_interrupt_ends_at_once():
+    with distributed.stop_on_request() as should_stop:
+        assert not should_stop(1)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert should_stop(2)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 @pytest.mark.parametrize(

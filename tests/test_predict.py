@@ -1,12 +1,14 @@
 import itertools
 import json
+import os
+import shutil
 import subprocess
 import sys
 
 import av
 import numpy as np
 import pytest
-from helpers import ROOT, shrink, write_clip, write_silence
+from helpers import ROOT, set_rotation, shrink, write_clip, write_silence
 from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
@@ -15,6 +17,7 @@ from manet_jax import checkpoint, configuration, evaluate, parallel, predict
 from manet_jax.data import clips, decoding
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures
+from tfds_ma52 import command
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
 from tfds_ma52.synthetic import writer
@@ -286,6 +289,61 @@ def test_predict_command(workdir, videos, model, run_command):
     assert blocks[4].splitlines()[1] == "  cannot be read: the file has no video track"
 
 
+def test_predict_turns_a_long_video_as_its_header_asks(model, long_video, tmp_path):
+    turned = tmp_path / "phone.mp4"
+    shutil.copy(long_video, turned)
+    set_rotation(turned, 90)
+    indices = np.array([0, 100, 329])
+    together = decoding.decode_frames(decoding.open_video(turned), indices)
+    assert together.shape == (3, 48, 64, 3)
+    np.testing.assert_array_equal(list(decoding.stream_frames(turned, indices)), together)
+
+
+def test_predict_command_keeps_what_it_predicted(workdir, long_video, videos, run_command, tmp_path):
+    """Beside a file whose name is not UTF-8, and timelines that cannot be written."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    shutil.copy(videos / "0.mp4", os.fsencode(folder) + b"/latin_\xe9.mp4")
+    shutil.copy(long_video, folder / "a talk.mp4")
+    shutil.copy(videos / "1.mp4", folder / "z.mp4")
+    (tmp_path / "file").write_text("")
+    flags = ["--workdir", workdir, "--json", "--timelines", tmp_path / "file" / "below"]
+    done = run_command([sys.executable, "-m", "manet_jax.predict", *flags, folder])
+    assert done.returncode == 1
+    talk, latin, last = map(json.loads, done.stdout.splitlines())
+    assert len(talk["windows"]) == 10
+    assert latin == {"video": f"{folder}/latin_\\xe9.mp4", "error": "the file's name is not UTF-8: rename it"}
+    assert len(last["top"]) == 3
+    assert done.stderr.splitlines()[-2:] == [
+        "manet_jax: 1 of 3 videos could not be read",
+        f"manet_jax: timelines cannot be written to {tmp_path}/file/below (Not a directory); give another folder with "
+        "--timelines",
+    ]
+
+
+def test_interrupted_command_keeps_its_output(capsys):
+    def run():
+        print("done so far")
+        raise KeyboardInterrupt
+
+    assert command.run_command("manet_jax", run) == 130
+    assert capsys.readouterr() == ("done so far\n", "manet_jax: interrupted\n")
+
+
+def test_command_survives_a_closed_pipe_and_an_ascii_terminal():
+    code = (
+        "import sys; from tfds_ma52.command import run_command; "
+        "sys.exit(run_command('x', lambda: print('\u540d\\n' * 100000) or 0))"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"\\u540d\n"
+        process.stdout.close()
+        assert process.wait(60) == 1
+        assert process.stderr.read() == b""
+
+
 def test_predict_command_writes_json_lines(workdir, videos, long_video, model, tmp_path, capsys):
     paths = [str(path) for path in (videos / "0.mp4", long_video, videos / "text.mp4")]
     flags = ["--json", "--top", "2", "--timelines", str(tmp_path / "out")]
@@ -365,8 +423,8 @@ def test_memory_does_not_grow_with_a_videos_length(workdir, tmp_path):
         "print(pathlib.Path('/proc/self/status').read_text().partition('VmHWM:')[2].split()[0]); sys.exit(status)"
     )
     arguments = ["--workdir", workdir, "--json", "--timelines", tmp_path, path]
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    words = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     predicted, kibibytes = done.stdout.splitlines()
     assert len(json.loads(predicted)["windows"]) == 599

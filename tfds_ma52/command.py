@@ -1,5 +1,7 @@
 """The shell around a command: a user's mistake is one sentence and exit status 2, never a stack trace."""
 
+import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -14,10 +16,21 @@ def run_command(program: str, run: Callable[[], int]) -> int:
       run: returns the exit status.
 
     Returns:
-      The exit status, 2 for a `UserError`.
+      The exit status: 2 for a `UserError`, 130 after Ctrl-C, 1 where the reader of the output has gone.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a letter that the terminal does not have is no reason to fail
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return run()
+        status = run()
+        sys.stdout.flush()
+        return status
     except UserError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{program}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes once more at its end, to nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1

@@ -51,7 +51,7 @@ def decode_video(
             if number == end:
                 return
             if number >= first:
-                yield _upright(frame)
+                yield upright_image(frame)
         if number < first:
             raise DamagedVideoError(f"the file has no frame{f' from second {span[0]:.2f} on' if span else 's'}")
 
@@ -101,7 +101,8 @@ def _refuse_false_header(stream: av.VideoStream, file_size: int) -> None:
         raise DamagedVideoError(f"the file is cut off: {present} of its {len(entries)} frames are there")
 
 
-def _upright(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
+def upright_image(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w c"]:
+    """The RGB image of a frame, turned as the file's header asks."""
     image = frame.to_ndarray(format="rgb24")
     rotation = _ROTATIONS.get(frame.rotation % 360)
     return image if rotation is None else cv2.rotate(image, rotation)

@@ -10,6 +10,8 @@ import decord
 import numpy as np
 from jaxtyping import Int, UInt8
 
+from tfds_ma52 import transcode
+
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
 
 
@@ -74,7 +76,7 @@ def stream_frames(path: pathlib.Path, indices: Int[np.ndarray, " t"]) -> Iterato
             container.streams.video[0].thread_type = "AUTO"
             for index, frame in enumerate(container.decode(video=0)):
                 if index in wanted:
-                    yield frame.to_ndarray(format="rgb24")
+                    yield transcode.upright_image(frame)
                     wanted.remove(index)
                 if not wanted:
                     return

@@ -61,6 +61,25 @@ def test_read_folder_reads_a_hand_written_file(ten):
     assert train["clips/one.mp4"].location == f"{ten}/train.csv:2"
 
 
+def test_emotions_that_are_numbers_keep_their_meaning(tmp_path):
+    numbers = [i % 12 for i in range(24)]
+    files = {
+        split: "video,labels,emotion\n" + "".join(f"{i}.mp4,nodding,{number}\n" for i, number in enumerate(numbers))
+        for split in ("train.csv", "val.csv")
+    }
+    folder = annotations.read_folder(write(tmp_path, files, [f"{i}.mp4" for i in range(24)]))
+    assert folder.emotions == tuple(map(str, range(12)))
+    train = [clip for clip in folder.clips if clip.split == "train"]
+    assert [folder.emotions[clip.emotion] for clip in train] == list(map(str, numbers))
+
+
+def test_name_that_is_a_number_is_no_id():
+    parse = annotations.class_parser(("2", "0", "wave"))
+    assert [parse(text) for text in ("2", "0", "wave", "1")] == [0, 1, 2, 1]
+    with pytest.raises(ValueError, match=r"label 3 is outside 0\.\.2"):
+        parse("3")
+
+
 def test_build_builds_a_hand_written_file(ten, capsys):
     assert tfds_ma52.__main__.main(["--manual_dir", str(ten), "--config=pro_h264_256", "--num_processes=1"]) == 0
     summary = capsys.readouterr().out.splitlines()

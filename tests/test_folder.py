@@ -28,7 +28,19 @@ def test_read_folder_reads_both_layouts_with_crlf(tmp_path, layout):
 
 
 def test_read_folder_without_label_names_has_ma52s(tmp_path):
-    assert folder.read_folder(make_folder(tmp_path)).labels == labels.MA52
+    some = make_folder(tmp_path)
+    (some / "classes.txt").write_text("walk\nrun\n")
+    read = folder.read_folder(some)
+    assert read.labels == labels.MA52
+    assert read.warnings == (
+        f"{some} has no label_name.txt (classes.txt is not read): its labels are taken as MA-52's 52 classes, of which "
+        f"2 occur; if they are classes of your own, write {some}/label_name.txt with '<id><TAB><name>' a line",
+    )
+    (some / "label_name.txt").write_text("0\twalk\n1\trun\n")
+    assert folder.read_folder(some).warnings == ()
+    (some / "label_name.txt").unlink()
+    most = make_folder(tmp_path, train="".join(f"{i}.mp4 {i}\n" for i in range(40)))
+    assert folder.read_folder(most).warnings == ()
 
 
 def test_read_folder_hides_a_test_list_of_zeros(tmp_path):

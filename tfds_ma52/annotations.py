@@ -80,17 +80,17 @@ class _Names:
         self._ids = {_normal(name): i for i, name in enumerate(names)}
 
     def read(self, text: str, what: str) -> int:
-        """Returns the id of a name, in any spelling of case and spaces, or of an id in digits.
+        """Returns the id of a name, in any spelling of case and spaces, or else of an id in digits.
 
         Raises:
           ValueError: there is no such name or id.
         """
+        if _normal(text) in self._ids:  # first, for a name may be a number
+            return self._ids[_normal(text)]
         if text.isdecimal():
             if len(text) < 10 and int(text) < len(self.names):
                 return int(text)
             raise ValueError(f"{what} {text[:20]} is outside 0..{len(self.names) - 1}")
-        if _normal(text) in self._ids:
-            return self._ids[_normal(text)]
         near = difflib.get_close_matches(_normal(text), self._ids, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(f"unknown {what} {text!r}{hint}")
@@ -179,7 +179,12 @@ def read_csv(path: pathlib.Path, columns: Sequence[str], problems: list[str]) ->
 
 
 def _occurring(rows: Sequence[tuple[str, Row]]) -> list[str]:
-    return sorted({_normal(row.fields.get("emotion", "")) for _, row in rows} - {""})
+    """The emotions of some rows in order: numbers by their value, then words by the alphabet."""
+
+    def key(name: str) -> tuple[bool, int, str]:
+        return not name.isdecimal(), len(name.lstrip("0")) if name.isdecimal() else 0, name
+
+    return sorted({_normal(row.fields.get("emotion", "")) for _, row in rows} - {""}, key=key)
 
 
 def _read_clip(

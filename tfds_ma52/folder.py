@@ -65,6 +65,7 @@ class Folder:
       clips: the clips of its lists, in their order.
       fingerprint: see `fingerprint`.
       problems: the errors in label names and lists, each a text with file and line; errors in clips are not among them.
+      warnings: of what may be meant otherwise, a sentence each.
     """
 
     labels: labels_lib.LabelSet
@@ -72,6 +73,7 @@ class Folder:
     clips: tuple[ListedClip, ...]
     fingerprint: str
     problems: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = "") -> Folder:
@@ -96,7 +98,27 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
         else:
             clips += _read_list(path, split, videos, labels, problems)
     problems += repeated(clips)
-    return Folder(labels or labels_lib.MA52, (), tuple(clips), _digest_lists(list_files, label_file), tuple(problems))
+    return Folder(
+        labels or labels_lib.MA52,
+        (),
+        tuple(clips),
+        _digest_lists(list_files, label_file),
+        tuple(problems),
+        () if label_file else _other_classes(root, clips),
+    )
+
+
+def _other_classes(root: pathlib.Path, clips: Sequence[ListedClip]) -> tuple[str, ...]:
+    """A warning where a folder without label names has few of MA-52's classes, as a set with classes of its own."""
+    occurring = {label for clip in clips for label in clip.labels or ()}
+    if 2 * len(occurring) > len(labels_lib.MA52_NAMES):
+        return ()
+    texts = ", ".join(sorted(path.name for path in root.glob("*.txt") if "_list_videos" not in path.name)[:5])
+    return (
+        f"{root} has no {LABEL_FILES[0]}{f' ({texts} is not read)' if texts else ''}: its labels are taken as MA-52's "
+        f"{len(labels_lib.MA52_NAMES)} classes, of which {len(occurring)} occur; if they are classes of your own, "
+        f"write {root / LABEL_FILES[0]} with '<id><TAB><name>' a line",
+    )
 
 
 def read_label_file(path: pathlib.Path | None) -> tuple[labels_lib.LabelSet | None, list[str]]:

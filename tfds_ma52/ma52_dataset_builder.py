@@ -5,6 +5,7 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import logging
 import os
 import pathlib
 import shutil
@@ -18,6 +19,8 @@ from tfds_ma52 import annotations, mma52, transcode
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.errors import UserError
+
+_log = logging.getLogger(__name__)
 
 _Row = tuple[folder_lib.ListedClip, transcode.VideoInfo, pathlib.Path]  # a clip and the file of its bytes
 _Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
@@ -285,6 +288,8 @@ def build(
     if not overwrite and _is_built(target):
         return _open(target, manual_dir, fingerprint)
     folder = module.read_folder(manual_dir, video_folder=video_folder, list_file=list_file, **windows)
+    for warning in folder.warnings:
+        _log.warning(warning)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = (target.parent / ".lock").open("w")

@@ -15,6 +15,7 @@ from manet_jax.data import input_pipeline
 from manet_jax.models.options import Numbers, at_least, one_of, raise_any
 from tfds_ma52 import mma52, synthetic
 from tfds_ma52.errors import UserError
+from tfds_ma52.labels import LabelSet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -98,8 +99,11 @@ class Data:
     def __post_init__(self):
         raise_any(at_least(self, read_threads=0, prefetch_batches=1, allow_damaged=0))
 
-    def open(self) -> input_pipeline.Dataset:
+    def open(self, check_labels: Callable[[LabelSet], object] | None = None) -> input_pipeline.Dataset:
         """Opens the data set; draws its clips and builds it first where it is missing.
+
+        Args:
+          check_labels: see `ma52_dataset_builder.build`.
 
         Raises:
           UserError: see `input_pipeline.open_dataset`.
@@ -108,7 +112,8 @@ class Data:
         build = {name: getattr(self, name) for name in names} | dataclasses.asdict(self.windows)
         drawn = dataclasses.asdict(self.synthetic) if self.synthetic.size else None
         try:
-            return input_pipeline.open_dataset({**build, "config": self.builder_config}, drawn)
+            build |= {"config": self.builder_config, "check_labels": check_labels}
+            return input_pipeline.open_dataset(build, drawn)
         except UserError as error:
             raise _located(error) from error
 

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -34,6 +35,7 @@ from manet_jax.step_meter import StepMeter
 from manet_jax.train_step import TrainState, create_step, create_train_state
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
+from tfds_ma52.labels import LabelSet
 
 _log = logging.getLogger(__name__)
 
@@ -192,10 +194,15 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
-    dataset = config.data.open()
+
+    @functools.cache
+    def load_vectors(labels: LabelSet) -> np.ndarray | None:
+        return load_label_vectors(config.label_vectors, labels.names) if config.needs_label_vectors else None
+
+    dataset = config.data.open(check_labels=load_vectors)  # what they lack is found before the build, which takes hours
     source = dataset.source("train")
     config.check_emotions(dataset.emotions, dataset.location)
-    vectors = load_label_vectors(config.label_vectors, dataset.labels.names) if config.needs_label_vectors else None
+    vectors = load_vectors(dataset.labels)
     embedding_dim = 0 if vectors is None else vectors.shape[1]
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
     tasks = _create_tasks(config, model, dataset, vectors)

@@ -236,6 +236,15 @@ def test_train_needs_the_labels_of_the_evaluated_split(config, tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before the run, not after its first epochs
 
 
+def test_train_checks_the_label_vectors_before_the_build(config, tmp_path):
+    names = ("点头", "挥手", "摸鼻子")
+    root = write_folder(tmp_path / "data", per_split=(("train", 8), ("val", 2)), names=names)
+    config.data.manual_dir = str(root)
+    with pytest.raises(UserError, match=r"label_vectors: .* has no vector for any word of '点头', '挥手', '摸鼻子'\."):
+        train.train_and_evaluate(config, tmp_path / "run")
+    assert not (root / "tfds").exists()
+
+
 @pytest.mark.parametrize("name", ["best", "latest"])
 def test_load_model_reports_a_workdir_without_checkpoints(tmp_path, name):
     with pytest.raises(UserError, match=f"checkpoints/{name} holds no checkpoint: give the workdir of a"):

@@ -254,6 +254,7 @@ def build(
     stride: float = 1.0,
     min_overlap: float = 0.5,
     overwrite: bool = False,
+    check_labels: Callable[[labels_lib.LabelSet], object] | None = None,
 ) -> tfds.core.DatasetBuilder:
     """Builds the data set in `manual_dir`, or opens it if it is there already.
 
@@ -269,6 +270,7 @@ def build(
       stride: likewise.
       min_overlap: likewise.
       overwrite: build again even if it is there.
+      check_labels: is given the classes before the clips take their time, and may raise UserError.
 
     Returns:
       The builder, ready for `as_data_source`.
@@ -290,6 +292,8 @@ def build(
     folder = module.read_folder(manual_dir, video_folder=video_folder, list_file=list_file, **windows)
     for warning in folder.warnings:
         _log.warning(warning)
+    if check_labels and not folder.problems:
+        check_labels(folder.labels)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = (target.parent / ".lock").open("w")

@@ -113,7 +113,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
             _CONFIG.value.to_dict()  # raises here if the file could not be loaded
     except (AttributeError, KeyError) as error:  # from ml_collections, for a field that the config does not have
         match = re.search(r"(\w+)\W+?n?Did you mean \W*(\w+)", str(error))
-        hint = f"{match[1]}; did you mean {match[2]}?" if match else str(error)
+        hint = f"{match[1]}; did you mean {match[2]}?" if match else str(error).strip("\"'")
         raise UserError(f"--config has no field {hint}") from error
     except (OSError, ImportError, SyntaxError) as error:
         text = " ".join(str(error).split())

@@ -166,6 +166,7 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
     [
         (["--config.model.dept=50"], "--config has no field dept; did you mean depth?"),
         (["--config.modle.depth=50"], "--config has no field modle; did you mean model?"),
+        (["--config.data.short_side=3"], "--config has no field short_side\n"),
         (["--config.batch_size=many"], "--config.batch_size=many: invalid literal for int() with base 10: 'many'"),
         (["--wrkdir=x"], "Unknown command line flag 'wrkdir'. Did you mean: workdir ?"),
         (["--mode=test"], "flag --mode=test: value should be one of <train|evaluate>"),

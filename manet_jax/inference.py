@@ -160,7 +160,6 @@ def _read(
 
 def _open(path: pathlib.Path, inputs: dict[str, ClipSpec], window: float, stride: float) -> LoadedClip | _LongVideo:
     try:
-        str(path).encode()
         transcode.check_file(path)
         reader = decoding.open_video(path)
         frame_rate = float(reader.get_avg_fps())
@@ -170,8 +169,6 @@ def _open(path: pathlib.Path, inputs: dict[str, ClipSpec], window: float, stride
         if duration > LONG:
             return _LongVideo(path, mma52.windows(duration, window, stride), frame_rate, len(reader))
         return LoadedClip(path, (0.0, duration), clip=clips.eval_clip(path, inputs))
-    except UnicodeEncodeError:
-        return LoadedClip(path, error="the file's name is not UTF-8: rename it")
     except (transcode.DamagedVideoError, decoding.UnreadableVideoError, OSError) as error:
         return LoadedClip(path, error=str(error))
 

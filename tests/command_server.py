@@ -1,12 +1,13 @@
 """Runs commands as `python -m` does, in children of a process that has imported their libraries, which takes seconds.
 
-JAX starts in the children only, so that each has the devices that it is given.
+JAX starts in the children only, so that each has the devices that it is given. One that hangs is ended.
 """
 
 import contextlib
 import json
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import traceback
 from helpers import ROOT
 
 from manet_jax.studies.small_runs import environment
+
+SECONDS = 200  # a command may take
 
 
 @contextlib.contextmanager
@@ -45,6 +48,7 @@ def _serve():
         with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as messages:
             child = os.fork()
             if not child:
+                signal.alarm(SECONDS)
                 os.environ["XLA_FLAGS"] = flags
                 os.dup2(output.fileno(), 1)
                 os.dup2(messages.fileno(), 2)

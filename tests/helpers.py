@@ -6,6 +6,7 @@ import pathlib
 import av
 import numpy as np
 
+from manet_jax.studies.small_runs import FIELDS
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import motions, skeleton
@@ -93,19 +94,11 @@ def write_folder(
 
 def shrink(config, manual_dir):
     """Makes a config small enough for a test; 8 clips a batch, one for each device."""
-    config.data.manual_dir = str(manual_dir)
-    config.clip.short_side = 40
-    config.clip.crop_size = 32
-    config.clip.num_frames = 4
-    config.model.depth = 8
-    config.model.width = 8
-    config.batch_size = 8
-    config.eval.batch_size = 8
-    config.num_epochs = 2.0
-    config.eval.every_epochs = 1.0
-    config.schedule.decay_epochs = (1.0,)
-    config.log_every_steps = 1
-    config.checkpoint_every_steps = 1
+    appearance = {"clip.short_side": 40, "clip.crop_size": 32, "model.depth": 8, "model.width": 8}
+    fields = FIELDS | {f"emotion.{name}": value for name, value in appearance.items()}
+    fields |= {"data.manual_dir": str(manual_dir), "num_epochs": 2.0, "eval.every_epochs": 1.0}
+    fields |= {"schedule.decay_epochs": (1.0,), "checkpoint_every_steps": 1}
+    config.update_from_flattened_dict(fields)
     return config
 
 

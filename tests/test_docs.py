@@ -47,8 +47,7 @@ def examples(tmp_path_factory):
     vectors = load_label_vectors("", labels.names)
     save(root / "runs/ma52", config, labels, vectors=vectors)
     fused = shrink(ma52_pro.get_config("fused"), data)
-    fused.clip.num_frames, fused.emotion.clip.short_side, fused.emotion.clip.crop_size = 8, 40, 32
-    fused.emotion.model.depth, fused.emotion.model.width = 8, 8
+    fused.clip.num_frames = 8
     save(root / "runs/fused", fused, labels, emotions=("fear", "joy"), multilabel=True)
     write_clip(root / "clip.mp4")
     export.export_model(root / "runs/ma52", root / "exported")

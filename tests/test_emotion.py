@@ -200,8 +200,6 @@ def pro_folder(shared):
 def pro_config(folder, form="micro_actions"):
     config = shrink(ma52_pro.get_config(form), folder)
     config.data.builder_config = "pro_original"
-    config.emotion.clip.short_side, config.emotion.clip.crop_size = 40, 32
-    config.emotion.model.depth, config.emotion.model.width = 8, 8
     return config
 
 

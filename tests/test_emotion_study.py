@@ -66,7 +66,7 @@ def test_plot_has_a_bar_for_each_form(tmp_path):
 def test_emotion_command_trains_and_writes_its_table(drawn_pro, tmp_path):
     small = {"data.synthetic.size": 5e-4, "data.synthetic.short_side": 40, "data.manual_dir": drawn_pro}
     small |= {"data.data_dir": tmp_path / "built"}
-    small |= {"clip.short_side": 40, "clip.crop_size": 32}
+    small |= {"clip.short_side": 40, "clip.crop_size": 32, "emotion.clip.short_side": 34, "emotion.clip.crop_size": 32}
     small |= {
         "num_epochs": 1.0,
         "model.depth": 8,
@@ -74,18 +74,19 @@ def test_emotion_command_trains_and_writes_its_table(drawn_pro, tmp_path):
         "batch_size": 8,
         "eval.batch_size": 8,
         "model.width": 8,
+        "emotion.model.width": 8,
         "model.se": False,
         "model.embedding": False,
     }
     flags = [f"--config.{name}={value}" for name, value in small.items()]
-    command = [*COMMAND, "--workdir", str(tmp_path / "study"), "--seeds=1", "--arms=micro_action", *flags]
+    command = [*COMMAND, "--workdir", str(tmp_path / "study"), "--seeds=1", "--arms=fused", *flags]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert result.stdout.splitlines()[0] == "| % | micro_action |"
-    assert "possible emotion accuracy: micro_action 69.4" in result.stdout
+    assert result.stdout.splitlines()[0] == "| % | fused |"
+    assert "possible emotion accuracy: fused 77.4" in result.stdout
     written = json.loads((tmp_path / "study/emotion.json").read_text())
-    assert set(written) == {"micro_action"}
-    assert "map" in written["micro_action"][0]
+    assert set(written) == {"fused"}
+    assert "map" in written["fused"][0]
     assert (tmp_path / "study/emotion.png").exists()
 
 

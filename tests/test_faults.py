@@ -222,6 +222,7 @@ def test_train_stops_on_request_and_resumes_bit_identically(number, trained, con
     for left, right in zip(variables(tmp_path / "run"), variables(workdir), strict=True):
         np.testing.assert_array_equal(left, right)
     assert [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT)] == before
+    assert before[0] == signal.SIG_DFL
 
 
 def test_second_interrupt_ends_at_once():

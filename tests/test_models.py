@@ -90,12 +90,13 @@ def _tiny(spec):
 
 
 def make_inputs(options, batch_size=BATCH_SIZE, seed=0):
-    """A batch of random clips."""
+    """A batch of random clips, each of a brightness of its own."""
     rng = np.random.default_rng(seed)
+    brightness = np.linspace(256, 64, batch_size).reshape(-1, 1, 1, 1, 1)
     shapes = {
         key: (batch_size, clip.num_frames, clip.crop_size, clip.crop_size, 3) for key, clip in options.inputs.items()
     }
-    return {key: jnp.asarray(rng.integers(0, 256, shape, np.uint8)) for key, shape in shapes.items()}
+    return {key: jnp.asarray((brightness * rng.random(shape)).astype(np.uint8)) for key, shape in shapes.items()}
 
 
 def make_keys(batch_size=BATCH_SIZE):
@@ -199,7 +200,7 @@ def test_outputs_are_those_that_the_options_name(name, embedding_dim):
 def test_outputs_are_finite_and_of_each_clip(name):
     for value in given(evaluated(name)[0]).values():
         assert np.isfinite(value).all()
-        assert np.abs(value - value[:1]).max(axis=1)[1:].min() > 1e-3
+        assert np.abs(value - value[:1]).max(axis=1)[1:].min() > 1e-2
 
 
 @networks
@@ -326,10 +327,10 @@ def test_remat_keeps_less_and_changes_no_gradient(name):
         return differentiate(variables["params"]), sum(leaf.size for leaf in jax.tree.leaves(kept))
 
     (plain, kept), (recomputed, kept_less) = step(remat=False), step(remat=True)
+    assert max(np.abs(gradient).max() for gradient in jax.tree.leaves(plain[1])) > 1
     for ours, reference in zip(*map(jax.tree.leaves, (recomputed, plain)), strict=True):
-        size = np.abs(reference).max()
-        assert size > 1e-3
-        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5 * max(1, size))
+        assert np.abs(reference).max() > 1e-3
+        np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
     assert kept_less < kept / 2
 
 

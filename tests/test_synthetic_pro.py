@@ -19,7 +19,7 @@ PART_OF = {name: part for part, names in pro.PARTS.items() for name in names}
 
 @pytest.fixture(scope="module")
 def plan():
-    return writer.plan_clips({**SETTINGS, "size": 0.4})
+    return writer.plan_clips({**SETTINGS, "size": 1.0})
 
 
 def names_of(acts):

@@ -31,9 +31,11 @@ def model(**options):
 
 
 def make_batch(seed, size=8):
+    """Random clips, each of a brightness of its own."""
     rng = np.random.default_rng(seed)
+    brightness = np.linspace(256, 64, size).reshape(-1, 1, 1, 1, 1)
     return {
-        "video": rng.integers(0, 256, (size, 2, 32, 32, 3), np.uint8),
+        "video": (brightness * rng.random((size, 2, 32, 32, 3))).astype(np.uint8),
         "label": rng.integers(0, 3, size).astype(np.int32),
     }
 
@@ -90,7 +92,7 @@ def test_train_step_with_sync_on_8_devices_equals_one(mapping):
 
 def test_train_step_without_sync_on_8_devices_differs():
     (many, *_), (one, *_) = run_steps(8, "shard_map", False), run_steps(1, "shard_map", False)
-    assert abs(many[-1]["loss"] / one[-1]["loss"] - 1) > 1e-4
+    assert abs(many[0]["loss"] / one[0]["loss"] - 1) > 1e-5
 
 
 def test_train_step_returns_the_loss_and_its_parts():

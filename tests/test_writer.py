@@ -43,7 +43,7 @@ def read_list(drawn, split):
 
 
 def test_write_synthetic_has_ma52s_layout(drawn):
-    found = {path.name for path in drawn.iterdir()} - {"tfds"}  # built by other tests
+    found = {path.name for path in drawn.iterdir()}
     lists = {f"{split}_list_videos.txt" for split in ("train", "val")}
     assert found == {"train", "val", "label_name.txt", "synthetic.json"} | lists
     assert read_labels(drawn / "label_name.txt").names == MA52_NAMES
@@ -67,6 +67,8 @@ def test_write_synthetic_hides_the_labels_of_the_test_split(drawn, tmp_path):
         (root / "test" / f"test{i:04d}.mp4").write_bytes(b"")
     arguments = [f"--size={TINY}", "--subjects=disjoint", "--test", "--short_side=40", "--processes=2"]
     assert main([str(root), *arguments]) == 0
+    added = {path.name for path in root.iterdir()} - {path.name for path in drawn.iterdir()}
+    assert added == {"test", "test_list_videos.txt"}
     names, labels = read_list(root, "test")
     assert names == tuple(f"test{i:04d}.mp4" for i in range(52))
     assert set(labels) == {"0"}
@@ -79,7 +81,7 @@ def test_write_synthetic_hides_the_labels_of_the_test_split(drawn, tmp_path):
 
 def unfinished_copy(drawn, tmp_path):
     """A copy of the drawn set that looks as if drawing it had been stopped."""
-    shutil.copytree(drawn, tmp_path / "set", ignore=shutil.ignore_patterns("tfds"))
+    shutil.copytree(drawn, tmp_path / "set")
     (tmp_path / "set" / "label_name.txt").unlink()
     return tmp_path / "set"
 

@@ -29,6 +29,8 @@ def open_video(source: bytes | pathlib.Path) -> decord.VideoReader:
         # Without fault_tol, decord repeats the last good frame of some cut files without a word.
         opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
         return decord.VideoReader(opened, num_threads=1, fault_tol=1)
+    except UnicodeEncodeError as error:
+        raise UnreadableVideoError("the file's name is not UTF-8: rename it") from error
     except _DECORD_ERRORS as error:
         raise UnreadableVideoError(_first_line(error)) from error
 

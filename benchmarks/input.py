@@ -24,7 +24,7 @@ from configs import ma52
 from manet_jax import configuration, parallel
 from manet_jax.configuration import Configuration
 from manet_jax.data import clips as clips_lib
-from manet_jax.data import decoding, input_pipeline, sampling
+from manet_jax.data import input_pipeline, sampling
 
 _BATCH_SIZE = 8
 _WARM_UP = 6  # batches, until what was read ahead is used up
@@ -69,7 +69,8 @@ def main() -> None:
         where: _ratio(*(rates[name, where, "to the device"] for name in ("built set", "originals"))) for where in cores
     }
     sizes = {
-        name: np.mean([len(source[i]["video"]) for i in range(len(source))]) / 1e3 for name, source in sources.items()
+        name: np.mean([len(source[i]["video"].content) for i in range(len(source))]) / 1e3
+        for name, source in sources.items()
     }
     print(f"{measure.machine()}; {', '.join(f'{name} {size:.0f} kB a clip' for name, size in sizes.items())}")
     print(measure.table(rows))
@@ -93,11 +94,10 @@ def decode(source: Sequence[dict[str, Any]], config: Configuration, count: int, 
     """Clips a second when the frames of a training clip are decoded and nothing else is done."""
 
     def one(i: int) -> None:
-        reader = decoding.open_video(contents[i % len(contents)])
-        num_frames = config.network.clip.num_frames
-        decoding.decode_frames(reader, sampling.random_segments(np.random.default_rng(i), len(reader), num_frames))
+        video, rng = videos[i % len(videos)], np.random.default_rng(i)
+        video.frames(sampling.random_segments(rng, video.num_frames, config.network.clip.num_frames))
 
-    contents = [source[i]["video"] for i in range(len(source))]
+    videos = [source[i]["video"] for i in range(len(source))]
     return _in_threads(one, count, seconds)
 
 
@@ -106,9 +106,9 @@ def crop(source: Sequence[dict[str, Any]], config: Configuration, count: int, se
     inputs = {"video": config.network.clip}
 
     def one(i: int) -> None:
-        clips_lib.train_clip(np.random.default_rng(i), contents[i % len(contents)], inputs)
+        clips_lib.train_clip(np.random.default_rng(i), videos[i % len(videos)], inputs)
 
-    contents = [source[i]["video"] for i in range(len(source))]
+    videos = [source[i]["video"] for i in range(len(source))]
     return _in_threads(one, count, seconds)
 
 

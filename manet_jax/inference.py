@@ -1,5 +1,6 @@
 """A trained model applied to video files: short ones as a clip, long ones in sliding windows; no labels needed."""
 
+import collections
 import dataclasses
 import os
 import pathlib
@@ -11,16 +12,19 @@ import numpy as np
 import tqdm
 from jaxtyping import Float
 
-from manet_jax.data import clips, decoding
+from manet_jax.data import clips
 from manet_jax.models import ClipSpec, Outputs
-from tfds_ma52 import mma52, transcode
+from tfds_ma52 import mma52, video
+from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
+from tfds_ma52.video import Frame
 
 if TYPE_CHECKING:
     from manet_jax.loaded_model import LoadedModel
 
 LONG = 10.0  # seconds; what lasts longer is no clip of a micro-action
 WINDOW, STRIDE = 2.0, 1.0  # seconds; clips of MA-52 last two on average
+_LONGEST_WINDOW = 60.0  # seconds; all frames of a window are in memory, scaled
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Prediction:
       emotion_probabilities: of each emotion; None where the model recognises none.
       labels: the actions and their body groups.
       emotions: the emotions' names.
+      announces_length: whether the file says how long it is, so that it is known to be whole.
     """
 
     video: str
@@ -48,6 +53,7 @@ class Prediction:
     emotion_probabilities: Float[np.ndarray, " k"] | None
     labels: LabelSet
     emotions: tuple[str, ...]
+    announces_length: bool = True
 
     def top(self, count: int = 5) -> list[dict[str, Any]]:
         """The most probable actions, best first: `action`, `class_id`, body `group` and `probability` of each."""
@@ -81,6 +87,7 @@ class LoadedClip:
       windowed: whether it is a window.
       error: why it cannot be read; "" where it can.
       clip: what the model sees of it; None with an error.
+      announces_length: whether the file says how long it is, so that it is known to be whole.
     """
 
     path: pathlib.Path
@@ -88,16 +95,7 @@ class LoadedClip:
     windowed: bool = False
     error: str = ""
     clip: clips.Clip | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class _LongVideo:
-    """A long video, which is read when its turn comes: its windows in seconds, its frame rate and number of frames."""
-
-    path: pathlib.Path
-    spans: list[tuple[float, float]]
-    frame_rate: float
-    num_frames: int
+    announces_length: bool = True
 
 
 def predict(
@@ -126,6 +124,8 @@ def predict(
       UserError: `window` or `stride` is out of range.
     """
     mma52.check_windows(window, stride, 0.5)
+    if window > _LONGEST_WINDOW:
+        raise UserError(f"window is {window}; give at most {_LONGEST_WINDOW:g} seconds", field="window")
     files = [pathlib.Path(path) for path in paths]
     with tqdm.tqdm(
         desc="predicting", total=len(files), unit="clip", leave=False, dynamic_ncols=True, disable=not show_progress
@@ -148,40 +148,61 @@ def _read(
     paths: list[pathlib.Path], inputs: dict[str, ClipSpec], window: float, stride: float, bar: tqdm.tqdm
 ) -> Iterator[LoadedClip]:
     num_threads = min(os.cpu_count() or 1, len(paths), 16)
-    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=2 * num_threads)
-    opened = grain.MapDataset.range(len(paths)).map(lambda i: _open(paths[i], inputs, window, stride))
-    for loaded in opened.to_iter_dataset(options):
-        if isinstance(loaded, _LongVideo):
-            bar.total += len(loaded.spans) - 1
-            yield from _read_windows(loaded, inputs)
+    decoder_threads = (os.cpu_count() or 1) // num_threads
+    options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
+
+    def start(index: int) -> tuple[LoadedClip, Iterator[LoadedClip]]:
+        """Reads a video until there is a clip, the only one of a short video."""
+        clips_of_video = _read_video(paths[index], inputs, window, stride, decoder_threads)
+        return next(clips_of_video), clips_of_video
+
+    started = grain.MapDataset.range(len(paths)).map(start).to_iter_dataset(options)
+    for path, (first, others) in zip(paths, started, strict=True):
+        if first.windowed:
+            bar.total += max(0, len(mma52.windows(video.estimate_duration(path), window, stride)) - 1)
+        yield first
+        yield from others
+
+
+def _read_video(
+    path: pathlib.Path, inputs: dict[str, ClipSpec], window: float, stride: float, num_threads: int
+) -> Iterator[LoadedClip]:
+    """The clip of a short video, or the windows of a long one; the error where it cannot be read on comes last."""
+    frames: collections.deque[Frame[clips.CroppedFrame]] = collections.deque()
+    count, duration = 0, 0.0  # of windows so far; seconds read
+    try:
+        announced = video.announces_length(path)
+        for frame in video.read_frames(path, num_threads=num_threads):
+            frames.append(Frame(frame.start, frame.end, clips.crop_frame(frame.picture.image(), inputs)))
+            duration = frame.end
+            while duration > LONG and (end := count * stride + window) <= frame.middle:
+                yield _load(path, frames, (end - window, end), inputs, announced)
+                count += 1
+            # The last window ends with the video; a video may turn out to be short.
+            needed = min(count * stride, duration - (window if duration > LONG else LONG))
+            while frames[0].end <= needed:
+                frames.popleft()
+        if duration <= LONG:
+            clip = clips.clip_of_frames([frame.picture for frame in frames], inputs)
+            yield LoadedClip(path, (0.0, duration), clip=clip, announces_length=announced)
         else:
-            yield loaded
+            for span in mma52.windows(duration, window, stride)[count:]:
+                yield _load(path, frames, span, inputs, announced)
+    except (video.DamagedVideoError, OSError) as error:
+        start = count * stride
+        yield LoadedClip(path, (start, max(start, duration)), windowed=duration > LONG, error=str(error))
 
 
-def _open(path: pathlib.Path, inputs: dict[str, ClipSpec], window: float, stride: float) -> LoadedClip | _LongVideo:
-    try:
-        transcode.check_file(path)
-        reader = decoding.open_video(path)
-        frame_rate = float(reader.get_avg_fps())
-        if not 0.1 <= frame_rate <= 10_000:
-            return LoadedClip(path, error=f"the file announces {frame_rate:.3g} frames a second")
-        duration = len(reader) / frame_rate
-        if duration > LONG:
-            return _LongVideo(path, mma52.windows(duration, window, stride), frame_rate, len(reader))
-        return LoadedClip(path, (0.0, duration), clip=clips.eval_clip(path, inputs))
-    except (transcode.DamagedVideoError, decoding.UnreadableVideoError, OSError) as error:
-        return LoadedClip(path, error=str(error))
-
-
-def _read_windows(video: _LongVideo, inputs: dict[str, ClipSpec]) -> Iterator[LoadedClip]:
-    spans = iter(video.spans)
-    try:
-        frames = [(round(start * video.frame_rate), round(end * video.frame_rate)) for start, end in video.spans]
-        frames = [(first, max(first + 1, min(end, video.num_frames))) for first, end in frames]
-        for clip in clips.sliding_window_clips(video.path, frames, inputs):
-            yield LoadedClip(video.path, next(spans), windowed=True, clip=clip)
-    except decoding.UnreadableVideoError as error:
-        yield LoadedClip(video.path, next(spans), windowed=True, error=str(error))
+def _load(
+    path: pathlib.Path,
+    frames: Iterable[Frame[clips.CroppedFrame]],
+    span: tuple[float, float],
+    inputs: dict[str, ClipSpec],
+    announced: bool,
+) -> LoadedClip:
+    """A window of a long video, given frames around it."""
+    clip = clips.clip_of_frames([frame.picture for frame in video.frames_between(frames, *span)], inputs)
+    return LoadedClip(path, span, windowed=True, clip=clip, announces_length=announced)
 
 
 def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[LoadedClip]]:
@@ -224,5 +245,6 @@ def _predictions(model: "LoadedModel", batch: list[LoadedClip], outputs: Outputs
             emotion_probabilities=of_clip.get("emotions"),
             labels=model.labels,
             emotions=model.emotions,
+            announces_length=loaded.announces_length,
         )
         row += readable

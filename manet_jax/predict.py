@@ -8,7 +8,6 @@ import argparse
 import glob
 import itertools
 import json
-import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.inference import Prediction
 from manet_jax.loaded_model import load_model
 from manet_jax.report import figures
+from tfds_ma52 import video
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
@@ -58,19 +58,15 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
 def describe(predictions: Sequence[Prediction], count: int) -> dict[str, Any]:
     """The prediction for one video as JSON: `top` actions and `emotion`, or `windows` with those, or an `error`."""
     first = predictions[0]
+    name = figures.printable(first.video)
     if first.error:
-        return {"video": _printable(first.video), "error": first.error}
+        return {"video": name, "error": first.error}
     if not first.windowed:
-        return {"video": first.video, "end": round(first.end, 3), **_describe_one(first, count)}
+        return {"video": name, "end": round(first.end, 3), **_describe_one(first, count)}
     readable = [each for each in predictions if not each.error]
     windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in readable]
     broken = {"error": predictions[-1].error} if predictions[-1].error else {}
-    return {"video": first.video, "windows": windows, **broken}
-
-
-def _printable(name: str) -> str:
-    """A file's name in which bytes that are no UTF-8 have become escapes."""
-    return os.fsencode(name).decode(errors="backslashreplace")
+    return {"video": name, "windows": windows, **broken}
 
 
 def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:
@@ -82,10 +78,10 @@ def format_video(predictions: Sequence[Prediction], count: int) -> str:
     """The prediction for one video as text: its most probable actions, or a long one's line by line in time."""
     first = predictions[0]
     if first.windowed:
-        lines = [f"{first.video}: {len(predictions)} windows"]
+        lines = [f"{figures.printable(first.video)}: {len(predictions)} windows"]
         lines += [f"  {text}" for text in _format_stretches([p for p in predictions if not p.error])]
     else:
-        lines = [_printable(first.video)]
+        lines = [figures.printable(first.video)]
         lines += [
             f"  {100 * each['probability']:5.1f} %  {each['action']} ({each['group']})" for each in first.top(count)
         ]
@@ -124,7 +120,7 @@ def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> Non
     windows = [p for p in predictions if not p.error]
     first = windows[0]
     timeline: dict[str, Any] = {
-        "video": first.video,
+        "video": figures.printable(first.video),
         "start": [round(p.start, 3) for p in windows],
         "end": [round(p.end, 3) for p in windows],
     }
@@ -160,10 +156,12 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         show_progress=True,
     )
-    failed, taken, unwritable = 0, set(), ""
+    failed, taken, unwritable, unchecked = 0, set(), "", []
     for _, group in itertools.groupby(predicted, key=lambda prediction: prediction.video):
         predictions = list(group)
         failed += bool(predictions[-1].error)
+        if not (predictions[-1].error or predictions[0].announces_length):
+            unchecked.append(figures.printable(predictions[0].video))
         text = json.dumps(describe(predictions, arguments.top)) if arguments.json else None
         tqdm.tqdm.write(text or format_video(predictions, arguments.top), file=sys.stdout)
         if predictions[0].windowed and not predictions[0].error:
@@ -173,9 +171,11 @@ def run(arguments: argparse.Namespace) -> int:
             except OSError as error:
                 unwritable = error.strerror or str(error)
                 continue
-            tqdm.tqdm.write(f"timeline: {path} and .png", file=sys.stderr)
+            tqdm.tqdm.write(f"timeline: {figures.printable(str(path))} and .png", file=sys.stderr)
     if failed:
         print(f"manet_jax: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
+    if unchecked:
+        print(f"manet_jax: {video.unchecked(unchecked)}", file=sys.stderr)
     if unwritable:
         message = f"timelines cannot be written to {timelines} ({unwritable}); give another folder with --timelines"
         print(f"manet_jax: {message}", file=sys.stderr)

@@ -1,15 +1,30 @@
-"""Damaged and unusual videos, made from a clip of a moving square."""
+"""Damaged and unusual videos: containers, faults, shapes and times."""
 
 import dataclasses
 import pathlib
 import shutil
 import struct
+from fractions import Fraction
 
 import av
+import numbered
 import numpy as np
 from helpers import cut_at_packet, set_rotation, write_clip, write_silence
 
 NUM_FRAMES = 24
+CODECS = {  # one for each container
+    "mp4": "libx264",
+    "mov": "libx264",
+    "mkv": "libx264",
+    "webm": "libvpx",
+    "avi": "mpeg4",
+    "flv": "flv",
+    "wmv": "wmv2",
+    "mpg": "mpeg2video",
+    "ts": "libx264",
+    "gif": "gif",
+    "mxf": "mpeg2video",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +56,7 @@ def write_corpus(folder: pathlib.Path) -> list[Video]:
     found += [_flipped(good, seed) for seed in range(8)]
     found += [_zeroed(good, part) for part in range(4)]
     found += [_cut_at_packet(folder), *_of_other_kinds(folder), *_of_other_shapes(folder, good), *_claims(good)]
-    return found
+    return found + _of_containers(folder) + _of_other_times(folder)
 
 
 def _remux(source: pathlib.Path, target: pathlib.Path, options: dict[str, str], pts=None) -> None:
@@ -84,7 +99,7 @@ def _cut_at_packet(folder: pathlib.Path) -> Video:
     path = folder / "cut at a packet.mp4"
     write_clip(path, num_frames=NUM_FRAMES)
     cut_at_packet(path)
-    return Video(path, True, "cut off: 12 of its 24 frames are there")
+    return Video(path, True, "cut off: ")
 
 
 def _of_other_kinds(folder: pathlib.Path) -> list[Video]:
@@ -122,6 +137,7 @@ def _of_other_shapes(folder: pathlib.Path, good: pathlib.Path) -> list[Video]:
         encode("vp9.webm", "libvpx-vp9"),
         encode("mpeg4.avi", "mpeg4"),
         encode("one frame.mp4", "libx264", num_frames=1),
+        encode("one frame.webm", "libvpx-vp9", num_frames=1),
         encode("odd sides.mp4", "libx264", (33, 51), pix_fmt="yuv444p"),
         encode("ten bits.mp4", "libx264", pix_fmt="yuv420p10le"),
         encode("flat.mp4", "libx264", (320, 16)),
@@ -135,8 +151,7 @@ def _of_other_shapes(folder: pathlib.Path, good: pathlib.Path) -> list[Video]:
     steps = np.random.default_rng(0).integers(1, 2000, NUM_FRAMES)
     _remux(good, folder / "variable frame rate.mp4", {}, pts=np.cumsum(steps).tolist())
     names = ("an avi.mp4", "an mp4.dat", "rotated.mp4", "naïve 名前 #1 (50%).mp4", "variable frame rate.mp4")
-    alone = dataclasses.replace(encode("one frame.webm", "libvpx-vp9", num_frames=1), refused=None)  # decord cannot
-    return [*made, alone] + [Video(folder / name) for name in names]
+    return made + [Video(folder / name) for name in names]
 
 
 def _claims(good: pathlib.Path) -> list[Video]:
@@ -158,3 +173,49 @@ def _claims(good: pathlib.Path) -> list[Video]:
         Video(write("claims a huge picture.mp4", b"tkhd", 80, 0xFFFF0000), None),
         Video(write("claims a huge index.mp4", b"moov", -4, 0x7FFFFFFF), None),
     ]
+
+
+def _of_containers(folder: pathlib.Path) -> list[Video]:
+    """Each container whole, cut off, and with a hole."""
+    found = []
+    for name, codec in CODECS.items():
+        whole = numbered.write(folder / f"container.{name}", range(NUM_FRAMES), codec=codec)
+        content = whole.read_bytes()
+        found.append(Video(whole))
+        cut, hole = folder / f"cut.{name}", folder / f"hole.{name}"
+        cut.write_bytes(content[: int(len(content) * 0.7) + 1])
+        # A program stream may end between two pictures, where nothing tells.
+        found.append(Video(cut, None if name == "mpg" else True, "" if name == "mpg" else "cut off: "))
+        middle = len(content) // 2
+        hole.write_bytes(content[:middle] + bytes(200) + content[middle + 200 :])
+        found.append(Video(hole, None))
+    return found
+
+
+def _of_other_times(folder: pathlib.Path) -> list[Video]:
+    """Files whose frames are not one after the other from 0 at a stated rate."""
+    milliseconds, numbers = Fraction(1, 1000), range(NUM_FRAMES)
+    slowing = [33 * i + 5 * i * i for i in numbers]
+    gaps = [133 * i for i in numbers]
+    made = [
+        numbered.write(folder / "slowing.mp4", numbers, times=slowing, unit=milliseconds),
+        numbered.write(folder / "slowing.mkv", numbers, times=slowing, unit=milliseconds),
+        numbered.write(folder / "gaps.mkv", numbers, times=gaps, unit=milliseconds),
+        numbered.write(folder / "gaps.avi", numbers, times=[4 * i for i in numbers], codec="mpeg4"),
+        numbered.write(folder / "pictures in order of decoding.avi", numbers),
+        numbered.write(folder / "browser.webm", numbers, codec="libvpx", options={"live": "1"}),
+        numbered.write(folder / "fragments.mp4", numbers, options={"movflags": "frag_keyframe+empty_moov"}),
+        numbered.write(folder / "late.ts", numbers, options={"output_ts_offset": "7"}),
+        numbered.write(folder / "late.mkv", numbers, options={"output_ts_offset": "7"}),
+        numbered.write(folder / "camera.m2ts", numbers),
+        numbered.write(folder / "disc.vob", numbers, codec="mpeg2video"),
+        numbered.write(folder / "phone.3gp", numbers),
+    ]
+    mirrored = numbered.write(folder / "mirrored.mp4", numbers)
+    numbered.set_matrix(mirrored, -1, 0, 0, 1)
+    turned = numbered.write(folder / "turned and mirrored.mp4", numbers)
+    numbered.set_matrix(turned, 0, 1, 1, 0)
+    longer = numbered.write(folder / "before trimming.mp4", range(NUM_FRAMES + 10))
+    trimmed = numbered.trim(longer, folder / "trimmed.mp4", 10)
+    longer.unlink()
+    return [Video(path) for path in (*made, mirrored, turned, trimmed)]

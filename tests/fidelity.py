@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
 from golden import inputs
+from helpers import stored
 
 from manet_jax import checkpoint, optimizers, parallel, pretrained
 from manet_jax.data import clips, decoding, sampling
@@ -148,8 +149,11 @@ def largest_relative(ours, theirs):
 def frames(name):
     """How a video's test frames differ from the recorded ones: their numbers, and their pixels in grey levels."""
     content = (GOLDEN / "video" / f"{name}.mp4").read_bytes()
-    difference = np.abs(clips.eval_clip(content, INPUTS)["video"].astype(int) - recorded_frames()[f"{name}_images"])
-    ours = sampling.center_segments(len(decoding.open_video(content)), 8)
+    difference = np.abs(
+        clips.eval_clip(stored(content, decoding.decode_original), INPUTS)["video"].astype(int)
+        - recorded_frames()[f"{name}_images"]
+    )
+    ours = sampling.center_segments(stored(content).num_frames, 8)
     wrong = int((ours != recorded_frames()[f"{name}_frames"]).sum())
     return [
         Measurement(f"frame numbers of {name} that differ", 0, wrong),
@@ -167,7 +171,10 @@ def transcoded(name):
     """
     path = GOLDEN / "video" / f"{name}.mp4"
     content, _ = transcode(path, 256)
-    old, new = (clips.eval_clip(each, INPUTS)["video"] for each in (path.read_bytes(), content))
+    old, new = (
+        clips.eval_clip(video, INPUTS)["video"]
+        for video in (stored(path.read_bytes(), decoding.decode_original), stored(content))
+    )
     psnr = 10 * np.log10(255**2 / np.mean((old.astype(float) - new) ** 2))
     saved = released_model()
     old_logits, new_logits = np.asarray(apply(saved.graphdef, saved.variables, np.stack([old, new]))[0].logits)

@@ -6,7 +6,9 @@ import pathlib
 import av
 import numpy as np
 
+from manet_jax.data import decoding
 from manet_jax.studies.small_runs import FIELDS
+from tfds_ma52 import video
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import motions, skeleton
@@ -54,7 +56,7 @@ def set_rotation(path, degrees):
 
 
 def cut_at_packet(path, keep=12):
-    """Drops a clip's last packets, but leaves an index in front that announces them."""
+    """Drops a clip's last packets, but leaves an index in front that announces them; returns the size before."""
     with (
         av.open(str(path)) as source,
         av.open(str(path) + ".new", "w", format="mp4", options={"movflags": "faststart"}) as target,
@@ -68,6 +70,7 @@ def cut_at_packet(path, keep=12):
         end = sum(sizes[:keep])
     content = (path.parent / (path.name + ".new")).read_bytes()
     path.write_bytes(content[: content.index(b"mdat") + 4 + end])
+    return len(content)
 
 
 def write_folder(
@@ -100,6 +103,11 @@ def shrink(config, manual_dir):
     fields |= {"schedule.decay_epochs": (1.0,), "checkpoint_every_steps": 1}
     config.update_from_flattened_dict(fields)
     return config
+
+
+def stored(content, decode=decoding.decode_transcoded):
+    """A video as a built data set has it."""
+    return decoding.StoredVideo(content, len(list(video.read_frames(content))), decode)
 
 
 def outcome(function):

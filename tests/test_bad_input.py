@@ -22,9 +22,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs import ma52, ma52_pro, ma52_synthetic, mma52
-from manet_jax import configuration, label_vectors
-from tfds_ma52 import annotations, folder, labels, transcode
+from manet_jax import configuration, inference, label_vectors
+from manet_jax.data import clips, decoding
+from manet_jax.models import ClipSpec
+from tfds_ma52 import annotations, folder, labels, transcode, video
 from tfds_ma52 import mma52 as mma52_lib
+from tfds_ma52.video import DamagedVideoError
 
 PYTHON = (sys.executable, "-m")
 
@@ -246,17 +249,17 @@ def videos(tmp_path_factory):
 def reasons(videos, text):
     """A text's reason for each video: the rest of the line after its path, "" where there is none."""
     found = {}
-    for video in videos:
-        lines = [line.partition(f"{video.path}: ")[2] for line in text.splitlines() if f"{video.path}: " in line]
-        found[video.path.name] = lines[0] if lines else ""
+    for each in videos:
+        lines = [line.partition(f"{each.path}: ")[2] for line in text.splitlines() if f"{each.path}: " in line]
+        found[each.path.name] = lines[0] if lines else ""
     return found
 
 
 def check_reasons(videos, found):
-    for video in videos:
-        if video.refused is not None:
-            assert bool(found[video.path.name]) == video.refused, (video, found)
-            assert video.reason in found[video.path.name]
+    for each in videos:
+        if each.refused is not None:
+            assert bool(found[each.path.name]) == each.refused, (each, found)
+            assert each.reason in found[each.path.name]
 
 
 @pytest.fixture(scope="module")
@@ -309,14 +312,59 @@ def test_corpus_trains_and_predicts(videos, built, run_command, tmp_path):
         assert all(0 <= action["probability"] <= 1 for action in each.get("top", ()))
 
 
-def test_transcode_stores_unusual_videos_frame_by_frame(videos):
-    """Frames of the files that must be read, as another reader has them."""
-    for video in videos[1]:
-        if video.refused is False:
-            with av.open(str(video.path), metadata_errors="replace") as container:
-                expected = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
-            content, info = transcode.transcode(video.path, 256)
-            with av.open(io.BytesIO(content)) as container:
-                stored = [frame.to_ndarray(format="rgb24").mean() for frame in container.decode(video=0)]
-            assert info.num_frames == len(expected) == video.num_frames, video
-            np.testing.assert_allclose(stored, expected, atol=4, err_msg=str(video))
+def test_build_original_and_prediction_see_the_same_frames_at_the_same_times(videos):
+    """Of every file that can be read: as the build stores them, as training decodes originals, as prediction does."""
+    inputs = {"video": ClipSpec(num_frames=8, short_side=32, crop_size=32)}
+    num_read, spans = 0, set()
+    for each in videos[1]:
+        try:
+            frames = list(video.read_frames(each.path))
+        except DamagedVideoError:
+            with pytest.raises(DamagedVideoError):
+                transcode.transcode(each.path, 256)
+            continue
+        num_read += 1
+        images = np.stack([frame.picture.image() for frame in frames])
+        assert each.refused is None or len(images) == each.num_frames, each
+        starts = np.array([frame.start for frame in frames])
+        assert starts[0] == 0
+        assert (np.diff(starts) > 0).all()
+        assert_stored(transcode.transcode(each.path, 256), images, each)
+
+        content = each.path.read_bytes()
+        np.testing.assert_array_equal(decoding.decode_original(content, np.arange(len(images))), images)
+        expected = clips.eval_clip(decoding.StoredVideo(content, len(images), decoding.decode_original), inputs)
+        loaded = list(inference._read_video(each.path, inputs, 2.0, 1.0, num_threads=2))
+        assert not any(part.error for part in loaded), each
+        if not loaded[0].windowed:
+            np.testing.assert_array_equal(loaded[0].clip["video"], expected["video"])
+
+        start, end = 0.31 * frames[-1].end, 0.79 * frames[-1].end  # on no middle
+        inside = [i for i, frame in enumerate(frames) if start <= frame.middle < end]
+        halfway = [i for i, frame in enumerate(frames) if frame.start <= (start + end) / 2][-1:]
+        chosen = [frame.start for frame in video.frames_between(video.read_frames(each.path), start, end)]
+        assert chosen == starts[inside or halfway].tolist()
+        if each.path.stem in ("gaps", "trimmed", "slowing", "late"):
+            assert_stored(transcode.transcode(each.path, 256, (start, end)), images[inside], each)
+            spans.add(each.path.stem)
+    assert num_read > 45
+    assert len(spans) == 4
+
+
+def assert_stored(stored, images, each):
+    """Stored bytes show some images: their means by quarter, for the encoder loses detail."""
+    content, info = stored
+    with av.open(io.BytesIO(content)) as container:
+        found = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    assert info.num_frames == len(found) == len(images), each
+    np.testing.assert_allclose(quarters(found), quarters(images), atol=6, err_msg=str(each))
+
+
+def quarters(images):
+    rows = np.array_split(images.astype(float), 2, axis=1)
+    return np.stack([part.mean((1, 2, 3)) for row in rows for part in np.array_split(row, 2, axis=2)], axis=1)
+
+
+def test_the_corpus_is_large(videos):
+    assert len(videos[1]) >= 90
+    assert len({each.path for each in videos[1]}) == len(videos[1])

@@ -3,11 +3,12 @@ import collections
 import cv2
 import numpy as np
 import pytest
-from helpers import write_clip
+from helpers import stored, write_clip
 
 from manet_jax.data import clips, decoding
 from manet_jax.models import ClipSpec
 from tfds_ma52.synthetic import writer
+from tfds_ma52.video import DamagedVideoError
 
 
 def rng(seed=0):
@@ -71,10 +72,10 @@ def test_flip_mirrors_left_to_right():
 
 def test_clips_of_a_video_by_hand(tmp_path):
     write_clip(tmp_path / "a.mp4", num_frames=30, height=64, width=48)
-    content = (tmp_path / "a.mp4").read_bytes()
+    content = stored((tmp_path / "a.mp4").read_bytes())
     inputs = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32, crop_scales=(1.0, 0.75))}
     clip = clips.eval_clip(content, inputs)["video"]
-    frames = decoding.decode_frames(decoding.open_video(content), np.array([3, 11, 18, 26]))  # floor(7.5 i + 3.75)
+    frames = content.frames(np.array([3, 11, 18, 26]))  # floor(7.5 i + 3.75)
     np.testing.assert_array_equal(clip, clips.center_crop(clips.resize_short_side(frames, 40), 32))
 
     drawn = [clips.train_clip(rng(seed), content, inputs)["video"] for seed in (0, 0, 1)]
@@ -89,7 +90,7 @@ def test_clips_of_two_inputs_share_their_frames():
     frames = np.empty((32, 64, 48, 3), np.uint8)
     frames[:, :32] = rng(0).integers(0, 255, (32, 48, 3))
     frames[:, 32:] = 120 + 4 * np.arange(32)[:, None, None, None]
-    content = writer.encode(frames)
+    content = stored(writer.encode(frames))
     video = ClipSpec(num_frames=8, short_side=40, crop_size=32, crop_scales=(1.0,))
     box = (0.5, 0.25, 1.0, 0.75)
     below = ClipSpec(num_frames=2, subset_of=8, box=box, short_side=40, crop_size=36, crop_scales=(1.0,))
@@ -123,7 +124,7 @@ def test_cut_box_goes_by_shares_and_is_never_empty():
 def test_center_crop_first_hides_what_evaluation_does_not_see():
     # A ramp from left to right, so that a pixel's brightness is where it was.
     ramp = np.broadcast_to(4 * np.arange(48, dtype=np.uint8)[:, None], (8, 64, 48, 3))
-    content = writer.encode(ramp)
+    content = stored(writer.encode(ramp))
 
     def spec(center_crop_first):
         scales = (1.0, 0.5)
@@ -147,11 +148,13 @@ def test_center_crop_first_hides_what_evaluation_does_not_see():
     assert whole.max() > 180
 
 
-def test_eval_clip_refuses_a_broken_frame(tmp_path):
+@pytest.mark.parametrize("decode", [decoding.decode_transcoded, decoding.decode_original])
+def test_eval_clip_refuses_a_broken_frame(tmp_path, decode):
     # Rather than repeat the one before.
     write_clip(tmp_path / "a.mp4", num_frames=60)
     content = (tmp_path / "a.mp4").read_bytes()
     start = content.index(b"mdat") + 600
     broken = content[:start] + bytes(700) + content[start + 700 :]
-    with pytest.raises(decoding.UnreadableVideoError):
-        clips.eval_clip(broken, {"video": ClipSpec(num_frames=8, short_side=40, crop_size=32)})
+    video = decoding.StoredVideo(broken, 60, decode)
+    with pytest.raises(DamagedVideoError):
+        clips.eval_clip(video, {"video": ClipSpec(num_frames=8, short_side=40, crop_size=32)})

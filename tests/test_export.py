@@ -8,14 +8,13 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import write_clip
+from helpers import stored, write_clip
 from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
 from configs import ma52, ma52_pro
 from manet_jax import export
 from manet_jax.data import clips as clips_lib
-from manet_jax.data import decoding
 from tfds_ma52.errors import UserError
 
 FORMS = ("micro_actions", "appearance", "fused")
@@ -111,10 +110,10 @@ def test_notes_describe_how_to_cut_frames(tmp_path):
     cut = notes["preprocessing"]["video"]
     names = ("num_frames", "short_side", "crop_size")
     assert [cut[name] for name in names] == [getattr(INPUTS["video"], name) for name in names]
-    reader = decoding.open_video(tmp_path / "a.mp4")
+    video = stored((tmp_path / "a.mp4").read_bytes())
     segments = cut["num_frames"]
-    numbers = np.floor((np.arange(segments) + 0.5) * len(reader) / segments).astype(int)
-    frames = clips_lib.resize_short_side(decoding.decode_frames(reader, numbers), cut["short_side"])
+    numbers = np.floor((np.arange(segments) + 0.5) * video.num_frames / segments).astype(int)
+    frames = clips_lib.resize_short_side(video.frames(numbers), cut["short_side"])
     top, left = ((side - cut["crop_size"]) // 2 for side in frames.shape[1:3])
     clip = frames[None, :, top : top + cut["crop_size"], left : left + cut["crop_size"]]
     assert notes["probabilities"] == {"logits": "softmax"}

@@ -9,6 +9,7 @@ import os
 import resource
 import shutil
 import signal
+import time
 
 import jax
 import numpy as np
@@ -182,6 +183,10 @@ def test_train_ends_when_a_reading_thread_dies(config, tmp_path, monkeypatch):
     def fail(*arguments, **options):
         calls.append(1)
         if len(calls) > 20:
+            for _ in range(600):  # a checkpoint is written beside the training
+                if checkpoint.Checkpoints(tmp_path).step("latest"):
+                    break
+                time.sleep(0.1)
             raise MemoryError("no memory for frames")
         return real(*arguments, **options)
 

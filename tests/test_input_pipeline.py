@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import itertools
 
 import numpy as np
@@ -7,7 +8,6 @@ import pytest
 from manet_jax.data import input_pipeline
 from manet_jax.data.input_pipeline import Reading
 from manet_jax.models import ClipSpec
-from tfds_ma52 import ma52_dataset_builder
 from tfds_ma52.errors import UserError
 
 INPUTS = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32, crop_scales=(1.0, 0.75))}
@@ -15,12 +15,12 @@ INPUTS = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32, crop_scal
 
 @pytest.fixture(scope="module")
 def source(folder):
-    return ma52_dataset_builder.build(folder).as_data_source("train")  # 12 clips
+    return input_pipeline.open_dataset({"manual_dir": folder}).source("train")  # 12 clips
 
 
 @pytest.fixture(scope="module")
 def val_source(folder):
-    return ma52_dataset_builder.build(folder).as_data_source("val")  # 5 clips
+    return input_pipeline.open_dataset({"manual_dir": folder}).source("val")  # 5 clips
 
 
 def take(dataset, count):
@@ -125,7 +125,7 @@ def test_eval_batches_keep_hidden_labels(val_source):
 
 def test_eval_batches_report_a_broken_record(val_source):
     broken = [dict(example) for example in val_source]
-    broken[3]["video"] = b"not a video"
+    broken[3]["video"] = dataclasses.replace(broken[3]["video"], content=b"not a video")
     with pytest.raises(UserError, match=r"clip 0103_01_0003.mp4 of the built data set cannot be decoded"):
         list(input_pipeline.eval_batches(broken, INPUTS, batch_size=4))
 

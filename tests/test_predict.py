@@ -1,26 +1,28 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import weakref
 
 import av
 import numpy as np
 import pytest
-from helpers import ROOT, set_rotation, shrink, write_clip, write_silence
+from helpers import ROOT, shrink, stored, write_clip, write_silence
 from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
 from configs import ma52, ma52_pro
-from manet_jax import checkpoint, configuration, evaluate, parallel, predict
-from manet_jax.data import clips, decoding
+from manet_jax import checkpoint, configuration, evaluate, inference, parallel, predict
+from manet_jax.data import clips
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures
-from tfds_ma52 import command
+from tfds_ma52 import command, video
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
-from tfds_ma52.synthetic import writer
+from tfds_ma52.video import DamagedVideoError
 
 GOLDEN = ROOT / "tests/golden/video"
 
@@ -51,7 +53,7 @@ def videos(tmp_path_factory):
 
 def test_predict_sees_a_clip_as_evaluation_does(model, videos):
     (predicted,) = model.predict(videos / "1.mp4")
-    clip = clips.eval_clip((videos / "1.mp4").read_bytes(), INPUTS)["video"]
+    clip = clips.eval_clip(stored((videos / "1.mp4").read_bytes()), INPUTS)["video"]
     expected = softmax(model({"video": clip[None]}).logits)[0]
     np.testing.assert_allclose(predicted.probabilities, expected, rtol=1e-5)
     assert (predicted.video, predicted.start, predicted.error, predicted.windowed) == (
@@ -106,13 +108,14 @@ def test_batch_size_changes_nothing_and_order_stays(model, videos, batch_size):
     [
         ("none.mp4", "the file is missing"),
         ("sound.mp4", "the file has no video track"),
-        ("text.mp4", "the file is damaged or not a video (Invalid data found when processing input)"),
-        ("cut.mp4", "the file is damaged or not a video (Invalid data found when processing input)"),
+        ("text.mp4", r"the file is damaged or not a video \(Invalid data found when processing input\)"),
+        ("cut.mp4", r"the file is cut off: \d+ of its \d+ bytes are there"),
     ],
 )
 def test_predict_reports_unreadable_files(model, videos, name, error):
     (predicted,) = model.predict(videos / name)
-    assert (predicted.error, predicted.probabilities, predicted.top(), predicted.windowed) == (error, None, [], False)
+    assert re.fullmatch(error, predicted.error)
+    assert (predicted.probabilities, predicted.top(), predicted.windowed) == (None, [], False)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +130,7 @@ def test_predict_reads_a_long_video_in_windows(model, long_video):
     predicted = model.predict(long_video, window=4.0, stride=3.0, batch_size=3)
     assert [(each.start, each.end) for each in predicted] == [(0, 4), (3, 7), (6, 10), (7, 11)]
     assert all(each.windowed and not each.error for each in predicted)
-    frames = decoding.decode_frames(decoding.open_video(long_video), np.arange(330))
+    frames = stored(long_video.read_bytes()).frames(np.arange(330))
     for each in predicted:
         # Middles of four quarters of 120 frames.
         window = frames[round(each.start * 30) + np.array([15, 45, 75, 105])]
@@ -137,78 +140,61 @@ def test_predict_reads_a_long_video_in_windows(model, long_video):
     assert np.ptp([each.probabilities for each in predicted], axis=0).max() > 1e-3
 
 
-def test_windows_read_each_frame_once_and_in_order(long_video, monkeypatch):
-    read = []
-    stream = decoding.stream_frames
-    monkeypatch.setattr(decoding, "stream_frames", lambda path, i: read.extend(i.tolist()) or stream(path, i))
-    spans = [(first, first + 60) for first in range(0, 270, 7)]
-    windows = list(clips.sliding_window_clips(long_video, spans, INPUTS))
-    assert len(windows) == len(spans)
-    assert read == sorted(set(read))
-    expected = {int(first + 60 / 4 * (i + 0.5)) for first, _ in spans for i in range(4)}
-    assert set(read) == expected
-
-
-def test_stream_frames_gives_the_frames_of_decode_frames(long_video, tmp_path):
-    indices = np.array([0, 7, 8, 100, 329])
-    together = decoding.decode_frames(decoding.open_video(long_video), indices)
-    np.testing.assert_array_equal(list(decoding.stream_frames(long_video, indices)), together)
-    shuffled = decoding.decode_frames(decoding.open_video(long_video), indices[[3, 0, 3]])
-    np.testing.assert_array_equal(shuffled, together[[3, 0, 3]])
-    stream = decoding.stream_frames(long_video, np.array([2, 330]))
-    next(stream)
-    with pytest.raises(decoding.UnreadableVideoError, match="it ends before frame 330"):
-        next(stream)
-    with pytest.raises(decoding.UnreadableVideoError):
-        decoding.decode_frames(decoding.open_video(long_video), np.array([330]))
-    (tmp_path / "no.mp4").write_text("no video")
-    with pytest.raises(decoding.UnreadableVideoError, match="Invalid data found"):
-        next(decoding.stream_frames(tmp_path / "no.mp4", indices))
-
-
-def test_decode_frames_is_right_among_many_key_frames(tmp_path):
-    """Scene cuts: decord, left to find its way from key frame to key frame, returns others."""
-    # A fade, and noise above it that makes the encoder see a new scene now and then.
-    frames = np.empty((32, 64, 48, 3), np.uint8)
-    frames[:] = 120 + 4 * np.arange(32)[:, None, None, None]
-    frames[:, :32] = np.random.default_rng(0).integers(0, 255, (32, 4, 6, 1)).repeat(8, 1).repeat(8, 2)
-    (tmp_path / "cuts.mp4").write_bytes(writer.encode(frames))
-    video = decoding.open_video(tmp_path / "cuts.mp4")
-    assert 2 < len(video.get_key_indices()) < 32
-    with av.open(str(tmp_path / "cuts.mp4")) as container:
-        expected = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    indices = np.arange(2, 32, 4)
-    np.testing.assert_array_equal(decoding.decode_frames(video, indices), expected[indices])
-
-
-def test_sliding_window_is_the_clip_of_its_frames(long_video):
+def test_short_and_long_videos_are_read_alike(long_video, monkeypatch):
+    """A long video's window over all of it is the clip that evaluation sees of the same frames."""
     appearance = ClipSpec(num_frames=2, subset_of=4, box=(0.0, 0.0, 0.5, 1.0), short_side=40, crop_size=32)
-    both = {**INPUTS, "appearance": appearance}
-    whole = clips.eval_clip(long_video.read_bytes(), both)
-    (window,) = clips.sliding_window_clips(long_video, [(0, 330)], both)
-    assert window.keys() == whole.keys() == {"video", "appearance"}
-    for name, frames in whole.items():
-        np.testing.assert_array_equal(window[name], frames)
-    only = clips.sliding_window_clips(long_video, [(0, 330)], {"appearance": appearance})
-    np.testing.assert_array_equal(next(only)["appearance"], whole["appearance"])
+    for specs in ({**INPUTS, "appearance": appearance}, {"appearance": appearance}):
+        (window,) = inference._read_video(long_video, specs, 20.0, 1.0, num_threads=1)
+        assert (window.span, window.windowed) == ((0, 11), True)
+        expected = clips.eval_clip(stored(long_video.read_bytes()), specs)
+        assert window.clip.keys() == expected.keys() == specs.keys()
+        for name, frames in expected.items():
+            np.testing.assert_array_equal(window.clip[name], frames)
+
+
+def test_windows_keep_few_frames_in_memory(long_video, monkeypatch):
+    """Of a long video no more than the ten seconds that tell it from a short one."""
+    alive, most = weakref.WeakSet(), 0
+    crop = clips.crop_frame
+
+    class Cropped(dict):
+        __hash__ = object.__hash__
+
+    def count(image, inputs):
+        nonlocal most
+        cropped = Cropped(crop(image, inputs))
+        alive.add(cropped)
+        most = max(most, len(alive))
+        return cropped
+
+    monkeypatch.setattr(clips, "crop_frame", count)
+    spans = [loaded.span for loaded in inference._read_video(long_video, INPUTS, 2.0, 0.25, num_threads=1)]
+    assert spans == [(i / 4, i / 4 + 2) for i in range(37)]
+    assert most <= 302
+    assert len(alive) < 70  # of the last windows, in variables
 
 
 def test_windows_before_a_break_in_the_video_are_kept(model, long_video, monkeypatch):
-    stream = decoding.stream_frames
+    read = video.read_frames
 
-    def fail_late(path, indices):
-        for index, frame in zip(indices, stream(path, indices), strict=True):
-            if index > 200:
-                raise decoding.UnreadableVideoError("no more")
+    def fail_late(path, **options):
+        for frame in read(path, **options):
+            if frame.start > 10.2:
+                raise DamagedVideoError("no more")
             yield frame
 
-    monkeypatch.setattr(decoding, "stream_frames", fail_late)
+    monkeypatch.setattr(video, "read_frames", fail_late)
     predicted = model.predict(long_video, window=4.0, stride=3.0)
-    assert [(each.start, each.error) for each in predicted] == [(0, ""), (3, ""), (6, "no more")]
+    assert [(each.start, each.error) for each in predicted] == [(0, ""), (3, ""), (6, ""), (9, "no more")]
     text = predict.format_video(predicted, 5).splitlines()
     assert text[-1] == "  cannot be read: no more"
     described = predict.describe(predicted, 2)
-    assert (len(described["windows"]), described["error"]) == (2, "no more")
+    assert (len(described["windows"]), described["error"]) == (3, "no more")
+
+
+def test_predict_refuses_a_window_that_does_not_fit_into_memory(model, long_video):
+    with pytest.raises(UserError, match=r"window is 61.0; give at most 60 seconds"):
+        model.predict(long_video, window=61.0)
 
 
 @pytest.mark.parametrize(("window", "stride"), [(0.0, 1.0), (2.0, -1.0)])
@@ -220,7 +206,7 @@ def test_window_and_stride_need_a_length(model, long_video, window, stride):
 def test_predict_gives_each_of_several_labels_a_probability(tmp_path, videos):
     model = manet_jax.load_model(save(tmp_path, small(ma52_pro.get_config("micro_actions")), multilabel=True))
     (predicted,) = model.predict(videos / "0.mp4")
-    clip = clips.eval_clip((videos / "0.mp4").read_bytes(), INPUTS)["video"]
+    clip = clips.eval_clip(stored((videos / "0.mp4").read_bytes()), INPUTS)["video"]
     logits = np.asarray(model({"video": clip[None]}).logits, np.float64)
     expected = 1 / (1 + np.exp(-logits))[0]
     np.testing.assert_allclose(predicted.probabilities, expected, rtol=1e-5)
@@ -232,7 +218,7 @@ def test_predict_gives_emotions(form, tmp_path, videos, capsys):
     workdir = save(tmp_path, config, emotions=("fear", "joy"), multilabel=True)
     model = manet_jax.load_model(workdir)
     (predicted,) = model.predict(videos / "0.mp4")
-    clip = clips.eval_clip(videos / "0.mp4", model.inputs)
+    clip = clips.eval_clip(stored((videos / "0.mp4").read_bytes()), model.inputs)
     assert ("video" in clip) == (form == "fused")
     expected = softmax(model({name: frames[None] for name, frames in clip.items()}).emotion)[0]
     np.testing.assert_allclose(predicted.emotion_probabilities, expected, rtol=1e-5)
@@ -289,36 +275,35 @@ def test_predict_command(workdir, videos, model, run_command):
     assert blocks[4].splitlines()[1] == "  cannot be read: the file has no video track"
 
 
-def test_predict_turns_a_long_video_as_its_header_asks(model, long_video, tmp_path):
-    turned = tmp_path / "phone.mp4"
-    shutil.copy(long_video, turned)
-    set_rotation(turned, 90)
-    indices = np.array([0, 100, 329])
-    together = decoding.decode_frames(decoding.open_video(turned), indices)
-    assert together.shape == (3, 48, 64, 3)
-    np.testing.assert_array_equal(list(decoding.stream_frames(turned, indices)), together)
-
-
-def test_predict_command_keeps_what_it_predicted(workdir, long_video, videos, run_command, tmp_path):
-    """Beside a file whose name is not UTF-8, and timelines that cannot be written."""
+def test_predict_command_keeps_what_it_predicted(workdir, long_video, videos, run_command, tmp_path, capsys):
+    """Of a file whose name is not UTF-8, beside a damaged one and timelines that cannot be written."""
     folder = tmp_path / "in"
     folder.mkdir()
-    shutil.copy(videos / "0.mp4", os.fsencode(folder) + b"/latin_\xe9.mp4")
-    shutil.copy(long_video, folder / "a talk.mp4")
+    shutil.copy(long_video, os.fsencode(folder) + b"/latin_\xe9.mp4")
+    shutil.copy(videos / "cut.mp4", folder / "cut.mp4")
     shutil.copy(videos / "1.mp4", folder / "z.mp4")
     (tmp_path / "file").write_text("")
-    flags = ["--workdir", workdir, "--json", "--timelines", tmp_path / "file" / "below"]
-    done = run_command([sys.executable, "-m", "manet_jax.predict", *flags, folder])
+    flags = ["--workdir", str(workdir), "--json", "--timelines"]
+    unwritable = str(tmp_path / "file" / "below")
+    done = run_command([sys.executable, "-m", "manet_jax.predict", *flags, unwritable, folder])
     assert done.returncode == 1
-    talk, latin, last = map(json.loads, done.stdout.splitlines())
+    cut, talk, last = map(json.loads, done.stdout.splitlines())
+    assert cut["error"].startswith("the file is cut off: ")
+    assert talk["video"] == f"{folder}/latin_\\xe9.mp4"
     assert len(talk["windows"]) == 10
-    assert latin == {"video": f"{folder}/latin_\\xe9.mp4", "error": "the file's name is not UTF-8: rename it"}
     assert len(last["top"]) == 3
     assert done.stderr.splitlines()[-2:] == [
         "manet_jax: 1 of 3 videos could not be read",
-        f"manet_jax: timelines cannot be written to {tmp_path}/file/below (Not a directory); give another folder with "
+        f"manet_jax: timelines cannot be written to {unwritable} (Not a directory); give another folder with "
         "--timelines",
     ]
+
+    latin = os.fsdecode(os.fsencode(folder) + b"/latin_\xe9.mp4")
+    assert predict.main([*flags, str(tmp_path / "timelines"), latin]) == 0
+    (talk,) = map(json.loads, capsys.readouterr().out.splitlines())
+    (timeline,) = (tmp_path / "timelines").glob("*.json")
+    assert json.loads(timeline.read_text())["video"] == talk["video"]
+    assert timeline.with_suffix(".png").exists()
 
 
 def test_interrupted_command_keeps_its_output(capsys):

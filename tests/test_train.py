@@ -19,7 +19,7 @@ from manet_jax.data import input_pipeline
 from manet_jax.models import ClipSpec, ModelSpec, Outputs
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.variables import abstract_variables
-from tfds_ma52 import labels, ma52_dataset_builder
+from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 
 CLIP = ClipSpec(num_frames=2, short_side=40, crop_size=32)
@@ -133,7 +133,7 @@ def test_count_steps_by_hand():
 def reference_metrics(workdir, folder, checkpoint):
     """Metrics of a checkpoint by another way: the notebook's model, one clip at a time."""
     model = manet_jax.load_model(workdir, checkpoint)
-    source = ma52_dataset_builder.build(folder).as_data_source("val")
+    source = input_pipeline.open_dataset({"manual_dir": folder}).source("val")
     confusion, top5 = np.zeros((3, 3)), 0
     for batch in input_pipeline.eval_batches(source, model.inputs, batch_size=1):
         outputs = model({"video": batch["video"]})

@@ -17,11 +17,12 @@ _X264_OPTIONS = {"crf": "20", "tune": "fastdecode", "bf": "0", "x264-params": "m
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """Frame count and size in pixels of a clip as stored."""
+    """Frame count and size in pixels of a clip as stored, and whether its file said how long it was."""
 
     num_frames: int
     height: int
     width: int
+    announces_length: bool = True
 
 
 def encode_h264(frames: Iterable[UInt8[np.ndarray, "h w c"]], *, preset: str) -> tuple[bytes, VideoInfo]:

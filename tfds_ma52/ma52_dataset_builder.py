@@ -15,14 +15,15 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotations, mma52, transcode
+from tfds_ma52 import annotations, mma52, transcode, video
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
+from tfds_ma52.encoding import VideoInfo
 from tfds_ma52.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-_Row = tuple[folder_lib.ListedClip, transcode.VideoInfo, pathlib.Path]  # a clip and the file of its bytes
+_Row = tuple[folder_lib.ListedClip, VideoInfo, pathlib.Path]  # a clip and the file of its bytes
 _Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
@@ -134,14 +135,19 @@ class Builder(tfds.core.ShardBasedBuilder):
             rows = [
                 (clip, info, clip.path if short_side is None else target.with_name(target.name + ".mp4"))
                 for clip, info, target in zip(folder.clips, infos, targets, strict=True)
-                if clip.split == split and isinstance(info, transcode.VideoInfo)
+                if clip.split == split and isinstance(info, VideoInfo)
             ]
             if rows:
                 kept[split] = [clip for clip, _, _ in rows]
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
             elif split in folder_lib.REQUIRED_SPLITS:
                 raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
-        self.info.metadata.update(_metadata(folder, kept), left_out=left_out, left_out_ids=_missing(folder, kept))
+        self.info.metadata.update(
+            _metadata(folder, kept),
+            left_out=left_out,
+            left_out_ids=_missing(folder, kept),
+            unchecked=_unchecked(folder, infos),
+        )
         return shards
 
     def _read(self, root: pathlib.Path) -> folder_lib.Folder:
@@ -158,7 +164,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         """The folder of finished clips until the set is whole; hidden, so that TFDS takes no notice of it."""
         return pathlib.Path(self._data_dir_root) / f".ma52_{self.builder_config.name}_in_progress"
 
-    def _check(self, folder: folder_lib.Folder, infos: list[transcode.VideoInfo | str]) -> list[str]:
+    def _check(self, folder: folder_lib.Folder, infos: list[VideoInfo | str]) -> list[str]:
         """Returns a line for each damaged clip, or raises UserError with all problems."""
         damaged = [
             f"{clip.location}: {clip.path}: {info}"
@@ -194,6 +200,13 @@ def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.ListedC
         "hidden": [split for split, clips in kept.items() if all(clip.labels is None for clip in clips)],
         "fingerprint": folder.fingerprint,
     }
+
+
+def _unchecked(folder: folder_lib.Folder, infos: list[VideoInfo | str]) -> list[str]:
+    """The files that do not say how long they are."""
+    pairs = zip(folder.clips, infos, strict=True)
+    unknown = [clip for clip, info in pairs if isinstance(info, VideoInfo) and not info.announces_length]
+    return list(dict.fromkeys(str(clip.path) for clip in unknown))
 
 
 def _missing(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.ListedClip]]) -> dict[str, list[str]]:
@@ -333,7 +346,17 @@ def summary(builder: tfds.core.DatasetBuilder) -> str:
     left_out = builder.info.metadata["left_out"]
     if left_out:
         lines += [f"left out {len(left_out)} damaged clips:", *left_out]
+    if unchecked := builder.info.metadata.get("unchecked"):
+        lines.append(video.unchecked(unchecked))
     return "\n  ".join(lines)
+
+
+def is_transcoded(builder: tfds.core.DatasetBuilder) -> bool:
+    """Whether a set holds videos that the build wrote, rather than the files from outside."""
+    return (
+        next(known for known in Builder.BUILDER_CONFIGS if known.name == builder.info.config_name).short_side
+        is not None
+    )
 
 
 def _is_built(target: pathlib.Path) -> bool:

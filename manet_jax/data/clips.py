@@ -3,16 +3,14 @@
 A clip is a dict of uint8 [t, size, size, 3], RGB, by the key of the network's inputs.
 """
 
-import collections
-import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import cv2
-import decord
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from manet_jax.data import decoding, sampling
+from manet_jax.data import sampling
+from manet_jax.data.decoding import StoredVideo
 from manet_jax.models import ClipSpec
 from manet_jax.models.options import Numbers
 
@@ -25,68 +23,52 @@ CROP_POSITIONS = (
 )
 
 Clip = dict[str, UInt8[np.ndarray, "_ _ _ 3"]]
+CroppedFrame = dict[str, UInt8[np.ndarray, "_ _ 3"]]
 
 
-def train_clip(rng: np.random.Generator, content: bytes, inputs: dict[str, ClipSpec]) -> Clip:
+def train_clip(rng: np.random.Generator, video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
     """Decodes a random training clip of a video: random frames, crops and flips.
 
     Args:
       rng: draws them.
-      content: the encoded video.
+      video: of a built data set.
       inputs: what the network sees.
 
     Raises:
-      UnreadableVideoError: the video cannot be decoded.
+      DamagedVideoError: the video cannot be decoded.
     """
-    video = decoding.open_video(content)
-    frames = _sample(inputs, lambda count, segments: sampling.random_segments(rng, count, segments), len(video))
+    frames = _sample(inputs, lambda count, segments: sampling.random_segments(rng, count, segments), video.num_frames)
     return {name: _random_crops(rng, images, inputs[name]) for name, images in _decode(video, frames).items()}
 
 
-def eval_clip(content: bytes | pathlib.Path, inputs: dict[str, ClipSpec]) -> Clip:
+def eval_clip(video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
     """Decodes the clip of a video that evaluation uses: middle frames, centre crops.
 
     Args:
-      content: the encoded video, or a file of one.
+      video: of a built data set.
       inputs: what the network sees.
 
     Raises:
-      UnreadableVideoError: the video cannot be decoded.
+      DamagedVideoError: the video cannot be decoded.
     """
-    video = decoding.open_video(content)
-    frames = _sample(inputs, sampling.center_segments, len(video))
+    frames = _sample(inputs, sampling.center_segments, video.num_frames)
     return {name: _center_crops(images, inputs[name]) for name, images in _decode(video, frames).items()}
 
 
-def sliding_window_clips(
-    path: pathlib.Path, spans: Sequence[tuple[int, int]], inputs: dict[str, ClipSpec]
-) -> Iterator[Clip]:
-    """Decodes the clips that evaluation uses of windows of a long video, each as if it were a video by itself.
+def crop_frame(image: UInt8[np.ndarray, "h w 3"], inputs: dict[str, ClipSpec]) -> CroppedFrame:
+    """A frame as each input of the network sees it in evaluation: scaled, and its centre cropped."""
+    return {name: _center_crops(image[None], spec)[0] for name, spec in inputs.items()}
 
-    The video is read once, from its start to its end, and only the frames that later windows share are kept.
+
+def clip_of_frames(frames: Sequence[CroppedFrame], inputs: dict[str, ClipSpec]) -> Clip:
+    """The clip that evaluation uses of a video with these frames, as `eval_clip` of the video gives it.
 
     Args:
-      path: the video.
-      spans: first frame and end of each window, in the order of their starts.
+      frames: all of the video, from `crop_frame`.
       inputs: what the network sees.
-
-    Raises:
-      UnreadableVideoError: a frame cannot be decoded.
     """
-    windows = collections.deque(
-        {name: first + frames for name, frames in _sample(inputs, sampling.center_segments, end - first).items()}
-        for first, end in spans
-    )
-    indices = np.unique(np.concatenate([frames for window in windows for frames in window.values()]))
-    kept: dict[int, np.ndarray] = {}
-    for index, frame in zip(indices.tolist(), decoding.stream_frames(path, indices), strict=True):
-        kept[index] = frame
-        while windows and max(frames[-1] for frames in windows[0].values()) <= index:
-            window = windows.popleft()
-            images = {name: np.stack([kept[i] for i in frames.tolist()]) for name, frames in window.items()}
-            yield {name: _center_crops(images[name], inputs[name]) for name in window}
-        first = min(frames[0] for frames in windows[0].values()) if windows else 0
-        kept = {i: image for i, image in kept.items() if i >= first}
+    chosen = _sample(inputs, sampling.center_segments, len(frames))
+    return {name: np.stack([frames[i][name] for i in indices.tolist()]) for name, indices in chosen.items()}
 
 
 def blank_clip(inputs: dict[str, ClipSpec]) -> Clip:
@@ -114,11 +96,9 @@ def _sample(
     return frames
 
 
-def _decode(
-    video: decord.VideoReader, frames: dict[str, Int[np.ndarray, " _"]]
-) -> dict[str, UInt8[np.ndarray, "_ h w 3"]]:
+def _decode(video: StoredVideo, frames: dict[str, Int[np.ndarray, " _"]]) -> dict[str, UInt8[np.ndarray, "_ h w 3"]]:
     """Decodes the frames of all inputs in one pass over the video."""
-    images = decoding.decode_frames(video, np.concatenate(list(frames.values())))
+    images = video.frames(np.concatenate(list(frames.values())))
     ends = np.cumsum([len(indices) for indices in frames.values()])[:-1]
     return dict(zip(frames, np.split(images, ends), strict=True))
 

@@ -1,90 +1,80 @@
-"""Frames of encoded videos: decord for clips, PyAV for videos of any length."""
+"""Frames of the videos in a built data set: decord for those that the build wrote, PyAV for files from outside."""
 
+import dataclasses
 import io
-import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 
-import av
 import decord
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from tfds_ma52 import transcode
+from tfds_ma52 import video
+from tfds_ma52.video import DamagedVideoError
 
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
 
 
-class UnreadableVideoError(Exception):
-    """Video bytes that cannot be decoded; the text gives the reason."""
+@dataclasses.dataclass(frozen=True)
+class StoredVideo:
+    """A video of a built data set.
 
-
-def open_video(source: bytes | pathlib.Path) -> decord.VideoReader:
-    """Opens an encoded video or a file of one; `len()` of the result is its number of frames.
-
-    Raises:
-      UnreadableVideoError: it is not a readable video.
+    Attributes:
+      content: its bytes.
+      num_frames: as the build counted them.
+      decode: `decode_transcoded` where the build wrote the bytes, `decode_original` where they are from outside.
     """
-    try:
-        # Without fault_tol, decord repeats the last good frame of some cut files without a word.
-        opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
-        return decord.VideoReader(opened, num_threads=1, fault_tol=1)
-    except UnicodeEncodeError as error:
-        raise UnreadableVideoError("the file's name is not UTF-8: rename it") from error
-    except _DECORD_ERRORS as error:
-        raise UnreadableVideoError(_first_line(error)) from error
+
+    content: bytes = dataclasses.field(repr=False)  # long in messages
+    num_frames: int
+    decode: Callable[[bytes, Int[np.ndarray, " t"]], UInt8[np.ndarray, "t h w 3"]]
+
+    def frames(self, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+        """Decodes some frames, in any order, as RGB.
+
+        Raises:
+          DamagedVideoError: one cannot be decoded.
+        """
+        return self.decode(self.content, indices)
 
 
-def decode_frames(video: decord.VideoReader, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
-    """Decodes some frames of a video as RGB.
-
-    Args:
-      video: just opened.
-      indices: of frames, in any order.
+def decode_transcoded(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Decodes some frames of a video that `encode_h264` wrote.
 
     Raises:
-      UnreadableVideoError: a frame cannot be decoded.
+      DamagedVideoError: it is not a readable video, or a frame cannot be decoded.
     """
     wanted, order = np.unique(indices, return_inverse=True)
     frames, position = [], 0
     try:
+        # Without fault_tol, decord repeats the last good frame of some cut files without a word.
+        reader = decord.VideoReader(io.BytesIO(content), num_threads=1, fault_tol=1)
         for index in wanted.tolist():
             # Frame by frame: where decord itself skips some, and its decoding thread gets no processor for a while, it
             # gives up and returns earlier frames without a word. This costs a sixth of the speed at 256 pixels.
             for _ in range(position, index):
-                video.next()
-            frames.append(_without_padding(video.next().asnumpy()))
+                reader.next()
+            frames.append(_without_padding(reader.next().asnumpy()))
             position = index + 1
     except (*_DECORD_ERRORS, StopIteration) as error:
-        raise UnreadableVideoError(_first_line(error)) from error
+        raise DamagedVideoError(_first_line(error)) from error
     return np.stack([frames[i] for i in order])
 
 
-def stream_frames(path: pathlib.Path, indices: Int[np.ndarray, " t"]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
-    """Decodes some frames of a video of any length one by one, the same pixels as `decode_frames`.
-
-    With PyAV, which holds a frame at a time: decord decodes ahead of what is asked for, a gigabyte of large frames.
-
-    Args:
-      path: the video.
-      indices: of frames, rising.
+def decode_original(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Decodes some frames of any video, as the build sees them.
 
     Raises:
-      UnreadableVideoError: a frame cannot be decoded.
+      DamagedVideoError: see `video.read_frames`; or the video ends before one of the frames.
     """
-    wanted = set(indices.tolist())
-    try:
-        with av.open(str(path), metadata_errors="replace") as container:
-            container.streams.video[0].thread_type = "AUTO"
-            for index, frame in enumerate(container.decode(video=0)):
-                if index in wanted:
-                    yield transcode.upright_image(frame)
-                    wanted.remove(index)
-                if not wanted:
-                    return
-    except av.error.FFmpegError as error:
-        raise UnreadableVideoError(error.strerror or "unknown error") from error
-    raise UnreadableVideoError(f"it ends before frame {min(wanted)}")
+    wanted, order = np.unique(indices, return_inverse=True)
+    frames: list[np.ndarray] = []
+    for index, frame in enumerate(video.read_frames(content)):
+        if index == wanted[len(frames)]:
+            frames.append(frame.picture.image())
+        if len(frames) == len(wanted):
+            return np.stack([frames[i] for i in order])
+    raise DamagedVideoError(f"it ends before frame {wanted[len(frames)]}")
 
 
 def _without_padding(frame: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:

@@ -22,10 +22,12 @@ from jaxtyping import Float
 
 from manet_jax import parallel
 from manet_jax.data import clips, decoding
+from manet_jax.data.decoding import StoredVideo
 from manet_jax.models import ClipSpec
-from tfds_ma52 import ma52_dataset_builder, synthetic
+from tfds_ma52 import ma52_dataset_builder, synthetic, video
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
+from tfds_ma52.video import DamagedVideoError
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,9 @@ class Dataset:
         if split not in self.builder.info.splits:
             known = ", ".join(self.builder.info.splits)
             raise UserError(f"{self.location} has no split {split!r}; it has {known}")
-        return Source(self.builder.as_data_source(split), split, self.location)
+        transcoded = ma52_dataset_builder.is_transcoded(self.builder)
+        decode = decoding.decode_transcoded if transcoded else decoding.decode_original
+        return Source(self.builder.as_data_source(split), split, self.location, decode)
 
     def video_ids(self, split: str) -> list[str]:
         """The names of a split's clips, in their order."""
@@ -90,26 +94,37 @@ class Dataset:
         return [*self.video_ids(split), *self.builder.info.metadata["left_out_ids"].get(split, [])]
 
 
+@dataclasses.dataclass(frozen=True)
 class Source:
-    """Random access to the examples of a split of a built data set; damaged files are a user's error."""
+    """Random access to the examples of a split of a built data set; damaged files are a user's error.
 
-    def __init__(self, examples: Any, split: str, data_dir: str | os.PathLike):
-        self._examples, self._split, self._data_dir = examples, split, data_dir
+    Attributes:
+      examples: as TFDS reads them.
+      split: its name.
+      data_dir: the folder of the set.
+      decode: how its videos are decoded, see `StoredVideo`.
+    """
+
+    examples: Any
+    split: str
+    data_dir: str | os.PathLike
+    decode: Callable[[bytes, np.ndarray], np.ndarray]
 
     def __len__(self) -> int:
-        return len(self._examples)
+        return len(self.examples)
 
     def __getitem__(self, index: int) -> dict:
-        """The example; UserError where its file is damaged, which ArrayRecord finds by its checksums."""
+        """The example, its "video" a `StoredVideo`; UserError where ArrayRecord's checksums find its file damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
         try:
-            return self._examples[index]
+            example = self.examples[index]
         except (RuntimeError, OSError) as error:
             raise UserError(
-                f"split {self._split!r} of {self._data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
+                f"split {self.split!r} of {self.data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
                 "are damaged; build the set again with python -m tfds_ma52 --overwrite"
             ) from error
+        return example | {"video": StoredVideo(example["video"], int(example["num_frames"]), self.decode)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,6 +161,8 @@ def open_dataset(build: Mapping[str, Any], synthetic_clips: Mapping[str, Any] | 
     info = builder.info
     if info.metadata["left_out"]:
         _log.warning("%d damaged clips were left out of %s", len(info.metadata["left_out"]), builder.data_dir)
+    if unchecked := info.metadata.get("unchecked"):
+        _log.warning(video.unchecked(unchecked))
     labels = LabelSet.from_json(info.metadata["labels"])
     emotions, hidden = tuple(info.metadata["emotions"]), tuple(info.metadata["hidden"])
     return Dataset(builder, labels, emotions, info.metadata["fingerprint"], hidden)
@@ -169,7 +186,7 @@ def train_batches(
     any number of processes.
 
     Args:
-      source: random access to examples.
+      source: random access to examples, as `Source` gives them.
       inputs: what the network sees.
       batch_size: clips a batch, over all processes.
       seed: draws order, frames, crops and flips.
@@ -228,7 +245,7 @@ def _annotation(example: dict) -> dict:
 def _readable(example: dict, decode: Callable[[], clips.Clip]) -> clips.Clip:
     try:
         return decode()
-    except decoding.UnreadableVideoError as error:
+    except DamagedVideoError as error:
         name = example["video_id"].decode()
         raise UserError(
             f"clip {name} of the built data set cannot be decoded ({error}): build the set again with "

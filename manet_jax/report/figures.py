@@ -1,5 +1,6 @@
 """Figures for reports and notebooks. Each function takes arrays and returns a Matplotlib figure."""
 
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -249,12 +250,17 @@ def plot_timeline(windows: Sequence[Prediction]) -> Figure:
         axis.set_yticks(np.arange(len(names)) + 0.5, names)
         axis.invert_yaxis()
         axis.tick_params(axis="y", length=0)
-    axes[0].set_title(pathlib.Path(windows[0].video).name, loc="left", fontsize=11)
+    axes[0].set_title(printable(pathlib.Path(windows[0].video).name), loc="left", fontsize=11)
     axes[-1].set_xticks(np.arange(0, edges[-1], next(step for step in _TICKS if edges[-1] < 12 * step)))
     axes[-1].xaxis.set_major_formatter(lambda seconds, _: clock(seconds))
     axes[-1].set_xlabel("time")
     figure.colorbar(mesh, ax=axes, label="probability", fraction=0.03, pad=0.01)
     return figure
+
+
+def printable(name: str) -> str:
+    """A file's name in which bytes that are no UTF-8 have become escapes."""
+    return os.fsencode(name).decode(errors="backslashreplace")
 
 
 def clock(seconds: float) -> str:

@@ -1,0 +1,293 @@
+"""The frames of video files from outside, by their time stamps.
+
+Time 0 is the first frame that a player shows: start times and edit lists are taken off. Frames are upright, and all of
+the size of the first.
+"""
+
+import contextlib
+import dataclasses
+import io
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Generic, TypeVar
+
+import av
+import cv2
+import numpy as np
+from av.sidedata.sidedata import SideData
+from jaxtyping import UInt8
+
+from tfds_ma52 import containers
+
+LONGEST = 24 * 3600.0  # seconds of a video
+_FORMATS_WITH_DURATION = {"flv", "mxf"}  # whose header gives it, and whose bytes do not tell a file that is cut off
+_SLACK = 1e-6  # seconds that rounding may cost
+
+
+class DamagedVideoError(Exception):
+    """A file that cannot be read as a video from its first to its last frame; the text gives the reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+    """The pixels of a frame.
+
+    Attributes:
+      size: height and width of the video's first frame, upright.
+      decoded: not upright and not RGB yet.
+    """
+
+    size: tuple[int, int]
+    decoded: av.VideoFrame
+
+    def image(self) -> UInt8[np.ndarray, "h w 3"]:
+        """The RGB image, upright, scaled to the size of the first frame where the video changes its size."""
+        image = upright_image(self.decoded)
+        if image.shape[:2] == self.size:
+            return image
+        return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR)
+
+
+P = TypeVar("P")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame(Generic[P]):
+    """A frame as a player shows it.
+
+    Attributes:
+      start: seconds from the first frame to this one.
+      end: seconds from the first frame to the next one, or to the video's end.
+      picture: what it shows.
+    """
+
+    start: float
+    end: float
+    picture: P
+
+    @property
+    def middle(self) -> float:
+        """The middle of the time for which it is shown, in seconds."""
+        return (self.start + self.end) / 2
+
+
+def read_frames(source: pathlib.Path | bytes, *, num_threads: int = 1) -> Iterator[Frame[Picture]]:
+    """Decodes a video from its start to its end, frame by frame.
+
+    Args:
+      source: a file, or its content.
+      num_threads: of the decoder.
+
+    Raises:
+      DamagedVideoError: it is missing, empty, not a video, without a video track or a frame, cut off, or broken. What
+        comes before a break is yielded before.
+    """
+    if isinstance(source, pathlib.Path):
+        _check_structure(source)
+    with _open(source) as container:
+        stream = _video_stream(container)
+        if isinstance(source, pathlib.Path):
+            _check_index(stream, source.stat().st_size)
+        stream.codec_context.thread_count = num_threads
+        clock, size, held, start = _Clock(stream), (0, 0), None, 0.0
+        for decoded in container.decode(stream):
+            next_start = clock.read(decoded)
+            if held is None:
+                size = _upright_size(decoded)
+            else:
+                yield Frame(start, next_start, Picture(size, held))
+            held, start = decoded, next_start
+        if held is None:
+            raise DamagedVideoError("the file has no frame")
+        end = start + clock.duration(held)
+        _check_end(container, held, end, clock.step)
+        yield Frame(start, end, Picture(size, held))
+
+
+def frames_between(frames: Iterable[Frame[P]], start: float, end: float) -> Iterator[Frame[P]]:
+    """Those frames of a video that are shown between two times, in seconds.
+
+    A frame counts where the middle of its time lies between them; where no frame's does, the one that is shown halfway
+    between them stands for all.
+
+    Raises:
+      DamagedVideoError: the video ends before.
+    """
+    halfway, shown, found = (start + end) / 2, None, False
+    for frame in frames:
+        if frame.start <= halfway:
+            shown = frame
+        if frame.middle >= end - _SLACK:
+            break
+        if frame.middle >= start - _SLACK:
+            found = True
+            yield frame
+    if not found:
+        if shown is None or shown.end <= start:
+            raise DamagedVideoError(f"the file has no frame from second {start:.2f} on")
+        yield shown
+
+
+def announces_length(path: pathlib.Path) -> bool:
+    """Whether a file says how long it is, so that `read_frames` can tell whether it is whole.
+
+    Raises:
+      DamagedVideoError: it is shorter than it says, or cannot be opened.
+    """
+    if _check_structure(path):
+        return True
+    with _open(path) as container:
+        return container.format.name in _FORMATS_WITH_DURATION and bool(container.duration)
+
+
+def unchecked(paths: Sequence[str]) -> str:
+    """A sentence on files for which `announces_length` is false."""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"files that do not say how long they are may be cut off unnoticed: {', '.join(paths[:3])}{more}"
+
+
+def estimate_duration(path: pathlib.Path) -> float:
+    """The seconds that a file's header gives; 0 where it gives none."""
+    with _open(path) as container:
+        return (container.duration or 0) / av.time_base
+
+
+def upright_image(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB image of a frame, turned and mirrored as the file's header asks."""
+    image = frame.to_ndarray(format="rgb24")
+    a, b, c, d = _display_matrix(frame)
+    if abs(b) + abs(c) > abs(a) + abs(d):  # a quarter turn, perhaps mirrored: x' = cy, y' = bx
+        image, a, d = image.transpose(1, 0, 2), c, b
+    return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
+    a, b, c, d = _display_matrix(frame)
+    size = frame.height, frame.width
+    return size[::-1] if abs(b) + abs(c) > abs(a) + abs(d) else size
+
+
+def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+    """The part (a, b, c, d) of a header's matrix that turns and mirrors: x' = ax + cy, y' = bx + dy."""
+    data = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(data, SideData):
+        return 1, 0, 0, 1
+    matrix = np.frombuffer(bytes(data), np.int32)
+    return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
+
+
+class _Clock:
+    """The times of a video's frames in seconds, rising from 0."""
+
+    def __init__(self, stream: av.VideoStream):
+        rate = float(stream.average_rate or 0)
+        self.step = 1 / rate if 0.001 <= rate <= 10_000 else 0.04  # to the last frame; of the first as announced
+        self._zero: float | None = None
+        self._last = 0.0
+        self._shown = _Stamps()
+        self._decoded = _Stamps()
+
+    def read(self, frame: av.VideoFrame) -> float:
+        """The time of the next frame.
+
+        A frame without a time, or whose time does not rise, comes one step after the one before. Where times fall back
+        by more than a second, as in transport streams that are joined, they go on from there.
+
+        Raises:
+          DamagedVideoError: the time is more than a day.
+        """
+        stamp = self._stamp(frame)
+        if self._zero is None:
+            self._zero = stamp or 0.0
+            return 0.0
+        next_time = self._last + self.step
+        time = next_time if stamp is None else stamp - self._zero
+        if stamp is not None and time < self._last - 1:
+            self._zero = stamp - next_time
+        if time <= self._last:
+            time = next_time
+        if time > LONGEST:
+            raise DamagedVideoError(f"the file announces a frame {time / 3600:.0f} hours after its first")
+        self.step, self._last = time - self._last, time
+        return time
+
+    def _stamp(self, frame: av.VideoFrame) -> float | None:
+        """When to show a frame, or to decode it where that rises more reliably, as of H.264 in AVI: FFmpeg's rule."""
+        base = float(frame.time_base or 0)
+        shown = self._shown.read(None if frame.pts is None else frame.pts * base)
+        decoded = self._decoded.read(None if frame.dts is None else frame.dts * base)
+        if shown is None or (decoded is not None and self._shown.num_faulty > self._decoded.num_faulty):
+            return decoded
+        return shown
+
+    def duration(self, frame: av.VideoFrame) -> float:
+        """For how long the last frame is shown."""
+        stated = float(frame.duration * frame.time_base) if frame.duration and frame.time_base else 0.0
+        return stated if 0 < stated <= LONGEST else self.step
+
+
+class _Stamps:
+    """Counts the stamps of one kind that do not rise."""
+
+    def __init__(self) -> None:
+        self.num_faulty = 0
+        self._last: float | None = None
+
+    def read(self, stamp: float | None) -> float | None:
+        """Takes notice of the next stamp and returns it."""
+        if stamp is not None:
+            self.num_faulty += self._last is not None and stamp <= self._last
+            self._last = stamp
+        return stamp
+
+
+@contextlib.contextmanager
+def _open(source: pathlib.Path | bytes) -> Iterator[av.container.InputContainer]:
+    try:
+        opened = str(source) if isinstance(source, pathlib.Path) else io.BytesIO(source)
+        with av.open(opened, "r", metadata_errors="replace") as container:
+            yield container
+    except (av.error.FFmpegError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or "it ends too early"
+        raise DamagedVideoError(f"the file is damaged or not a video ({reason})") from error
+
+
+def _check_structure(path: pathlib.Path) -> bool:
+    """Whether the container's structure shows that the file is whole."""
+    if not path.is_file():
+        raise DamagedVideoError("the file is missing")
+    if path.stat().st_size == 0:
+        raise DamagedVideoError("the file is empty")
+    try:
+        return containers.announces_length(path)
+    except containers.CutOffError as error:
+        raise DamagedVideoError(f"the file is cut off: {error}") from error
+    except OSError as error:
+        raise DamagedVideoError(f"the file cannot be read ({error.strerror})") from error
+
+
+def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
+    stream = container.streams.best("video")  # a cover picture is none
+    if not isinstance(stream, av.VideoStream):
+        raise DamagedVideoError("the file has no video track")
+    return stream
+
+
+def _check_index(stream: av.VideoStream, file_size: int) -> None:
+    """Holds an index against the file: one cut at a packet decodes without an error."""
+    if stream.frames > file_size:
+        raise DamagedVideoError(f"the file announces {stream.frames} frames in {file_size} bytes")
+    entries = list(stream.index_entries)
+    present = sum(entry.pos + entry.size <= file_size for entry in entries)
+    if present < len(entries):
+        raise DamagedVideoError(f"the file is cut off: {present} of its {len(entries)} frames are there")
+
+
+def _check_end(container: av.container.InputContainer, last: av.VideoFrame, end: float, step: float) -> None:
+    """Holds the last frame against what the header announces."""
+    if last.is_corrupt:
+        raise DamagedVideoError(f"the file is cut off: its last picture, at {end:.2f} s, is incomplete")
+    if container.format.name in _FORMATS_WITH_DURATION and container.duration:
+        announced = container.duration / av.time_base
+        if end < announced - 1.5 * step:
+            raise DamagedVideoError(f"the file is cut off: it ends at {end:.2f} of {announced:.2f} s")

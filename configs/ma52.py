@@ -40,7 +40,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.init_from = ""  # a workdir: of a run, or of converted weights; "": fresh weights
 
     # Joint-embedding loss.
-    config.label_vectors = ""  # an .npy table or a GloVe text file; "": GloVe 6B.50d, shipped
+    # "": means of the words' GloVe 6B.50d vectors, shipped; or an .npy table, a GloVe text file, or "random": a fixed
+    # vector for each name, for names without English words.
+    config.label_vectors = ""
     config.embedding_weight = 50.0  # of the joint-embedding loss beside the cross-entropy
 
     # Clips with several labels (configs/ma52_pro.py, configs/mma52.py): how the imbalance of classes is met.

@@ -1,10 +1,12 @@
 """Label names -> vectors, the targets of the joint embedding."""
 
 import collections
+import hashlib
 import logging
 import pathlib
 import re
 import tokenize
+import unicodedata
 import warnings
 from collections.abc import Sequence
 
@@ -15,17 +17,32 @@ from tfds_ma52.errors import UserError
 
 _log = logging.getLogger(__name__)
 
-_SHIPPED = pathlib.Path(__file__).with_name("word_vectors.npz")  # made by tools/make_word_vectors.py
+# Both are GloVe 6B.50d, made by tools/make_word_vectors.py.
+MA52_WORDS = pathlib.Path(__file__).with_name("word_vectors.npz")  # of MA-52's labels, float32
+FREQUENT_WORDS = pathlib.Path(__file__).with_name("frequent_word_vectors.npz")  # the 20,000 most frequent, float16
 _WAYS_OUT = (
-    "Set --config.label_vectors to a GloVe text file (https://nlp.stanford.edu/projects/glove) or an .npy table with a "
-    "row for each label, or --config.model.embedding=False."
+    "Set --config.label_vectors=random (a fixed random vector for each name), or --config.model.embedding=False "
+    "(training without the joint embedding), or --config.label_vectors=FILE: a text file of word vectors with such "
+    "words (https://nlp.stanford.edu/projects/glove), or an .npy table with a row for each label."
 )
 _LEFT_OUT = {"or"}  # the released table leaves it out too
+# Of random vectors, whose numbers are this or its negative: the root mean square of the numbers of MA-52's label
+# vectors. The joint-embedding loss is a mean square that is not normalised, so that it starts as large as with those,
+# and `embedding_weight` and `clip_norm` keep their meaning.
+_RANDOM_SCALE, _RANDOM_SIZE = 0.56, 50
 
 
 def words_of(name: str) -> list[str]:
-    """The words of a label name whose vectors are averaged."""
-    return [word for word in re.findall(r"[a-z]+", name.lower()) if word not in _LEFT_OUT]
+    """The words of a label name whose vectors are averaged, in lower case.
+
+    They are runs of Latin letters, divided also where capitals begin ("touchNose", "touch_nose" and "touch nose" are
+    alike), without accents ("é" is "e"). Digits and other scripts have no words.
+    """
+    decomposed = unicodedata.normalize("NFKD", name)
+    plain = "".join(letter for letter in decomposed if not unicodedata.combining(letter))
+    divided = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", plain)
+    # Letters such as "ß" have no plain form; their words stay whole, for tables that spell them so.
+    return [word for word in re.findall("[a-zß-öø-ɏ]+", divided.lower()) if word not in _LEFT_OUT]
 
 
 def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "n e"]:
@@ -33,9 +50,10 @@ def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "
 
     Args:
       source: a `.npy` file with a row for each label, such as the release's `1214_new_mean_Vectors.npy`; or a text file
-        of word vectors in GloVe's format (`word number number ...` a line); or "" for the table in this package, the
-        GloVe 6B.50d vectors of the words of MA-52's labels. From word vectors, a label's vector is the mean over those
-        words of its name that have one ("straightly" has none in GloVe 6B).
+        of word vectors in GloVe's format (`word number number ...` a line); or "" for the tables in this package, the
+        GloVe 6B.50d vectors of the words of MA-52's labels and of the 20,000 most frequent English ones. From word
+        vectors, a label's vector is the mean over those words of its name that have one ("straightly" has none in
+        GloVe 6B). Or "random": a vector that depends on the label's name alone, for names without known words.
       names: the labels.
 
     Raises:
@@ -43,16 +61,30 @@ def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "
         several; all of those are reported.
     """
     if not source:
-        with np.load(_SHIPPED) as table:
-            vectors = dict(zip(table["words"].tolist(), table["vectors"], strict=True))
-        return _mean_vectors(vectors, names, "the package's table")
+        vectors = _read_shipped(FREQUENT_WORDS) | _read_shipped(MA52_WORDS)  # the latter are exact
+        return _mean_vectors(vectors, names, "the package's table of English words")
+    if source == "random":
+        return np.stack([_random_vector(name) for name in names])
     path = pathlib.Path(source).expanduser()
     if not path.is_file():
-        raise UserError(f"label_vectors: there is no file {path}; give an .npy or GloVe text file, or leave it empty")
+        raise UserError(
+            f"label_vectors: there is no file {path}; give an .npy or GloVe text file, 'random', or leave it empty"
+        )
     if path.suffix == ".npy":
         return _read_table(path, len(names))
     wanted = {word for name in names for word in words_of(name)}
     return _mean_vectors(_read_glove(path, wanted), names, str(path))
+
+
+def _read_shipped(path: pathlib.Path) -> dict[str, np.ndarray]:
+    with np.load(path) as table:
+        return dict(zip(table["words"].tolist(), table["vectors"].astype(np.float32), strict=True))
+
+
+def _random_vector(name: str) -> np.ndarray:
+    """Signs by the bits of the name's SHA-256: the same on every machine and with every version of NumPy."""
+    bits = np.unpackbits(np.frombuffer(hashlib.sha256(name.encode()).digest(), np.uint8))[:_RANDOM_SIZE]
+    return np.where(bits, _RANDOM_SCALE, -_RANDOM_SCALE).astype(np.float32)
 
 
 def _mean_vectors(vectors: dict[str, np.ndarray], names: Sequence[str], source: str) -> np.ndarray:

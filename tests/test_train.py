@@ -238,13 +238,37 @@ def test_train_needs_the_labels_of_the_evaluated_split(config, tmp_path):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()  # before the run, not after its first epochs
 
 
-def test_train_checks_the_label_vectors_before_the_build(config, tmp_path):
-    names = ("点头", "挥手", "摸鼻子")
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("点头", "挥手", "摸鼻子"), r"has no vector for any word of '点头', '挥手', '摸鼻子'\."),
+        (("walk 1", "sit", "walk 2"), r"these labels get the same vector: 'walk 1' = 'walk 2'\."),
+    ],
+)
+def test_train_checks_the_label_vectors_before_the_build(config, tmp_path, names, message):
     root = write_folder(tmp_path / "data", per_split=(("train", 8), ("val", 2)), names=names)
     config.data.manual_dir = str(root)
-    with pytest.raises(UserError, match=r"label_vectors: .* has no vector for any word of '点头', '挥手', '摸鼻子'\."):
+    with pytest.raises(UserError, match=f"label_vectors: .*{message} Set --config.label_vectors=random "):
         train.train_and_evaluate(config, tmp_path / "run")
     assert not (root / "tfds").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "fields"),
+    [
+        (("walk", "catch", "sit"), {}),
+        (("点头", "挥手", "摸鼻子"), {"label_vectors": "random"}),
+    ],
+    ids=["english", "random"],
+)
+def test_train_takes_own_class_names(config, tmp_path, names, fields):
+    config.data.manual_dir = str(write_folder(tmp_path / "data", per_split=(("train", 8), ("val", 4)), names=names))
+    config.num_epochs = 1.0
+    config.update_from_flattened_dict(fields)
+    train.train_and_evaluate(config, tmp_path / "run")
+    line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[0])
+    assert line["joint_embedding"] > 0
+    assert manet_jax.load_model(tmp_path / "run").labels.names == names
 
 
 @pytest.mark.parametrize("name", ["best", "latest"])

@@ -1,6 +1,8 @@
 import collections
 import json
+import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -8,7 +10,7 @@ import time
 
 import pytest
 import tensorflow_datasets as tfds
-from helpers import ROOT, write_clip, write_folder
+from helpers import ROOT, outcome, write_clip, write_folder
 
 import tfds_ma52.__main__
 from tfds_ma52 import labels, ma52_dataset_builder, transcode
@@ -156,9 +158,12 @@ def test_build_refuses_other_lists_until_overwritten(tmp_path):
 def test_build_keeps_the_old_set_if_an_overwrite_fails(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 3), ("val", 1)))
     ma52_dataset_builder.build(root)
-    (root / "videos_train" / "0001_01_0001.mp4").write_bytes(b"")
+    clip = root / "videos_train" / "0001_01_0001.mp4"
+    content = clip.read_bytes()
+    clip.write_bytes(b"")
     with pytest.raises(UserError, match="the file is empty"):
         ma52_dataset_builder.build(root, overwrite=True)
+    clip.write_bytes(content)
     assert len(names(ma52_dataset_builder.build(root), "train")) == 3
 
 
@@ -217,3 +222,51 @@ def test_build_builds_a_mixed_set_of_sizes(tmp_path):
     builder = ma52_dataset_builder.build(tmp_path)
     sizes = [(int(e["num_frames"]), int(e["height"]), int(e["width"])) for e in builder.as_data_source("train")]
     assert sizes == [(9, 284, 256), (1, 48, 100)]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            "other folder",
+            r"other videos \(crops_train/0000_01_0000.mp4 is none of its videos, such as videos_train/0000_",
+        ),
+        ("mistyped folder", "train_list_videos.txt: its clips have no folder; looked for nowhere_train in"),
+        ("mistyped list", r"has no list for train and val \(looked for nowhere/\{split\}.txt\)"),
+        ("replaced clip", r"other videos \(videos_val/0100_01_0000.mp4 has been replaced\)"),
+        ("replaced at the same size", r"other videos \(videos_val/0100_01_0000.mp4 has been replaced\)"),
+        ("only copied", ""),
+        ("clips gone", ""),
+    ],
+)
+def test_a_built_set_is_what_its_inputs_are(tmp_path, change, message):
+    root = write_folder(tmp_path / "data", per_split=(("train", 3), ("val", 3)))
+    ma52_dataset_builder.build(root, num_processes=1)
+    clip = root / "videos_val" / "0100_01_0000.mp4"
+    options = {}
+    match change:
+        case "other folder":
+            for split in ("train", "val"):
+                shutil.copytree(root / f"videos_{split}", root / f"crops_{split}")
+            options = {"video_folder": "crops_{split}"}
+        case "mistyped folder":
+            options = {"video_folder": "nowhere_{split}"}
+        case "mistyped list":
+            options = {"list_file": "nowhere/{split}.txt"}
+        case "replaced clip":
+            write_clip(clip, num_frames=9, seed=77)
+        case "replaced at the same size":
+            content = bytearray(clip.read_bytes())
+            content[len(content) // 2] ^= 1
+            clip.write_bytes(content)
+            os.utime(clip, ns=(0, 0))
+        case "only copied":
+            os.utime(clip, ns=(0, 0))
+        case "clips gone":
+            shutil.rmtree(root / "videos_val")
+    _, error = outcome(lambda: ma52_dataset_builder.build(root, **options))
+    assert re.search(message, error) if message else not error
+    if options.get("video_folder", "").startswith("crops"):
+        ma52_dataset_builder.build(root, **options, overwrite=True, num_processes=1)
+        assert not outcome(lambda: ma52_dataset_builder.build(root, **options))[1]
+        assert "videos_train" in outcome(lambda: ma52_dataset_builder.build(root))[1]

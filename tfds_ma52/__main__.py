@@ -43,9 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _build(arguments: dict[str, Any]) -> int:
-    from tfds_ma52 import ma52_dataset_builder  # late, because the help text should not wait for it
+    from tfds_ma52 import ma52_dataset_builder, metadata  # late, because the help text should not wait for it
 
-    print(ma52_dataset_builder.summary(ma52_dataset_builder.build(**arguments)))
+    print(metadata.summary(ma52_dataset_builder.build(**arguments)))
     return 0
 
 

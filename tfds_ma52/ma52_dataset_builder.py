@@ -1,6 +1,5 @@
 """The TFDS data set `ma52`: Micro-Action-52, or any data set in its layout, as ArrayRecord files."""
 
-import collections
 import dataclasses
 import fcntl
 import functools
@@ -9,13 +8,13 @@ import logging
 import os
 import pathlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotations, mma52, transcode, video
+from tfds_ma52 import annotations, metadata, mma52, transcode
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.encoding import VideoInfo
@@ -120,7 +119,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         )
 
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[_Shard]]:
-        folder = self._folder or self._read(pathlib.Path(dl_manager.manual_dir))
+        root = pathlib.Path(dl_manager.manual_dir)
+        folder = self._folder or self._read(root)
         short_side = self.builder_config.short_side
         targets = [
             self.work_folder / clip.split / hashlib.sha1(clip.video_id.encode()).hexdigest() for clip in folder.clips
@@ -142,12 +142,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
             elif split in folder_lib.REQUIRED_SPLITS:
                 raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
-        self.info.metadata.update(
-            _metadata(folder, kept),
-            left_out=left_out,
-            left_out_ids=_missing(folder, kept),
-            unchecked=_unchecked(folder, infos),
-        )
+        self.info.metadata.update(metadata.of_set(root, folder, kept, infos, left_out))
         return shards
 
     def _read(self, root: pathlib.Path) -> folder_lib.Folder:
@@ -178,44 +173,6 @@ class Builder(tfds.core.ShardBasedBuilder):
             title += f"; damaged clips can be repaired, or left out with {{flag}}={len(damaged)}"
         report = folder_lib.report(title, [*folder.problems, *damaged])
         raise UserError(report, field="allow_damaged" if damaged else "")
-
-
-def _metadata(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.ListedClip]]) -> dict[str, Any]:
-    """The metadata of a built set, given each split's clips."""
-
-    def count(ids: Iterable[int], num_ids: int) -> list[int]:
-        counted = collections.Counter(ids)
-        return [counted[i] for i in range(num_ids)]
-
-    num_classes, num_emotions = len(folder.labels.names), len(folder.emotions)
-    return {
-        "labels": dataclasses.asdict(folder.labels),
-        "emotions": list(folder.emotions),
-        "label_counts": {
-            split: count((i for clip in clips for i in clip.labels or ()), num_classes) for split, clips in kept.items()
-        },
-        "emotion_counts": {
-            split: count((clip.emotion for clip in clips), num_emotions) for split, clips in kept.items()
-        },
-        "hidden": [split for split, clips in kept.items() if all(clip.labels is None for clip in clips)],
-        "fingerprint": folder.fingerprint,
-    }
-
-
-def _unchecked(folder: folder_lib.Folder, infos: list[VideoInfo | str]) -> list[str]:
-    """The files that do not say how long they are."""
-    pairs = zip(folder.clips, infos, strict=True)
-    unknown = [clip for clip, info in pairs if isinstance(info, VideoInfo) and not info.announces_length]
-    return list(dict.fromkeys(str(clip.path) for clip in unknown))
-
-
-def _missing(folder: folder_lib.Folder, kept: dict[str, list[folder_lib.ListedClip]]) -> dict[str, list[str]]:
-    """The clips of each split that are in its list, but not in the built set."""
-    ids = {split: {clip.video_id for clip in clips} for split, clips in kept.items()}
-    return {
-        split: [clip.video_id for clip in folder.clips if clip.split == split and clip.video_id not in ids[split]]
-        for split in kept
-    }
 
 
 def _shards(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> list[_Shard]:
@@ -289,7 +246,8 @@ def build(
       The builder, ready for `as_data_source`.
 
     Raises:
-      UserError: the folder is missing or wrong, clips are damaged, or the set there was built from other lists.
+      UserError: the folder is missing or wrong, clips are damaged, or the set there was built from other lists
+        or videos.
     """
     manual_dir = pathlib.Path(manual_dir).expanduser()
     data_dir = pathlib.Path(data_dir).expanduser() if str(data_dir) else manual_dir / "tfds"
@@ -298,11 +256,13 @@ def build(
         raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}", field="config")
     module = {"ma52": folder_lib, "pro": annotations, "mma52": mma52}[layouts[config]]
     windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if module is mma52 else {}
-    fingerprint = functools.partial(module.fingerprint, manual_dir, list_file=list_file, **windows)
+    locations = {"video_folder": video_folder, "list_file": list_file}
+    read = functools.partial(module.read_folder, manual_dir, **locations, **windows)
     target = data_dir / "ma52" / config / str(Builder.VERSION)
+    open_built = functools.partial(_open, target, manual_dir, read, any(locations.values()))
     if not overwrite and _is_built(target):
-        return _open(target, manual_dir, fingerprint)
-    folder = module.read_folder(manual_dir, video_folder=video_folder, list_file=list_file, **windows)
+        return open_built()
+    folder = read()
     for warning in folder.warnings:
         _log.warning(warning)
     if check_labels and not folder.problems:
@@ -317,7 +277,7 @@ def build(
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
         if not overwrite and _is_built(target):
-            return _open(target, manual_dir, fingerprint)
+            return open_built()
         builder = functools.partial(
             Builder,
             folder=folder,
@@ -330,49 +290,40 @@ def build(
     return tfds.builder_from_directory(target)
 
 
-def summary(builder: tfds.core.DatasetBuilder) -> str:
-    """A text for people: the splits, size and labels of a built set, and the clips left out."""
-    splits = ", ".join(f"{name} {split.num_examples}" for name, split in builder.info.splits.items())
-    num_bytes = sum(split.num_bytes for split in builder.info.splits.values())
-    lines = [f"{builder.data_dir}: {splits} clips, {num_bytes / 2**20:.1f} MiB"]
-    if "labels" in builder.info.features:
-        metadata = builder.info.metadata
-        means = [
-            f"{name} {sum(counts) / builder.info.splits[name].num_examples:.1f}"
-            for name, counts in metadata["label_counts"].items()
-            if name not in metadata["hidden"]
-        ]
-        lines.append(f"labels a clip: {', '.join(means)}; emotions: {', '.join(metadata['emotions']) or 'none'}")
-    left_out = builder.info.metadata["left_out"]
-    if left_out:
-        lines += [f"left out {len(left_out)} damaged clips:", *left_out]
-    if unchecked := builder.info.metadata.get("unchecked"):
-        lines.append(video.unchecked(unchecked))
-    return "\n  ".join(lines)
-
-
 def is_transcoded(builder: tfds.core.DatasetBuilder) -> bool:
     """Whether a set holds videos that the build wrote, rather than the files from outside."""
-    return (
-        next(known for known in Builder.BUILDER_CONFIGS if known.name == builder.info.config_name).short_side
-        is not None
-    )
+    short_sides = {known.name: known.short_side for known in Builder.BUILDER_CONFIGS}
+    return short_sides[builder.info.config_name] is not None
 
 
 def _is_built(target: pathlib.Path) -> bool:
     return (target / "dataset_info.json").exists()
 
 
-def _open(target: pathlib.Path, manual_dir: pathlib.Path, fingerprint: Callable[[], str]) -> tfds.core.DatasetBuilder:
-    """Opens a built set; its source need not be there any more, but if it is, it must be the same."""
+def _open(
+    target: pathlib.Path, manual_dir: pathlib.Path, read: Callable[[], folder_lib.Folder], named: bool
+) -> tfds.core.DatasetBuilder:
+    """Opens a built set; its source need not be there any more, but what is there must be what it was built from.
+
+    Args:
+      target: the set.
+      manual_dir: its source.
+      read: reads the source.
+      named: whether the user names locations in the source, which must then exist.
+    """
     built = tfds.builder_from_directory(target)
+    named = named and manual_dir.is_dir()
     try:
-        now = fingerprint()
+        folder = read()
     except UserError:
+        if named:
+            raise
         return built
-    if built.info.metadata["fingerprint"] != now:
+    if named and folder.problems:
+        raise UserError(folder_lib.report(f"{target} is there, but its source is not", folder.problems))
+    if changed := metadata.difference(manual_dir, folder, built.info.metadata):
         raise UserError(
-            f"{target} was built from other lists (or windows) than those now in {manual_dir}: build it again with "
+            f"{target} was built from other {changed} than those now in {manual_dir}: build it again with "
             "python -m tfds_ma52 --overwrite, or name another folder with {flag}",
             field="data_dir",
         )

@@ -1,6 +1,8 @@
+import contextlib
 import itertools
 import json
 import os
+import pathlib
 import shutil
 import subprocess
 import sys
@@ -13,7 +15,7 @@ from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
 from configs import ma52, ma52_pro
-from manet_jax import checkpoint, configuration, evaluate, parallel, predict
+from manet_jax import checkpoint, configuration, evaluate, inference, parallel, predict
 from manet_jax.data import clips, decoding
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures
@@ -265,10 +267,64 @@ def test_find_videos_takes_files_folders_and_globs(tmp_path):
         "gone.mp4",
     ]
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty has no videos: there is no file ending in \.mp4, \.avi"):
+    with pytest.raises(UserError, match=r"empty has no videos: there is no file ending in \.mp4, \.m4v"):
         predict.find_videos([str(tmp_path / "empty")])
     with pytest.raises(UserError, match=r"no file matches .*/x\*\.mp4"):
         predict.find_videos([f"{root}/x*.mp4"])
+
+
+def test_find_videos_counts_what_it_passes_over_in_a_folder(tmp_path, capsys):
+    folder = tmp_path / "clips"
+    names = ["a.mp4", "b.TS", "c.GIF", "1.txt", "2.TXT", "3.json", "README", "._a.mp4", "._1.txt", ".b.mp4"]
+    for name in [*names, ".trash/c.mp4", "deep/4.txt"]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"")
+    assert [path.name for path in predict.find_videos([str(folder)])] == ["a.mp4", "b.TS", "c.GIF"]
+    assert capsys.readouterr().err == (
+        f"manet_jax: {folder}: files passed over, by their names no videos: 3 .txt, 2 companions of macOS, 2 hidden, "
+        "1 .json, 1 without suffix; give a file itself to have it read\n"
+    )
+    # A folder without others is not worth a line; a hidden one that is named is read.
+    assert [path.name for path in predict.find_videos([str(folder / ".trash")])] == ["c.mp4"]
+    assert capsys.readouterr().err == ""
+    for i in range(9):
+        (folder / f"{i}.s{i}").write_bytes(b"")
+    predict.find_videos([str(folder)])
+    assert "1 .json, 1 .s0, 1 .s1, 1 .s2, 1 .s3, 6 others; give a file" in capsys.readouterr().err  # 8 of 14 kinds
+
+
+def test_find_videos_follows_links_once(tmp_path):
+    for name in ("in/a.mp4", "in/deep/b.mp4", "elsewhere/c.mp4"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    root = tmp_path / "in"
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "again").symlink_to(tmp_path / "elsewhere")
+    (root / "deep" / "up").symlink_to(root)  # an endless loop
+    (root / "z.mp4").symlink_to(root / "a.mp4")
+    (root / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
+
+    def names(*patterns):
+        return [str(path.relative_to(root)) for path in predict.find_videos(patterns)]
+
+    # The one that leads nowhere is kept: that it is missing is reported where it is read.
+    assert names(str(root)) == ["a.mp4", "again/c.mp4", "deep/b.mp4", "gone.mp4"]
+    assert names(f"{root}/z.mp4", str(root), f"{root}/a.mp4") == ["z.mp4", "again/c.mp4", "deep/b.mp4", "gone.mp4"]
+
+
+def test_find_videos_refuses_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    (tmp_path / "closed").mkdir()
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UserError, match=r"folder .*/closed cannot be read \(Permission denied\)"):
+        predict.find_videos([str(tmp_path)])
 
 
 def test_predict_command(workdir, videos, model, run_command):
@@ -376,6 +432,49 @@ def test_predict_command_writes_timelines(workdir, long_video, model, tmp_path, 
     assert len(printed) == 1 + len(stretches)
     mean = np.mean([each.probabilities.max() for each in stretches[0]])
     assert printed[1].startswith(f"  0:00 - {figures.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
+
+
+def test_timelines_of_other_videos_are_kept(workdir, long_video, tmp_path, capsys):
+    """Run after run: a video's own timeline is written anew, another video of its name gets another one."""
+    paths = [tmp_path / folder / "talk.mp4" for folder in ("first", "second")]
+    for path in paths:
+        path.parent.mkdir()
+        path.symlink_to(shutil.copy(long_video, path.parent / "file"))
+    out = tmp_path / "out"
+    out.mkdir()
+    others = {"talk_2.json": "notes, no timeline", "talk_3.json": "[]"}
+    for name, text in others.items():
+        (out / name).write_text(text)
+
+    def run(video):
+        assert predict.main(["--workdir", str(workdir), "--timelines", str(out), "--stride", "5", str(video)]) == 0
+        return pathlib.Path(capsys.readouterr().err.partition("timeline: ")[2].split()[0])
+
+    assert [run(video).name for video in (*paths, paths[0])] == ["talk.json", "talk_4.json", "talk.json"]
+    with contextlib.chdir(paths[1].parent):  # the same video by another path
+        assert run("talk.mp4") == out / "talk_4.json"
+    recorded = [json.loads((out / name).read_text())["video"] for name in ("talk.json", "talk_4.json")]
+    assert recorded == [str(path.resolve()) for path in paths]
+    assert {name: (out / name).read_text() for name in others} == others
+
+
+def test_a_batch_of_prediction_that_does_not_fit_is_one_sentence(workdir, videos, monkeypatch, capsys):
+    arguments = ["--workdir", str(workdir), str(videos / "0.mp4"), str(videos / "1.mp4"), "--batch_size", "1"]
+    stack, calls = np.stack, []
+
+    def fail(arrays, **options):
+        if calls:
+            raise MemoryError("Unable to allocate 1 TiB")
+        calls.append(1)
+        return stack(arrays, **options)
+
+    monkeypatch.setattr(inference.np, "stack", fail)
+    assert predict.main(arguments) == 2
+    output = capsys.readouterr()
+    sentence = (
+        "manet_jax: a batch of 1 clips does not fit into memory (Unable to allocate 1 TiB): set a smaller --batch_size"
+    )
+    assert output.err.splitlines()[-1].endswith(sentence)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, distributed, metrics, parallel
+from manet_jax import configuration, distributed, memory, metrics, parallel
 from manet_jax import tasks as tasks_lib
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
@@ -155,7 +155,10 @@ def create_evaluation(
     def run(variables: Variables) -> Predictions:
         batches = input_pipeline.eval_batches(source, options.inputs, batch_size=batch_size, reading=reading)
         batches = input_pipeline.to_devices(batches, mesh, reading.num_prefetch)
-        with contextlib.closing(iter(batches)) as batches:
+        with (
+            memory.batch_must_fit("--config.eval.batch_size", batch_size, options.inputs),
+            contextlib.closing(iter(batches)) as batches,
+        ):
             bar = tqdm.tqdm(
                 batches,
                 f"evaluating {split}",

@@ -5,9 +5,11 @@ python -m manet_jax.predict --workdir runs/first --json folder > predictions.jso
 """
 
 import argparse
+import collections
 import glob
 import itertools
 import json
+import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from manet_jax import inference
+from manet_jax import inference, memory
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.inference import Prediction
 from manet_jax.loaded_model import load_model
@@ -26,22 +28,29 @@ from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 
-SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv", ".flv")  # looked for in folders
+SUFFIXES = (  # looked for in folders
+    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".asf", ".flv", ".ogv", ".mxf", ".gif"),
+)
+_KINDS = 8  # of files that were passed over, listed one by one
 
 
 def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
     """The video files that files, folders (searched in depth) and globs stand for, each once.
 
-    A file is taken whatever its suffix, even if it is missing: `inference.predict` reports that.
+    A file is taken whatever its suffix, even if it is missing: `inference.predict` reports that. The files of a folder
+    that are no videos by their names are counted on stderr.
 
     Raises:
-      UserError: a folder or a glob has no videos.
+      UserError: a folder or a glob has no videos, or a folder cannot be read.
     """
-    found: dict[pathlib.Path, None] = {}
+    found: dict[str, pathlib.Path] = {}  # by the path without links
     for pattern in patterns:
         path = pathlib.Path(pattern).expanduser()
         if path.is_dir():
-            paths = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            paths, passed_over = _search(path)
+            if passed_over:
+                print(f"manet_jax: {pattern}: {_format_passed_over(passed_over)}", file=sys.stderr)
             if not paths:
                 raise UserError(f"{pattern} has no videos: there is no file ending in {', '.join(SUFFIXES)}")
         elif not path.exists() and glob.has_magic(pattern):
@@ -51,8 +60,50 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
                 raise UserError(f"no file matches {pattern}")
         else:
             paths = [path]
-        found |= dict.fromkeys(paths)
-    return list(found)
+        for each in paths:
+            found.setdefault(os.path.realpath(each), each)
+    return list(found.values())
+
+
+def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
+    """The videos in a folder by their names, sorted, and how many files of each other kind there are."""
+    paths, passed_over = [], collections.Counter()
+    for path in _walk(folder):
+        suffix = path.suffix.lower()
+        if path.name.startswith("._"):  # what macOS writes beside a file, with the same suffix
+            passed_over["companions of macOS"] += 1
+        elif any(part.startswith(".") for part in path.relative_to(folder).parts):
+            passed_over["hidden"] += 1
+        elif suffix in SUFFIXES:
+            paths.append(path)
+        else:
+            passed_over[figures.printable(suffix) or "without suffix"] += 1
+    return sorted(paths), passed_over
+
+
+def _walk(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The files in a folder, in depth; linked folders are followed, each folder once."""
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"folder {error.filename} cannot be read ({error.strerror})") from error
+
+    seen = set()
+    for root, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(root)
+        if real in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()  # so that the same one of two ways to a folder is taken
+        yield from (pathlib.Path(root, name) for name in names)
+
+
+def _format_passed_over(counts: collections.Counter[str]) -> str:
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    listed = [f"{count} {kind}" for kind, count in ordered[:_KINDS]]
+    if others := sum(count for _, count in ordered[_KINDS:]):
+        listed.append(f"{others} others")
+    return f"files passed over, by their names no videos: {', '.join(listed)}; give a file itself to have it read"
 
 
 def describe(predictions: Sequence[Prediction], count: int) -> dict[str, Any]:
@@ -120,7 +171,7 @@ def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> Non
     windows = [p for p in predictions if not p.error]
     first = windows[0]
     timeline: dict[str, Any] = {
-        "video": figures.printable(first.video),
+        "video": figures.printable(os.path.realpath(first.video)),
         "start": [round(p.start, 3) for p in windows],
         "end": [round(p.end, 3) for p in windows],
     }
@@ -156,22 +207,23 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         show_progress=True,
     )
-    failed, taken, unwritable, unchecked = 0, set(), "", []
-    for _, group in itertools.groupby(predicted, key=lambda prediction: prediction.video):
-        predictions = list(group)
-        failed += bool(predictions[-1].error)
-        if not (predictions[-1].error or predictions[0].announces_length):
-            unchecked.append(figures.printable(predictions[0].video))
-        text = json.dumps(describe(predictions, arguments.top)) if arguments.json else None
-        tqdm.tqdm.write(text or format_video(predictions, arguments.top), file=sys.stdout)
-        if predictions[0].windowed and not predictions[0].error:
-            path = _timeline_path(timelines, predictions[0].video, taken)
-            try:
-                write_timeline(predictions, path)
-            except OSError as error:
-                unwritable = error.strerror or str(error)
-                continue
-            tqdm.tqdm.write(f"timeline: {figures.printable(str(path))} and .png", file=sys.stderr)
+    failed, unwritable, unchecked = 0, "", []
+    with memory.batch_must_fit("--batch_size", arguments.batch_size, model.inputs):
+        for _, group in itertools.groupby(predicted, key=lambda prediction: prediction.video):
+            predictions = list(group)
+            failed += bool(predictions[-1].error)
+            if not (predictions[-1].error or predictions[0].announces_length):
+                unchecked.append(figures.printable(predictions[0].video))
+            text = json.dumps(describe(predictions, arguments.top)) if arguments.json else None
+            tqdm.tqdm.write(text or format_video(predictions, arguments.top), file=sys.stdout)
+            if predictions[0].windowed and not predictions[0].error:
+                try:
+                    path = _timeline_path(timelines, predictions[0].video)
+                    write_timeline(predictions, path)
+                except OSError as error:
+                    unwritable = error.strerror or str(error)
+                    continue
+                tqdm.tqdm.write(f"timeline: {figures.printable(str(path))} and .png", file=sys.stderr)
     if failed:
         print(f"manet_jax: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
     if unchecked:
@@ -182,12 +234,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if failed or unwritable else 0
 
 
-def _timeline_path(folder: pathlib.Path, video: str, taken: set[str]) -> pathlib.Path:
-    # Videos of the same name in several folders are numbered.
-    stem = pathlib.Path(video).stem
-    name = next(name for i in itertools.count(1) if (name := stem if i == 1 else f"{stem}_{i}") not in taken)
-    taken.add(name)
-    return folder / f"{name}.json"
+def _timeline_path(folder: pathlib.Path, video: str) -> pathlib.Path:
+    """The file of a video's timeline: a new one, or the one of an earlier run; other files of its name stay."""
+    stem, own = pathlib.Path(video).stem, figures.printable(os.path.realpath(video))
+    names = (stem if i == 1 else f"{stem}_{i}" for i in itertools.count(1))
+    return next(path for name in names if _recorded_video(path := folder / f"{name}.json") in (None, own))
+
+
+def _recorded_video(path: pathlib.Path) -> str | None:
+    """The video that a timeline was made of; None where there is no file, "" where it is no timeline."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return ""
+    return content.get("video", "") if isinstance(content, dict) else ""
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -21,7 +21,7 @@ import optax
 import tqdm
 from jaxtyping import Array, PyTree
 
-from manet_jax import configuration, distributed, evaluate, optimizers, parallel, warm_start
+from manet_jax import configuration, distributed, evaluate, memory, optimizers, parallel, warm_start
 from manet_jax import tasks as tasks_lib
 from manet_jax.checkpoint import Checkpoints
 from manet_jax.configuration import Configuration
@@ -106,6 +106,7 @@ def train_and_evaluate(
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
         if distributed.is_primary():
             write_atomically(workdir / _RUN_FILE, json.dumps(metadata.to_json(), indent=2) + "\n")
+        stack.enter_context(_batch_must_fit(run, metadata))
         batches = stack.enter_context(contextlib.closing(iter(_train_batches(run, metadata, start))))
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
         bar = stack.enter_context(
@@ -283,6 +284,15 @@ def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDa
         reading=run.config.data.reading,
     )
     return input_pipeline.to_devices(batches, run.mesh, run.config.data.prefetch_batches)
+
+
+def _batch_must_fit(run: _Run, metadata: RunMetadata) -> contextlib.AbstractContextManager[None]:
+    remedy = (
+        "--config.model.remat=True, with which a run resumes, as it does not with another batch size; "
+        "python -m benchmarks.memory prints the largest batches of MANet with clips of 8 x 224 x 224"
+    )
+    inputs = metadata.model.options.inputs
+    return memory.batch_must_fit("--config.batch_size", run.config.batch_size, inputs, remedy=remedy)
 
 
 def _train(

@@ -115,6 +115,7 @@ def test_changes_lists_fields_that_a_run_cannot_change():
     new = ma52.get_config()
     assert configuration.changes(old, new.to_dict()) == []
     new.data.manual_dir, new.data.read_threads, new.log_every_steps, new.parallel = "/else", 9, 1, "pmap"
+    new.model.remat, new.eval.batch_size = True, 3  # of a batch that did not fit into memory
     assert configuration.changes(old, new.to_dict()) == []
     new.seed, new.schedule.decay_epochs = 1, (1.0, 2.0)
     assert configuration.changes(old, new.to_dict()) == [

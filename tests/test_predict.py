@@ -1,6 +1,8 @@
+import contextlib
 import itertools
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -232,31 +234,6 @@ def test_predict_gives_emotions(form, tmp_path, videos, capsys):
     assert f"%  emotion: {predicted.emotion()['emotion']}" in capsys.readouterr().out
 
 
-def test_find_videos_takes_files_folders_and_globs(tmp_path):
-    for name in ("a.mp4", "b.AVI", "deep/c.mov", "note.txt", "odd [1].mp4"):
-        path = tmp_path / "in" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"")
-
-    def names(*patterns):
-        return [str(path.relative_to(tmp_path / "in")) for path in predict.find_videos(patterns)]
-
-    root = str(tmp_path / "in")
-    assert names(root) == ["a.mp4", "b.AVI", "deep/c.mov", "odd [1].mp4"]
-    assert names(f"{root}/*.mp4") == ["a.mp4", "odd [1].mp4"]
-    assert names(f"{root}/**/c.*", f"{root}/deep") == ["deep/c.mov"]
-    assert names(f"{root}/odd [1].mp4", f"{root}/note.txt", f"{root}/gone.mp4") == [
-        "odd [1].mp4",
-        "note.txt",
-        "gone.mp4",
-    ]
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"empty has no videos: there is no file ending in \.mp4, \.avi"):
-        predict.find_videos([str(tmp_path / "empty")])
-    with pytest.raises(UserError, match=r"no file matches .*/x\*\.mp4"):
-        predict.find_videos([f"{root}/x*.mp4"])
-
-
 def test_predict_command(workdir, videos, model, run_command):
     done = run_command([sys.executable, "-m", "manet_jax.predict", "--workdir", workdir, videos])
     assert done.returncode == 1, done.stderr
@@ -361,6 +338,49 @@ def test_predict_command_writes_timelines(workdir, long_video, model, tmp_path, 
     assert len(printed) == 1 + len(stretches)
     mean = np.mean([each.probabilities.max() for each in stretches[0]])
     assert printed[1].startswith(f"  0:00 - {figures.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
+
+
+def test_timelines_of_other_videos_are_kept(workdir, long_video, tmp_path, capsys):
+    """Run after run: a video's own timeline is written anew, another video of its name gets another one."""
+    paths = [tmp_path / folder / "talk.mp4" for folder in ("first", "second")]
+    for path in paths:
+        path.parent.mkdir()
+        path.symlink_to(shutil.copy(long_video, path.parent / "file"))
+    out = tmp_path / "out"
+    out.mkdir()
+    others = {"talk_2.json": "notes, no timeline", "talk_3.json": "[]"}
+    for name, text in others.items():
+        (out / name).write_text(text)
+
+    def run(video):
+        assert predict.main(["--workdir", str(workdir), "--timelines", str(out), "--stride", "5", str(video)]) == 0
+        return pathlib.Path(capsys.readouterr().err.partition("timeline: ")[2].split()[0])
+
+    assert [run(video).name for video in (*paths, paths[0])] == ["talk.json", "talk_4.json", "talk.json"]
+    with contextlib.chdir(paths[1].parent):  # the same video by another path
+        assert run("talk.mp4") == out / "talk_4.json"
+    recorded = [json.loads((out / name).read_text())["video"] for name in ("talk.json", "talk_4.json")]
+    assert recorded == [str(path.resolve()) for path in paths]
+    assert {name: (out / name).read_text() for name in others} == others
+
+
+def test_a_batch_of_prediction_that_does_not_fit_is_one_sentence(workdir, videos, monkeypatch, capsys):
+    arguments = ["--workdir", str(workdir), str(videos / "0.mp4"), str(videos / "1.mp4"), "--batch_size", "1"]
+    stack, calls = np.stack, []
+
+    def fail(arrays, **options):
+        if calls:
+            raise MemoryError("Unable to allocate 1 TiB")
+        calls.append(1)
+        return stack(arrays, **options)
+
+    monkeypatch.setattr(inference.np, "stack", fail)
+    assert predict.main(arguments) == 2
+    output = capsys.readouterr()
+    sentence = (
+        "manet_jax: a batch of 1 clips does not fit into memory (Unable to allocate 1 TiB): set a smaller --batch_size"
+    )
+    assert output.err.splitlines()[-1].endswith(sentence)
 
 
 @pytest.mark.parametrize(

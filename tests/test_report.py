@@ -114,7 +114,8 @@ def test_bootstrap_without_known_clips_is_nan():
 def evaluation(tmp_path_factory):
     """Of a drawn model of three classes in two groups, with its workdir."""
     root = write_folder(tmp_path_factory.mktemp("data"), per_split=(("train", 12), ("val", 9)), names=THREE.names)
-    (root / "label_name.txt").write_text("0\tnodding\thead\n1\twaving\thand\n2\tbowing\thead\n")
+    # Of a group's name no font has the last character.
+    (root / "label_name.txt").write_text("0\tnodding\thead\n1\twaving\thand\U00050000\n2\tbowing\thead\n")
     config = shrink(ma52.get_config(), root)
     config.data.builder_config = "original"
     labels = configuration.parse(config).data.open().labels
@@ -144,6 +145,7 @@ def test_report_is_one_file_that_holds_everything(evaluation, report):
     assert "Evaluation of <run> & co" in text
     assert "The best checkpoint (step 1)" in text
     assert "The maps have 4 x 4 locations a frame" in text
+    assert "so the pictures show ids: group 1 is hand\U00050000." in text
     assert '"learning_rate": 0.00125' in text
     table = {row[0]: row[1:] for row in html_page.tables if len(row) == 3}
     intervals = evaluate.bootstrap(evaluation.predictions, evaluation.tasks)

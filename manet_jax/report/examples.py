@@ -6,6 +6,7 @@ from jaxtyping import Float, UInt8
 from manet_jax.data import clips
 from manet_jax.evaluate import Evaluation
 from manet_jax.loaded_model import LoadedModel
+from manet_jax.report import fonts
 from manet_jax.report.results import TaskResult
 
 # A title, a clip's frames, and the activation map over them if there is one.
@@ -23,7 +24,7 @@ def activation_rows(evaluation: Evaluation, model: LoadedModel, result: TaskResu
     They are the clips of the highest confidence, each with another class. For a wrong one there is also the map of a
     true class that was missed.
     """
-    names, rows = result.labels.names, []
+    names, rows = fonts.drawable(result.labels.names), []
     correct = result.best_examples(result.predicted & result.target, count)
     wrong = result.best_examples(result.predicted & ~result.target, count)
     for index, label in [*correct, *wrong]:
@@ -42,7 +43,7 @@ def activation_rows(evaluation: Evaluation, model: LoadedModel, result: TaskResu
 
 def pair_rows(evaluation: Evaluation, model: LoadedModel, result: TaskResult, true: int, predicted: int) -> list[Row]:
     """A clip of one class that was predicted as another, and one of that other."""
-    names, rows = result.labels.names, []
+    names, rows = fonts.drawable(result.labels.names), []
     missed, wrong = result.target & ~result.predicted, result.predicted & ~result.target
     for title, wanted in (
         (f"{names[true]}, predicted as {names[predicted]}", missed[:, true] & wrong[:, predicted]),

@@ -1,4 +1,7 @@
-"""Figures for reports and notebooks. Each function takes arrays and returns a Matplotlib figure."""
+"""Figures for reports and notebooks. Each function takes arrays and returns a Matplotlib figure.
+
+Names may be in any script, see `fonts`: a name that no installed font can draw becomes the id of its class.
+"""
 
 import os
 import pathlib
@@ -13,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from manet_jax import metrics
 from manet_jax.inference import Prediction
+from manet_jax.report import fonts
 from tfds_ma52.labels import LabelSet
 
 # Distinct to all eyes (Okabe and Ito), and from white; more groups than these begin again.
@@ -42,7 +46,7 @@ def plot_confusion(
     confusion, ordered = np.asarray(confusion, np.float64)[np.ix_(order, order)], np.asarray(groups)[order]
     totals = confusion.sum(1, keepdims=True)
     shares = np.divide(confusion, totals, out=np.full_like(confusion, np.nan), where=totals > 0)
-    count, few = len(names), len(names) <= 12
+    names, count, few = fonts.drawable(names), len(names), len(names) <= 12
     side = 0.6 * count if few else 0.17 * count
     figure = Figure(figsize=(3.4 + side, 2.6 + side), layout="constrained")
     axes = figure.add_subplot()
@@ -61,7 +65,7 @@ def plot_confusion(
     axes.set(xlabel="predicted as", ylabel="true (clips)")
     axes.set_title(title, loc="left", fontsize=11)
     figure.colorbar(image, ax=axes, label="% of the true class's clips", fraction=0.03, pad=0.02)
-    return figure
+    return fonts.make_legible(figure)
 
 
 def plot_class_f1(
@@ -84,7 +88,8 @@ def plot_class_f1(
     left.set_xscale("log")
     left.set_xlim(0.6, max(2, 1.2 * max(counts)))
     left.set_xlabel("training clips")
-    left.set_yticks(rows, [labels.names[i] for i in order], fontsize=8)
+    names = fonts.drawable(labels.names)
+    left.set_yticks(rows, [names[i] for i in order], fontsize=8)
     left.set_ylim(len(order) - 0.4, -0.6)
     values = 100 * f1[order]
     right.barh(rows, np.nan_to_num(values), color=colors)
@@ -100,14 +105,14 @@ def plot_class_f1(
         axes.spines[["top", "right"]].set_visible(False)
     _add_group_legend(figure, labels)
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    return figure
+    return fonts.make_legible(figure)
 
 
 def _add_group_legend(figure: Figure, labels: LabelSet) -> None:
     if 1 < len(labels.group_names) <= len(COLORS):
         marks = [
             Line2D([], [], marker="s", linestyle="", color=group_color(i), label=name)
-            for i, name in enumerate(labels.group_names)
+            for i, name in enumerate(fonts.drawable(labels.group_names, "group"))
         ]
         figure.legend(handles=marks, loc="outside lower center", ncols=len(marks), fontsize=8, frameon=False)
 
@@ -128,7 +133,7 @@ def plot_calibration(confidence: Float[np.ndarray, " b"], correct: Bool[np.ndarr
     lower.set(xlabel="confidence, %", ylabel="decisions")
     for axes in (upper, lower):
         axes.spines[["top", "right"]].set_visible(False)
-    return figure
+    return fonts.make_legible(figure)
 
 
 def plot_embedding(
@@ -161,7 +166,7 @@ def plot_embedding(
     axes.set_title("joint embedding of the clips (dots) and vectors of the labels (numbers)", loc="left", fontsize=11)
     axes.spines[["top", "right"]].set_visible(False)
     _add_group_legend(figure, labels)
-    return figure
+    return fonts.make_legible(figure)
 
 
 def _add_vectors(axes: Axes, points: Float[np.ndarray, "n 2"], labels: LabelSet) -> None:
@@ -169,14 +174,14 @@ def _add_vectors(axes: Axes, points: Float[np.ndarray, "n 2"], labels: LabelSet)
     axes.plot(*points.T, linestyle="")  # so that the limits hold them
     axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
     unit = np.ptp(np.array([axes.get_xlim(), axes.get_ylim()]), axis=1) / (9.5, 6.5)  # about an inch
-    height = 1 / max(len(labels.names), 20)
+    names, height = fonts.drawable(labels.names), 1 / max(len(labels.names), 20)
     for i, (point, moved) in enumerate(zip(points, unit * move_apart(points / unit, 0.16), strict=True)):
         color = group_color(labels.groups[i])
         axes.plot(*np.stack([point, moved]).T, color=color, linewidth=0.8, zorder=2)
         axes.scatter(*moved, s=110, c=color, edgecolors="white", linewidths=0.6, zorder=3)
         axes.text(moved[0], moved[1], str(i), ha="center", va="center_baseline", fontsize=6.5, color="white", zorder=4)
         key = (1.01, 1 - (i + 0.5) * height)
-        axes.annotate(f"{i} {labels.names[i]}", key, xycoords="axes fraction", va="center", fontsize=7, color=color)
+        axes.annotate(f"{i} {names[i]}", key, xycoords="axes fraction", va="center", fontsize=7, color=color)
 
 
 def move_apart(points: Float[np.ndarray, "n 2"], distance: float) -> Float[np.ndarray, "n 2"]:
@@ -211,7 +216,7 @@ def plot_frames(
         for axes, picture in zip(line, frames if maps is None else overlay(frames, maps), strict=False):
             axes.imshow(picture)
         line[0].set_title(title, loc="left", fontsize=9, pad=3)
-    return figure
+    return fonts.make_legible(figure)
 
 
 def overlay(frames: UInt8[np.ndarray, "t h w 3"], maps: Float[np.ndarray, "t h2 w2"]) -> UInt8[np.ndarray, "t h w 3"]:
@@ -233,11 +238,12 @@ def plot_timeline(windows: Sequence[Prediction]) -> Figure:
     if windows[0].probabilities is not None:
         scores = np.stack([p.probabilities for p in windows if p.probabilities is not None])
         drawn = sorted(np.argsort(-scores.max(0), kind="stable")[:_TIMELINE_ROWS], key=lambda i: (labels.groups[i], i))
-        names = [f"{labels.names[i]} ({labels.group_names[labels.groups[i]]})" for i in drawn]
+        names, groups = fonts.drawable(labels.names), fonts.drawable(labels.group_names, "group")
+        names = [f"{names[i]} ({groups[labels.groups[i]]})" for i in drawn]
         panels.append((names, scores[:, drawn]))
     if windows[0].emotion_probabilities is not None:
         scores = np.stack([p.emotion_probabilities for p in windows if p.emotion_probabilities is not None])
-        panels.append((windows[0].emotions, scores))
+        panels.append((fonts.drawable(windows[0].emotions, "emotion"), scores))
     rows = [len(names) for names, _ in panels]
     figure = Figure(figsize=(12, 1.4 + 0.27 * sum(rows)), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False, height_ratios=rows)[:, 0]
@@ -255,7 +261,7 @@ def plot_timeline(windows: Sequence[Prediction]) -> Figure:
     axes[-1].xaxis.set_major_formatter(lambda seconds, _: clock(seconds))
     axes[-1].set_xlabel("time")
     figure.colorbar(mesh, ax=axes, label="probability", fraction=0.03, pad=0.01)
-    return figure
+    return fonts.make_legible(figure)
 
 
 def printable(name: str) -> str:

@@ -14,11 +14,12 @@ from manet_jax import evaluate, metrics
 from manet_jax.evaluate import Evaluation
 from manet_jax.label_vectors import load_label_vectors
 from manet_jax.loaded_model import LoadedModel, load_model
-from manet_jax.report import examples, figures, tables
+from manet_jax.report import examples, figures, fonts, tables
 from manet_jax.report.results import TaskResult, task_results
 from manet_jax.run_metadata import versions
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
+from tfds_ma52.labels import LabelSet
 
 _PAIRS, _EXAMPLES = 6, 3  # most confused pairs; correct and wrong clips with activation maps
 _DPI = 100
@@ -55,6 +56,7 @@ def write(evaluation: Evaluation) -> pathlib.Path:
         write_atomically(folder / "predictions.csv", tables.predictions_csv(evaluation))
         parts = [_head(evaluation), _metrics(evaluation, intervals)]
         for result in task_results(evaluation):
+            parts.append(list_ids(result.labels))
             for title, text, pictures in _sections(evaluation, model, result):
                 parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
                 parts += [_picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
@@ -66,6 +68,15 @@ def write(evaluation: Evaluation) -> pathlib.Path:
     except OSError as error:
         raise UserError(f"the report cannot be written to {folder} ({error.strerror})") from error
     return folder / "report.html"
+
+
+def list_ids(labels: LabelSet) -> str:
+    """The names that the pictures show as ids, as HTML; "" if there are none."""
+    names = dict(zip(fonts.drawable(labels.names), labels.names, strict=True))
+    groups = dict(zip(fonts.drawable(labels.group_names, "group"), labels.group_names, strict=True))
+    listed = [f"{drawn} is {name}" for drawn, name in (names | groups).items() if drawn != name]
+    text = f"No font of this machine has all characters of these names, so the pictures show ids: {', '.join(listed)}."
+    return f"<p>{html.escape(text)}</p>" if listed else ""
 
 
 def _sections(evaluation: Evaluation, model: LoadedModel, result: TaskResult) -> Iterator[Section]:
@@ -92,7 +103,7 @@ def _confusion(result: TaskResult) -> Section:
     if 1 < len(labels.group_names) < len(labels.names):
         grouped = metrics.group_confusion(result.confusion(), np.array(labels.groups))
         pictures["confusion_groups"] = figures.plot_confusion(
-            grouped, labels.group_names, range(len(grouped)), "body groups"
+            grouped, fonts.drawable(labels.group_names, "group"), range(len(grouped)), "body groups"
         )
     pictures[f"confusion_{name}"] = figures.plot_confusion(result.confusion(), labels.names, labels.groups, name)
     return f"Confusion of {name}", "Rows are true classes, in the order of their groups.", pictures

@@ -343,6 +343,11 @@ def test_read_folder_reads_own_classes_and_emotions(tmp_path):
     assert problems(tmp_path) == ["val.csv:2: unknown emotion 'joi'; did you mean 'joy'?"]
     (tmp_path / "label_name.txt").write_text("zero\tfidget\n")
     assert problems(tmp_path)[0].startswith("label_name.txt:1: expected '<id><TAB><name>'")
+    (tmp_path / "label_name.txt").unlink()
+    (tmp_path / "train.csv").write_text("video,labels,emotion\na.mp4,9,1\n")
+    write(tmp_path, {"val.csv": "video,labels,emotion\nb.mp4,9,joi\n", "emotion_name.txt": "1 calm\n2 joy\n"})
+    line = "emotion_name.txt: the ids run from 1 to 2; they must start at 0, here and where clips have them"
+    assert problems(tmp_path) == [line]  # none of the emotions, which cannot be read without their names
 
 
 def test_read_folder_finds_clips_and_files_in_all_locations(tmp_path):

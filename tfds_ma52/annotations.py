@@ -145,7 +145,7 @@ class _RowReader:
             problems.append(str(error))
             return ()
         for part in parts:
-            number = None if self.labels.is_name(part) else self.labels.id_of(part)
+            number = self.labels.id_of(part)
             if number is not None:
                 self.given.append(GivenId(split, row.location, number))
             try:

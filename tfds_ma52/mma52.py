@@ -179,7 +179,7 @@ class _Classes:
             if split == "test":
                 return None
             raise ValueError("the class is missing")
-        number = None if self.names.is_name(text) else self.names.id_of(text)
+        number = self.names.id_of(text)
         if number is not None:
             self.given.append(GivenId(split, location, number))
         return self.names.read(text, "label")

@@ -73,11 +73,182 @@ def test_emotions_that_are_numbers_keep_their_meaning(tmp_path):
     assert [folder.emotions[clip.emotion] for clip in train] == list(map(str, numbers))
 
 
-def test_name_that_is_a_number_is_no_id():
-    parse = annotations.class_parser(("2", "0", "wave"))
-    assert [parse(text) for text in ("2", "0", "wave", "1")] == [0, 1, 2, 1]
-    with pytest.raises(ValueError, match=r"label 3 is outside 0\.\.2"):
-        parse("3")
+def test_numbers_are_no_ids_where_names_are_numbers(tmp_path):
+    files = {
+        "train.csv": "video,labels,emotion\na.mp4,20;10.0,6\nb.mp4,1,5\nc.mp4,30,0\nd.mp4,2.0,\n",
+        "val.csv": "video,labels\nv.mp4,10\n",
+        "label_name.txt": "0\t10\n1\t20\n2\t30\n",
+        "emotion_name.txt": "0\t5\n1\t6\n",
+    }
+    root = write(tmp_path, files)
+    assert [(clip.labels, clip.emotion) for clip in annotations.read_folder(root).clips] == [((0, 1), 1), ((0,), -1)]
+    assert problems(root) == [
+        "train.csv:3: unknown label '1': where names are numbers, it must be one of them",
+        "train.csv:4: unknown emotion '0': where names are numbers, it must be one of them",
+        "train.csv:5: unknown label '2.0': where names are numbers, it must be one of them",
+    ]
+
+
+def test_whole_numbers_with_a_fraction_are_the_same(tmp_path):
+    rows = "video,labels,emotion,split\na.mp4,3.0,3.0,train\nb.mp4,4.0;5,3,train\nc.mp4,3,10.0,val\nd.mp4,4.5,2,val\n"
+    folder = annotations.read_folder(write(tmp_path, {"annotations.csv": rows}))
+    assert folder.emotions == ("2", "3", "10")
+    assert [(clip.labels, folder.emotions[clip.emotion]) for clip in folder.clips] == [
+        ((3,), "3"),
+        ((4, 5), "3"),
+        ((3,), "10"),
+    ]
+    assert problems(tmp_path) == ["annotations.csv:5: unknown label '4.5'"]
+    write(tmp_path, {"emotion_name.txt": "".join(f"{i}\t{name}\n" for i, name in enumerate("abcdefghijk"))})
+    assert [clip.emotion for clip in annotations.read_folder(tmp_path).clips] == [3, 3, 10]
+
+
+def test_names_that_differ_in_case_alone_must_be_exact(tmp_path):
+    files = {"train.csv": "video,labels\na.mp4,nod\nb.mp4,Nod\nc.mp4,NOD\n", "val.csv": "video,labels\nv.mp4,nod\n"}
+    root = write(tmp_path, files | {"label_name.txt": "0\tNod\n1\tnod\n"})
+    assert [clip.labels for clip in annotations.read_folder(root).clips] == [(1,), (0,), (1,)]
+    assert problems(root) == ["train.csv:4: label 'NOD' may be 'Nod' or 'nod'"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'video;labels;emotion;split\na.mp4;"nodding;waving";joy;train\nb.mp4;nodding|waving;joy;val\n',
+        "video;labels;emotion;split\na.mp4;nodding,waving;joy;train\nb.mp4;9, 19;joy;val\n",
+        "split\tvideo\tlabels\temotion\ntrain\ta.mp4\tnodding;waving\tjoy\nval\tb.mp4\twaving | 9\tjoy\n",
+        'video, labels, emotion, split\na.mp4, "nodding,waving", joy, train\nb.mp4, 9;19, joy, val\n',
+        ",Video,Unnamed: 0,Labels,emotion,split\n0,a.mp4,7,9;19,joy,train\n1,b.mp4,,19;9,joy,val\n",
+    ],
+    ids=["semicolons", "commas in cells", "tabs", "spaces", "index columns"],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_read_folder_reads_tables_of_other_programs(tmp_path, text, encoding, line_end):
+    (tmp_path / "annotations.csv").write_bytes(text.replace("\n", line_end).encode(encoding))
+    folder = annotations.read_folder(tmp_path)
+    assert folder.problems == ()
+    assert [(clip.split, clip.video_id, clip.labels, clip.emotion) for clip in folder.clips] == [
+        ("train", "a.mp4", (9, 19), 0),
+        ("val", "b.mp4", (9, 19), 0),
+    ]
+    assert folder.emotions == ("joy",)
+    assert folder.clips[1].location == f"{tmp_path}/annotations.csv:3"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "video;labels;emotion\na.mp4;nodding;waving;joy\n",
+            "train.csv:2: expected 3 fields (video;labels;emotion), got 4; where ';' separates the fields, several "
+            "labels need quotes or '|' between them",
+        ),
+        (
+            "video;labels;emotion\na.mp4;nodding;Waving\n",
+            "train.csv:2: emotion 'Waving' is a class: where ';' separates the fields, several labels need quotes "
+            "or '|' between them; if it is an emotion, write emotion_name.txt",
+        ),
+        (
+            "video;labels\na.mp4;3,0\n",
+            "train.csv:2: labels '3,0' may be two, or one with a decimal comma: write ids without one, or with ';'",
+        ),
+        ("video;labels\na.mp4;9|10,19\n", "train.csv:2: unknown label '10,19'"),
+        ("video,labels,Labels \na.mp4,9,10\n", "train.csv:1: the header has 'labels' more than once"),
+        ("video,labels,\na.mp4,9,waving\n", "train.csv:2: field 3 is 'waving', but the column has no name"),
+        ('video,labels,note\na.mp4,9,"so\nb.mp4,9,\n', "train.csv:3: not a csv row (unexpected end of data)"),
+        ("video\tlabels;split\na\t9\n", "train.csv:1: the header 'video\\tlabels;split' lacks labels"),
+    ],
+)
+def test_read_folder_refuses_ambiguous_tables(tmp_path, text, expected):
+    root = write(tmp_path, {"train.csv": text, "val.csv": "video,labels\nv.mp4,9\n"})
+    assert problems(root)[0] == expected
+
+
+def test_read_folder_takes_marks_within_names(tmp_path):
+    train = 'video,labels\na.mp4,"hands, folded"\nb.mp4,"hands, folded;up|down"\nc.mp4,down;wave\nd.mp4,up|down\n'
+    files = {"train.csv": train, "val.csv": "video,labels\nv.mp4,wave\n"}
+    names = ["hands, folded", "up|down", "down", "wave"]
+    root = write(tmp_path, files | {"label_name.txt": "".join(f"{i}\t{name}\n" for i, name in enumerate(names))})
+    assert problems(root) == []
+    assert [clip.labels for clip in annotations.read_folder(root).clips] == [(0,), (0, 1), (2, 3), (1,), (3,)]
+    write(root, {"label_name.txt": "0\thands, folded\n1\tup|down\n2\tdown\n3\twave\n4\tup\n"})
+    assert problems(root) == ["train.csv:5: labels 'up|down' may be 'up|down' or 'up' and 'down'"]
+
+
+def test_read_folder_takes_backslashes_as_folders(tmp_path):
+    rows = "clips\\a.mp4,train\nb.mp4,val\n..\\c.mp4,train\nC:\\d.mp4,train\n\\\\host\\e.mp4,train\n"
+    text = "video,split,labels\n" + rows.replace("\n", ",9\n")
+    root = write(tmp_path, {"annotations.csv": text})
+    first, _ = annotations.read_folder(root).clips
+    assert (first.video_id, first.path) == ("clips/a.mp4", root / "clips/a.mp4")
+    assert problems(root) == [
+        f"annotations.csv:4: '../c.mp4' lies outside {root}",
+        f"annotations.csv:5: 'C:/d.mp4' lies outside {root}",
+        f"annotations.csv:6: '//host/e.mp4' lies outside {root}",
+    ]
+
+
+@pytest.mark.parametrize("word", ["", " ", "nan", "NaN", "N/A", "NA", "None", "null", "-", "#N/A", "<NA>"])
+def test_words_for_missing_are_no_labels_and_no_emotions(tmp_path, word):
+    rows = f"video,labels,emotion,split\na.mp4,{word},{word},train\nb.mp4,9,joy,val\nc.mp4,{word},{word},test\n"
+    root = write(tmp_path, {"annotations.csv": rows})
+    folder = annotations.read_folder(root)
+    assert folder.problems == ()
+    assert folder.emotions == ("joy",)
+    assert [(clip.labels, clip.emotion) for clip in folder.clips] == [((), -1), ((9,), 0), (None, -1)]
+    write(root, {"annotations.csv": rows + "d.mp4,9,,test\n"})
+    assert [clip.labels for clip in annotations.read_folder(root).clips] == [(), (9,), (), (9,)]
+
+
+def test_words_for_missing_may_be_names(tmp_path):
+    files = {
+        "train.csv": "video,labels,emotion\na.mp4,None,NONE\nb.mp4,null,nan\nc.mp4,none;nod,calm\n",
+        "val.csv": "video,labels\nv.mp4,nod\n",
+        "label_name.txt": "0\tnod\n1\tnone\n",
+        "emotion_name.txt": "0\tnone\n1\tcalm\n",
+    }
+    folder = annotations.read_folder(write(tmp_path, files))
+    assert folder.problems == ()
+    assert [(clip.labels, clip.emotion) for clip in folder.clips] == [((1,), 0), ((), -1), ((0, 1), 1), ((0,), -1)]
+
+
+def test_read_folder_reports_ids_that_start_at_1_once(tmp_path):
+    files = {"train.csv": "video,labels\na.mp4,1\nb.mp4,3;2\nc.mp4,3.0\n", "val.csv": "video,labels\nv.mp4,3\n"}
+    root = write(tmp_path, files | {"label_name.txt": "0\tnod\n1\twave\n2\tkick\n"})
+    line = "label 3 is outside 0..2"
+    assert problems(root) == [
+        f"train.csv:3: {line} (and 2 more); no label is 0: the ids seem to start at 1, and must start at 0"
+    ]
+    write(root, {"val.csv": "video,labels\nv.mp4,Nod\n"})  # class 0 by its name
+    assert problems(root) == [f"train.csv:3: {line}", f"train.csv:4: {line}"]
+
+
+def test_read_folder_warns_of_absent_classes(tmp_path):
+    names = "".join(f"{i}\t{name}\n" for i, name in enumerate(["nod", "wave", "kick"]))
+    files = {"train.csv": "video,labels\na.mp4,1\n", "val.csv": "video,labels\nv.mp4,2\n", "label_name.txt": names}
+    root = write(tmp_path, files)
+    assert annotations.read_folder(root).warnings == (
+        f"{root}: no clip of train and val is of class 0 (nod), but some are of every other class: if the ids start at "
+        "1, let them start at 0",
+        f"{root}: val has clips, but train has none, of 1 of 3 classes: kick",
+    )
+    write(root, {"train.csv": "video,labels\na.mp4,wave\n", "val.csv": "video,labels\nv.mp4,kick|wave\n"})
+    assert annotations.read_folder(root).warnings[0] == f"{root}: train and val have no clip of 1 of 3 classes: nod"
+    write(root, {"train.csv": "video,labels\na.mp4,nod;wave;kick\n"})
+    assert annotations.read_folder(root).warnings == ()
+
+
+def test_read_folder_warns_where_ids_may_be_of_other_classes(tmp_path):
+    root = write(tmp_path, {"train.csv": "video,labels\na.mp4,0;1\n", "val.csv": "video,labels\nv.mp4,1\n"})
+    (warning,) = annotations.read_folder(root).warnings
+    assert warning.startswith(f"{root} has no label_name.txt: its labels are taken as MA-52's 52 classes, of which 2")
+    write(root, {"train.csv": "video,labels\na.mp4,nodding;0\n", "val.csv": "video,labels\nv.mp4,0\n"})
+    (warning,) = annotations.read_folder(root).warnings  # whoever writes nodding has MA-52's
+    absent = (
+        "sitting straightly, shrugging, turning around, rising up, bowing head, head up, tilting head, turning head, "
+    )
+    absent += "shaking head, scratching arms and 40 more"
+    assert warning == f"{root}: train and val have no clip of 50 of 52 classes: {absent}"
 
 
 def test_build_builds_a_hand_written_file(ten, capsys):
@@ -100,7 +271,7 @@ def test_build_builds_a_hand_written_file(ten, capsys):
 
 
 def test_build_reports_every_problem_in_one_error(ten):
-    rows = TEN_LINES + "clips/one.mp4,nodding,\nclips/ten.mp4,nodding,\nclips/two.mp4,noding,\nclips/six.mp4,,\n"
+    rows = TEN_LINES + "clips/one.mp4,nodding,\nclips/ten.mp4,nodding,\nclips/two.mp4,noding,\nclips/six.mp4,waving;,\n"
     rows += "clips/one.mp4,nodding;9,\nclips/one.mp4,52,\n,nodding,\n/etc/a.mp4,nodding,\na.mp4,nodding\n"
     rows += "clips/two.mp4,nodding;;waving,\n../b.mp4,xyz,\n"
     (ten / "train.csv").write_text(rows)
@@ -114,7 +285,7 @@ def test_build_reports_every_problem_in_one_error(ten):
         "train.csv:13: unknown label 'noding'; did you mean 'nodding'?",
         "train.csv:14: a label is empty; expected names or ids with ';' between them",
         "train.csv:15: label 'nodding' is given twice",
-        "train.csv:16: label 52 is outside 0..51",
+        "train.csv:16: label 52 is outside 0..51; no label is 0: the ids seem to start at 1, and must start at 0",
         "train.csv:17: the video is missing",
         f"train.csv:18: '/etc/a.mp4' lies outside {ten}",
         "train.csv:20: a label is empty; expected names or ids with ';' between them",
@@ -170,8 +341,13 @@ def test_read_folder_reads_own_classes_and_emotions(tmp_path):
     assert folder.emotions == ("calm", "joy", "rage")
     assert [(clip.labels, clip.emotion) for clip in folder.clips] == [((0, 1), 1), ((1,), 1)]
     assert problems(tmp_path) == ["val.csv:2: unknown emotion 'joi'; did you mean 'joy'?"]
-    (tmp_path / "label_name.txt").write_text("zero fidget\n")
+    (tmp_path / "label_name.txt").write_text("zero\tfidget\n")
     assert problems(tmp_path)[0].startswith("label_name.txt:1: expected '<id><TAB><name>'")
+    (tmp_path / "label_name.txt").unlink()
+    (tmp_path / "train.csv").write_text("video,labels,emotion\na.mp4,9,1\n")
+    write(tmp_path, {"val.csv": "video,labels,emotion\nb.mp4,9,joi\n", "emotion_name.txt": "1 calm\n2 joy\n"})
+    line = "emotion_name.txt: the ids run from 1 to 2; they must start at 0, here and where clips have them"
+    assert problems(tmp_path) == [line]  # none of the emotions, which cannot be read without their names
 
 
 def test_read_folder_finds_clips_and_files_in_all_locations(tmp_path):
@@ -198,8 +374,11 @@ def test_build_hides_a_test_split_without_labels(tmp_path):
     builder = ma52_dataset_builder.build(root, config="pro_original", num_processes=1)
     assert builder.info.metadata["hidden"] == ["test"]
     assert next(iter(builder.as_data_source("test")))["labels"].sum() == 0
-    (root / "test.csv").write_text("video,labels\nc.mp4,\nd.mp4,9\n")
-    assert problems(root) == ["test.csv:2: a label is empty; expected names or ids with ';' between them"]
+    (root / "test.csv").write_text("video,labels\nc.mp4,\nd.mp4,9\n")  # the first is without a micro-action
+    write_clip(root / "d.mp4")
+    builder = ma52_dataset_builder.build(root, config="pro_original", num_processes=1, overwrite=True)
+    assert builder.info.metadata["hidden"] == []
+    assert [example["labels"].sum() for example in builder.as_data_source("test")] == [0, 1]
 
 
 def test_read_folder_without_files_states_the_format(tmp_path):

@@ -93,6 +93,9 @@ def test_read_folder_takes_or_reports_every_line(lines):
         path = f"{root}/train_list_videos.txt:"
         numbers = {clip.location.removeprefix(path) for clip in found.clips if clip.split == "train"}
         numbers |= {line.removeprefix(path).partition(":")[0] for line in found.problems if line.startswith(path)}
+        if "\0" in text:
+            assert found.problems[0].startswith(f"{root}/train_list_videos.txt holds the character NUL")
+            return
     wanted = {str(number) for number, line in enumerate(text.splitlines(), 1) if line.strip()}
     assert numbers - {" the list is empty"} == wanted
 
@@ -130,6 +133,27 @@ def test_annotations_are_read_or_reported(rows, header):
         check_folder(annotations.read_folder, root)
     with folder_with({"annotations.csv": text.replace("video", "video,split", 1)}) as root:
         check_folder(annotations.read_folder, root)
+
+
+# No class, which would be taken for a label behind a ';' without quotes.
+EMOTIONS = st.one_of(NUMBERS.map(str), st.sampled_from(["joy", "Joy ", "-", "3.0", 'a;b,"c"', " "]))
+
+
+@given(st.lists(st.tuples(CELLS, CELLS, EMOTIONS), max_size=4), st.sampled_from([",", ";", "\t"]))
+@example([("a\\b.mp4", "nodding;9", "3.0")], ";")
+def test_annotations_mean_the_same_in_every_table(cells, delimiter):
+    """Each cell in quotes, with any delimiter, in UTF-16, with an index: the same clips and the same problems."""
+    rows = [["video", "labels", "emotion"], *(row for row in cells if any(cell.strip() for cell in row))]
+    quoted = [['"' + cell.replace('"', '""') + '"' for cell in row] for row in rows]
+    plain = "\n".join(map(",".join, quoted)).encode()
+    other = "\n".join(delimiter.join(["" if i == 0 else str(i), *row]) for i, row in enumerate(quoted)).encode("utf-16")
+    found = []
+    for content in (plain, other):
+        with folder_with({"train.csv": content, "val.csv": "video,labels\na.mp4,nodding\n"}) as root:
+            read = check_folder(annotations.read_folder, root)
+            clips = [(clip.video_id, clip.labels, clip.location.removeprefix(str(root))) for clip in read.clips]
+            found.append((clips, [line.replace(str(root), "") for line in read.problems], read.emotions))
+    assert found[0] == found[1]
 
 
 @given(st.lists(st.tuples(NAMES, NUMBERS, NUMBERS, CELLS, NUMBERS, NUMBERS), max_size=6))

@@ -1,3 +1,5 @@
+import codecs
+
 import pytest
 from helpers import write_folder
 
@@ -28,7 +30,7 @@ def test_read_folder_reads_both_layouts_with_crlf(tmp_path, layout):
 
 
 def test_read_folder_without_label_names_has_ma52s(tmp_path):
-    some = make_folder(tmp_path)
+    some = make_folder(tmp_path, train="a.mp4 0\nb.mp4 1\n")
     (some / "classes.txt").write_text("walk\nrun\n")
     read = folder.read_folder(some)
     assert read.labels == labels.MA52
@@ -39,8 +41,73 @@ def test_read_folder_without_label_names_has_ma52s(tmp_path):
     (some / "label_name.txt").write_text("0\twalk\n1\trun\n")
     assert folder.read_folder(some).warnings == ()
     (some / "label_name.txt").unlink()
-    most = make_folder(tmp_path, train="".join(f"{i}.mp4 {i}\n" for i in range(40)))
-    assert folder.read_folder(most).warnings == ()
+    most = make_folder(tmp_path, train="".join(f"{i}.mp4 {i}\n" for i in range(50)))
+    assert folder.read_folder(most).warnings == (
+        f"{most}: train and val have no clip of 2 of 52 classes: scratching legs, scratching feet",
+    )
+
+
+def own_classes(root, train, val="v.mp4 2\n", names=("walk", "run", "jump"), **others):
+    """Lists of labels of some classes."""
+    (make_folder(root, train, val, **others) / "label_name.txt").write_text("\n".join(names))
+    return root
+
+
+def test_read_folder_warns_of_classes_without_clips(tmp_path):
+    root = own_classes(tmp_path, "a.mp4 0\n", test="t.mp4 1\n")
+    assert folder.read_folder(root).warnings == (
+        f"{root}: train and val have no clip of 1 of 3 classes: run",
+        f"{root}: val has clips, but train has none, of 1 of 3 classes: jump",
+    )
+    root = own_classes(tmp_path, "a.mp4 0\n", "v.mp4 0\n", names="abcdefghijkl")
+    assert folder.read_folder(root).warnings == (
+        f"{root}: train and val have no clip of 11 of 12 classes: b, c, d, e, f, g, h, i, j, k and 1 more",
+    )
+    root = own_classes(tmp_path, "a.mp4 2\nb.mp4 1\nc.mp4 0\n")
+    assert folder.read_folder(root).warnings == ()
+
+
+def test_read_folder_warns_of_ids_that_may_start_at_1(tmp_path):
+    root = own_classes(tmp_path, "a.mp4 1\nb.mp4 2\n", test="t.mp4 0\n")
+    assert folder.read_folder(root).warnings == (
+        f"{root}: no clip of train and val is of class 0 (walk), but some are of every other class: if the ids start "
+        "at 1, let them start at 0",
+    )
+    (tmp_path / "train_list_videos.txt").write_text("a.mp4 1\nb.mp4 x\n")  # the clip of class 0, perhaps
+    assert folder.read_folder(root).warnings == ()
+
+
+def test_read_folder_reports_ids_that_start_at_1_once(tmp_path):
+    root = own_classes(tmp_path, "a.mp4 1\nb.mp4 3\nc.mp4 3\nd.mp4\n", "v.mp4 3\n", test="t.mp4 3\n")
+    path = f"{root}/train_list_videos.txt"
+    assert list(folder.read_folder(root).problems) == [
+        f"{path}:2: label 3 is outside 0..2 (and 3 more); no label is 0: the ids seem to start at 1, and must start at "
+        "0",
+        f"{path}:4: expected '<name>.mp4 <label>', got 'd.mp4'",
+    ]
+
+
+@pytest.mark.parametrize("other", ["0", "4", "-1"])
+def test_read_folder_reports_each_id_outside_that_is_no_count_from_1(tmp_path, other):
+    problems = folder.read_folder(own_classes(tmp_path, f"a.mp4 3\nb.mp4 3\nc.mp4 {other}\n")).problems
+    own = [f"{tmp_path}/train_list_videos.txt:{i}: label 3 is outside 0..2" for i in (1, 2)]
+    assert list(problems[:2]) == own
+    assert len(problems) == 2 + (other != "0")
+
+
+def test_read_folder_reads_lists_of_windows_and_spreadsheets(tmp_path):
+    root = make_folder(tmp_path, val="v.mp4 3\rpart\\w.mp4 4\r")
+    (root / "train_list_videos.txt").write_bytes("part\\a.mp4\t3.0\r\n..\\b.mp4 3\r\nc.mp4 3.5\r\n".encode("utf-16"))
+    read = folder.read_folder(root)
+    assert [(clip.video_id, clip.path, clip.labels) for clip in read.clips] == [
+        ("part/a.mp4", root / "train/part/a.mp4", (3,)),
+        ("v.mp4", root / "val/v.mp4", (3,)),
+        ("part/w.mp4", root / "val/part/w.mp4", (4,)),
+    ]
+    assert list(read.problems) == [
+        f"{root}/train_list_videos.txt:2: '../b.mp4' lies outside {root}/train",
+        f"{root}/train_list_videos.txt:3: expected '<name>.mp4 <label>', got 'c.mp4 3.5'",
+    ]
 
 
 def test_read_folder_hides_a_test_list_of_zeros(tmp_path):
@@ -70,6 +137,9 @@ def test_fingerprint_depends_on_labels_alone(tmp_path):
     first = folder.read_folder(make_folder(tmp_path / "a"))
     same = folder.read_folder(make_folder(tmp_path / "b", train="0001_01_0001.mp4 0\r\n"))
     other = folder.read_folder(make_folder(tmp_path / "c", train="0001_01_0001.mp4 1\n"))
+    wide = make_folder(tmp_path / "d")
+    (wide / "train_list_videos.txt").write_bytes("0001_01_0001.mp4 0\r".encode("utf-16"))
+    assert folder.fingerprint(wide) == first.fingerprint
     assert first.fingerprint == same.fingerprint != other.fingerprint
     assert folder.fingerprint(tmp_path / "a") == first.fingerprint
 
@@ -99,10 +169,12 @@ def test_read_folder_reports_every_bad_line(tmp_path):
 def test_read_folder_reports_other_encodings(tmp_path):
     make_folder(tmp_path)
     (tmp_path / "train_list_videos.txt").write_bytes("caf\u00e9.mp4 0\n".encode("latin-1"))
-    (tmp_path / "label_name.txt").write_bytes("0\tcaf\u00e9\n".encode("utf-16"))
+    (tmp_path / "label_name.txt").write_bytes(codecs.BOM_UTF16_LE + b"\0\xd8")  # half of a pair
+    (tmp_path / "val_list_videos.txt").write_bytes("a.mp4 0\n".encode("utf-16-le"))
     assert list(folder.read_folder(tmp_path).problems) == [
         f"{tmp_path}/label_name.txt is not UTF-8 text: save it as such",
         f"{tmp_path}/train_list_videos.txt is not UTF-8 text: save it as such",
+        f"{tmp_path}/val_list_videos.txt holds the character NUL, as no UTF-8 text does: save it as such",
     ]
 
 

@@ -54,9 +54,39 @@ def test_read_labels_keeps_ma52s_groups_in_other_spelling(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "0 turning left\n1  turning right\n\n2 hand 3\n",
+        "0,turning left\n1 , turning right\n2,hand 3\n",
+        "2 hand 3\n0 turning left\n1,turning right\n",
+        "turning left\n\n turning right \nhand 3\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+def test_read_labels_reads_ids_without_tabs_and_names_alone(tmp_path, text, encoding, line_end):
+    (tmp_path / "label_name.txt").write_bytes(text.replace("\n", line_end).encode(encoding))
+    assert labels.read_labels(tmp_path / "label_name.txt").names == ("turning left", "turning right", "hand 3")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0 left\n", r"label_name.txt:1: expected '<id><TAB><name>' or"),
+        ("0 left\nright\n", r"label_name.txt:2: expected '<id><TAB><name>' or .*, got 'right'"),
+        ("0 left\n2 right\n", r"the ids must run from 0 without gaps, got \[0, 2\]"),
+        ("1 left\n2 right\n", r"the ids run from 1 to 2; they must start at 0, here and where clips have them"),
+        ("1\tleft\n2\tright\n", r"the ids run from 1 to 2; they must start at 0, here and where clips have them"),
+        ("0,left,head\n1,right,head\n", r"label_name.txt:1: expected .*, got '0,left,head'"),
+        ("0 0 left\n1 1 right\n", r"label_name.txt:1: expected .*, got '0 0 left'"),
+        ("10\n20\n", r"label_name.txt:1: expected .*, got '10'"),
+        ("left\n2 hands\n", r"label_name.txt:1: expected .*, got 'left'"),
+        ("# ours\nleft\n", r"label_name.txt:1: expected .*, got '# ours'"),
+        ("right 1\nleft 0\n", r"label_name.txt: its lines are more than names: write '<id><TAB><name>' a line"),
+        ("left,head\nright,head\n", r"label_name.txt: its lines are more than names"),
+        ("left;right\n", r"label_name.txt: its lines are more than names"),
+        ("Class\nleft\n", r"label_name.txt:1: 'Class' looks like a header rather than a name: remove the line"),
+        ("left\nleft\n", r"names given to more than one id: left"),
+        ("l\0e\0f\0t\0\n\0", r"label_name.txt holds the character NUL, as no UTF-8 text does: save it as such"),
         ("0\tleft\nx\tright\n", r"label_name.txt:2: expected"),
         ("0\tleft\n0\tright\n", r"label_name.txt:2: id 0 occurs twice"),
         ("0\tleft\n2\tright\n", r"the ids must run from 0 without gaps, got \[0, 2\]"),

@@ -61,13 +61,13 @@ def test_build_keeps_the_lists_label_distribution(folder):
 
 def test_build_reports_lists_and_clips_together(tmp_path):
     root = write_folder(tmp_path, per_split=(("train", 3), ("val", 1)))
-    (root / "label_name.txt").write_text("0 nodding\n")
+    (root / "label_name.txt").write_text("0: nodding\n")
     (root / "train_list_videos.txt").write_text("0000_01_0000.mp4 0\n0001_01_0001.mp4 one\n0002_01_0002.mp4 2\n")
     (root / "videos_train" / "0002_01_0002.mp4").write_bytes(b"")
     with pytest.raises(UserError) as error:
         ma52_dataset_builder.build(root)
     assert [line.strip().removeprefix(f"{root}/") for line in str(error.value).splitlines()[1:]] == [
-        "label_name.txt:1: expected '<id><TAB><name>' or '<id><TAB><name><TAB><group>', got '0 nodding'",
+        "label_name.txt:1: expected '<id><TAB><name>' or '<id><TAB><name><TAB><group>', got '0: nodding'",
         "train_list_videos.txt:2: expected '<name>.mp4 <label>', got '0001_01_0001.mp4 one'",
         f"train_list_videos.txt:3: {root}/videos_train/0002_01_0002.mp4: the file is empty",
     ]

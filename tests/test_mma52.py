@@ -134,9 +134,53 @@ def test_read_folder_hides_a_test_split_of_dummies(tmp_path):
     assert [clip.labels for clip in read(tmp_path).clips if clip.split == "test"] == [(9,), (0,)]
 
 
+def test_read_folder_takes_a_test_row_without_a_class_as_a_video_without_actions(tmp_path):
+    write(tmp_path, train=TRAIN, val=VAL, test=HEADER + "0,d,0,30,nan,60,30\n1,e,0,30,,60,30\n")
+    assert [clip.labels for clip in read(tmp_path).clips if clip.split == "test"] == [None, None]
+    write(tmp_path, test=HEADER + "0,d,0,30,nan,60,30\n1,e,0,30,9,60,30\n")
+    assert [clip.labels for clip in read(tmp_path).clips if clip.split == "test"] == [(), (9,)]
+
+
+def test_read_folder_reads_tables_of_other_programs(tmp_path):
+    write(tmp_path, train=TRAIN.replace(",9,", ",9.0,").replace(",a,", ",x\\a,").replace(",", ";"))
+    (tmp_path / "val.csv").write_bytes(VAL.replace(",", "\t").replace("id\t", "\t", 1).encode("utf-16"))
+    folder = read(tmp_path)
+    assert folder.problems == ()
+    assert [(clip.video_id, clip.labels) for clip in folder.clips] == [
+        ("x/a@0.00-2.00", (9,)),
+        ("x/a@1.00-3.00", ()),
+        ("x/a@2.00-4.00", (19,)),
+        ("x/a@3.00-5.00", (19,)),
+        ("x/a@3.50-5.50", (19,)),
+        ("b@0.00-1.20", (9,)),
+        ("c@0.00-2.00", (10,)),
+        ("c@1.00-3.00", (10,)),
+    ]
+    assert folder.clips[0].path == tmp_path / "x/a.mp4"
+
+
+def test_read_folder_reports_ids_that_start_at_1_once(tmp_path):
+    names = "".join(f"{i}\t{name}\n" for i, name in enumerate(["nod", "wave", "kick"]))
+    (tmp_path / "label_name.txt").write_text(names)
+    rows = HEADER + "0,a,0,30,1,60,30\n1,a,30,60,3,60,30\n"
+    write(tmp_path, train=rows, val=HEADER + "0,v,0,30,3,60,30\n", test=HEADER + "0,t,0,0,0,60,30\n")
+    assert read(tmp_path).problems == (
+        f"{tmp_path}/train.csv:3: label 3 is outside 0..2 (and 1 more); no label is 0: the ids seem to start at 1, and "
+        "must start at 0",
+    )
+    write(tmp_path, train=rows.replace(",3,60", ",2,60"), val=HEADER + "0,v,0,30,2,60,30\n")
+    assert read(tmp_path).warnings == (
+        f"{tmp_path}: no clip of train and val is of class 0 (nod), but some are of every other class: if the ids "
+        "start at 1, let them start at 0",
+    )
+    write(tmp_path, train=rows.replace(",3,60", ",nod,60"), val=HEADER + "0,v,0,30,2,60,30\n")
+    assert read(tmp_path).warnings == (f"{tmp_path}: val has clips, but train has none, of 1 of 3 classes: kick",)
+
+
 def test_read_folder_reports_every_bad_row(tmp_path):
     rows = TRAIN + "3,a,10,10,9,165,30\n4,a,0,30,9,165,30\n5,a,0,30,nodin,165,30\n6,a,0,200,9,165,30\n"
     rows += "7,a,0,30,10,165,25\n8,f,0,30,9,60,0\n9,g,x,30,9,60,30\n10,,0,30,9,60,30\n11,h,0,30\n12,i,0,-5,9,60,30\n"
+    rows += "13,j,0,30,NA,60,30\n14,..\\k,0,30,9,60,30\n"
     write(tmp_path, train=rows, val=VAL + "1,a,0,30,9,60,30\n")
     found = [problem.removeprefix(f"{tmp_path}/") for problem in read(tmp_path).problems]
     assert found == [
@@ -150,6 +194,8 @@ def test_read_folder_reports_every_bad_row(tmp_path):
         "train.csv:11: start_frame is 'x'; expected a number",
         "train.csv:12: the video_id is missing",
         "train.csv:14: end_frame is '-5'; expected a number from 0 on",
+        "train.csv:15: the class is missing",
+        f"train.csv:16: '../k' lies outside {tmp_path}",
         "val.csv:3: a is also in split train",
     ]
 
@@ -166,6 +212,19 @@ def test_read_folder_reports_every_bad_row(tmp_path):
         (
             '{"a": {"subset": "train", "duration": 3, "actions": [["x", 0, 1]]}}',
             "annotations.json: a, action 1: unknown label 'x'",
+        ),
+        (
+            '{"a": {"subset": "train", "duration": 3, "actions": [[null, 0, 1]]}}',
+            "annotations.json: a, action 1: the class is missing",
+        ),
+        (
+            '{"a": {"subset": "train", "duration": 3, "actions": []}, "a": {}}',
+            "annotations.json: not readable as json ('a' is there twice)",
+        ),
+        (
+            '{"b/a": {"subset": "val", "duration": 3, "actions": []}, '
+            '"b\\\\a": {"subset": "val", "duration": 3, "actions": []}}',
+            "annotations.json: b\\a: the video is there as 'b/a' too",
         ),
         ('{"a": {"subset": "train", "duration": 3, "actions": []}}', "annotations.json: no video is of subset val"),
     ],

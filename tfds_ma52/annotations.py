@@ -1,37 +1,31 @@
 """Annotation files of clips with several labels and emotions.
 
-A file has the columns `video,labels,emotion`, one clip a row; labels are separated by `;`, the emotion may be missing.
+A file has the columns `video,labels,emotion`, one clip a row; labels are separated by `;`, `|` or `,`. A clip may be
+without labels, and without an emotion.
 """
 
-import csv
 import dataclasses
-import difflib
-import io
 import pathlib
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
-from tfds_ma52.errors import UserError
+from tfds_ma52.class_checks import GivenId, check_classes
+from tfds_ma52.class_names import MISSING, ClassNames, normal, without_fraction
 from tfds_ma52.folder import HIDDEN_LABEL, REQUIRED_SPLITS, SPLITS, Folder, ListedClip
+from tfds_ma52.tables import Row, read_csv
 
 SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
 WHOLE_FILES = ("annotations.csv", "annotations/annotations.csv")  # with a column `split`
 VIDEO_FOLDERS = (".", "videos", "{split}", "videos_{split}")
 EMOTION_FILES = ("emotion_name.txt", "annotations/emotion_name.txt")
+LABEL_MARKS = (";", "|", ",")  # between the labels of a cell
 
 _MISSING = """\
 {root} has no annotations: write {root}/annotations.csv with the header video,labels,emotion,split and a row for each \
 clip, such as clips/a.mp4,nodding;touching nose,joy,train (emotion may be missing), or {root}/train.csv and \
 {root}/val.csv without the column split, or name other files with {{flag}}"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One row of a file, with its fields by column."""
-
-    location: str
-    fields: dict[str, str]
 
 
 def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = "") -> Folder:
@@ -50,16 +44,23 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
     files = _find_files(root, list_file)
     labels, emotion_names, problems = _read_names(root)
     rows = _read_rows(files, problems)
-    emotions = _Names(emotion_names if emotion_names is not None else _occurring(rows))
-    names = None if labels is None else _Names(labels.names)
+    emotions = ClassNames(_occurring(rows) if emotion_names is None else emotion_names)
+    names = ClassNames(labels.names) if labels else None
+    reader = _RowReader(names, emotions, own_emotions=emotion_names is not None)
     clips: list[ListedClip] = []
     for split, row in rows:
-        clip = _read_clip(root, split, row, video_folder, names, emotions, problems)
+        clip = _read_clip(root, split, row, video_folder, reader, problems)
         if clip:
             clips.append(clip)
-    problems += _partly_hidden(clips) + folder_lib.repeated(clips)
+    clips = _hide_test(clips)
+    problems += folder_lib.repeated(clips)
     labels = labels or labels_lib.MA52
-    return Folder(labels, emotions.names, tuple(clips), fingerprint(root, list_file=list_file), tuple(problems))
+    own_names = folder_lib.find_first(root, folder_lib.LABEL_FILES) is not None
+    problems, warnings = check_classes(
+        root, labels, folder_lib.occurring(clips), reader.given, problems, own_names=own_names
+    )
+    digest = fingerprint(root, list_file=list_file)
+    return Folder(labels, emotions.names, tuple(clips), digest, tuple(problems), warnings)
 
 
 def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
@@ -70,40 +71,6 @@ def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
     """
     names = [folder_lib.find_first(root, locations) for locations in (folder_lib.LABEL_FILES, EMOTION_FILES)]
     return folder_lib.digest([*names, *_find_files(root, list_file).values()])
-
-
-class _Names:
-    """Names and their ids, also read from free spelling."""
-
-    def __init__(self, names: Sequence[str]):
-        self.names = tuple(names)
-        self._ids = {_normal(name): i for i, name in enumerate(names)}
-
-    def read(self, text: str, what: str) -> int:
-        """Returns the id of a name, in any spelling of case and spaces, or else of an id in digits.
-
-        Raises:
-          ValueError: there is no such name or id.
-        """
-        if _normal(text) in self._ids:  # first, for a name may be a number
-            return self._ids[_normal(text)]
-        if text.isdecimal():
-            if len(text) < 10 and int(text) < len(self.names):
-                return int(text)
-            raise ValueError(f"{what} {text[:20]} is outside 0..{len(self.names) - 1}")
-        near = difflib.get_close_matches(_normal(text), self._ids, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"unknown {what} {text!r}{hint}")
-
-
-def class_parser(names: Sequence[str]) -> Callable[[str], int]:
-    """A function from a class, written as a name or an id, to its id; it raises ValueError for any other text."""
-    known = _Names(names)
-    return lambda text: known.read(" ".join(text.split()), "label")
-
-
-def _normal(name: str) -> str:
-    return " ".join(name.lower().split())
 
 
 def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
@@ -140,100 +107,111 @@ def _read_rows(files: dict[str, pathlib.Path], problems: list[str]) -> list[tupl
     return found
 
 
-def read_csv(path: pathlib.Path, columns: Sequence[str], problems: list[str]) -> list[Row]:
-    """Reads a csv file with a header of at least some columns; adds its errors to `problems`."""
-    try:
-        text = "\n".join(labels_lib.read_lines(path))
-    except UserError as error:
-        problems.append(str(error))
-        return []
-    reader = csv.reader(io.StringIO(text))
-    lines: list[tuple[str, list[str]]] = []
-    try:
-        for fields in reader:
-            lines.append((f"{path}:{reader.line_num}", fields))
-    except csv.Error as error:
-        problems.append(f"{path}:{reader.line_num}: not a csv row ({error})")
-    else:
-        if not lines:
-            problems.append(f"{path}: the file is empty")
-    if not lines:
-        return []
-    header = [name.strip().lower() for name in lines[0][1]]
-    missing = [name for name in columns if name not in header]
-    if missing:
-        hint = "; or name the files train.csv and val.csv" if missing == ["split"] else ""
-        problems.append(f"{path}:1: the header {','.join(header)!r} lacks {' and '.join(missing)}{hint}")
-        return []
-    rows: list[Row] = []
-    for location, fields in lines[1:]:
-        if not any(field.strip() for field in fields):
-            continue
-        if len(fields) != len(header):
-            problems.append(f"{location}: expected {len(header)} fields ({','.join(header)}), got {len(fields)}")
-        else:
-            rows.append(Row(location, dict(zip(header, fields, strict=True))))
-    if not rows and not problems:
-        problems.append(f"{path}: there is no row below the header")
-    return rows
-
-
 def _occurring(rows: Sequence[tuple[str, Row]]) -> list[str]:
     """The emotions of some rows in order: numbers by their value, then words by the alphabet."""
 
     def key(name: str) -> tuple[bool, int, str]:
         return not name.isdecimal(), len(name.lstrip("0")) if name.isdecimal() else 0, name
 
-    return sorted({_normal(row.fields.get("emotion", "")) for _, row in rows} - {""}, key=key)
+    found = {normal(without_fraction(row.fields.get("emotion", "").strip())) for _, row in rows}
+    return sorted(found.difference(MISSING), key=key)
+
+
+@dataclasses.dataclass
+class _RowReader:
+    """Reads the labels and the emotion of rows.
+
+    Attributes:
+      labels: None where they cannot be read for want of their names.
+      emotions: those of a file, or all that occur.
+      own_emotions: whether they are those of a file.
+      given: the labels that were ids, so far.
+    """
+
+    labels: ClassNames | None
+    emotions: ClassNames
+    own_emotions: bool
+    given: list[GivenId] = dataclasses.field(default_factory=list)
+
+    def read_labels(self, split: str, row: Row, problems: list[str]) -> tuple[int, ...]:
+        """The classes of a row; adds to `problems`."""
+        text = row.fields["labels"].strip()
+        if self.labels is None or self.labels.is_missing(text):
+            return ()
+        ids: list[int] = []
+        try:
+            parts = split_labels(text, self.labels)
+        except ValueError as error:
+            problems.append(str(error))
+            return ()
+        for part in parts:
+            number = self.labels.id_of(part)
+            if number is not None:
+                self.given.append(GivenId(split, row.location, number))
+            try:
+                if not part:
+                    raise ValueError("a label is empty; expected names or ids with ';' between them")
+                ids.append(self.labels.read(part, "label"))
+            except ValueError as error:
+                problems.append(str(error))
+        repeated = [i for i in dict.fromkeys(ids) if ids.count(i) > 1]
+        problems += [f"label {self.labels.names[i]!r} is given twice" for i in repeated]
+        return tuple(sorted(ids))
+
+    def read_emotion(self, row: Row, problems: list[str]) -> int:
+        """The emotion of a row, or HIDDEN_LABEL; adds to `problems`."""
+        text = row.fields.get("emotion", "").strip()
+        if self.emotions.is_missing(text) or not self.emotions.names:  # of a malformed file
+            return HIDDEN_LABEL
+        if row.delimiter == ";" and not self.own_emotions and self.labels and self.labels.is_name(text):
+            problems.append(
+                f"emotion {text!r} is a class: where ';' separates the fields, several labels need quotes or '|' "
+                "between them; if it is an emotion, write emotion_name.txt"
+            )
+            return HIDDEN_LABEL
+        try:
+            return self.emotions.read(text, "emotion")
+        except ValueError as error:
+            problems.append(str(error))
+            return HIDDEN_LABEL
+
+
+def split_labels(text: str, classes: ClassNames) -> list[str]:
+    """The labels in the text of a cell, with one of `LABEL_MARKS` between them, which a class's name may hold too.
+
+    Raises:
+      ValueError: the text can be read in more than one way.
+    """
+    if re.fullmatch(r"\d+,0+", text) and not classes.is_name(text):
+        raise ValueError(f"labels {text!r} may be two, or one with a decimal comma: write ids without one, or with ';'")
+    readings = [[part.strip() for part in text.split(mark)] for mark in LABEL_MARKS if mark in text]
+    sound = [reading for reading in ([text], *readings) if all(map(classes.find, reading))]
+    if len(sound) > 1:
+        raise ValueError(f"labels {text!r} may be {' or '.join(map(' and '.join, (map(repr, r) for r in sound)))}")
+    return (sound or readings or [[text]])[0]
 
 
 def _read_clip(
-    root: pathlib.Path,
-    split: str,
-    row: Row,
-    video_folder: str,
-    labels: _Names | None,
-    emotions: _Names,
-    problems: list[str],
+    root: pathlib.Path, split: str, row: Row, video_folder: str, reader: _RowReader, problems: list[str]
 ) -> ListedClip | None:
-    """Reads one row; adds all its errors to `problems`. Without `labels` no label can be checked."""
+    """Reads one row; adds all its errors to `problems`."""
     wrong: list[str] = []
-    ids: list[int] = []
-    emotion = HIDDEN_LABEL
-    name = row.fields["video"].strip()
+    name = folder_lib.slashed(row.fields["video"].strip())
     if not name:
         wrong.append("the video is missing")
     elif problem := folder_lib.invalid_name(name, root):
         wrong.append(problem)
-    texts = [text.strip() for text in row.fields["labels"].split(";")]
-    hidden = split == "test" and texts == [""]
-    for text in () if hidden else texts:
-        if labels is None:
-            break
-        try:
-            if not text:
-                raise ValueError("a label is empty; expected names or ids with ';' between them")
-            ids.append(labels.read(text, "label"))
-        except ValueError as error:
-            wrong.append(str(error))
-    wrong += [f"label {labels.names[i]!r} is given twice" for i in dict.fromkeys(ids) if labels and ids.count(i) > 1]
-    try:
-        text = row.fields.get("emotion", "").strip()
-        emotion = emotions.read(text, "emotion") if text else HIDDEN_LABEL
-    except ValueError as error:
-        wrong.append(str(error))
+    targets = reader.read_labels(split, row, wrong)
+    emotion = reader.read_emotion(row, wrong)
     problems += [f"{row.location}: {problem}" for problem in wrong]
     if wrong:
         return None
     video = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, split, name)
-    targets = None if hidden else tuple(sorted(ids))
     return ListedClip(video, name, split, targets, folder_lib.subject_of(name), row.location, emotion=emotion)
 
 
-def _partly_hidden(clips: Sequence[ListedClip]) -> list[str]:
-    """A line for each clip of a test split that hides its labels, where another gives them."""
-    test = [clip for clip in clips if clip.split == "test"]
-    if all(clip.labels is None for clip in test):
-        return []
-    text = "a label is empty; expected names or ids with ';' between them"
-    return [f"{clip.location}: {text}" for clip in test if clip.labels is None]
+def _hide_test(clips: Sequence[ListedClip]) -> list[ListedClip]:
+    """The clips; those of a test split in which none has a label with hidden labels."""
+    if any(clip.labels for clip in clips if clip.split == "test"):
+        return list(clips)
+    return [dataclasses.replace(clip, labels=None) if clip.split == "test" else clip for clip in clips]

@@ -11,14 +11,16 @@ import re
 from collections.abc import Callable, Sequence
 
 from tfds_ma52 import labels as labels_lib
+from tfds_ma52.class_checks import GivenId, check_classes
+from tfds_ma52.class_names import outside
 from tfds_ma52.errors import UserError
+from tfds_ma52.labels import LABEL_FILES
 
 SPLITS = ("train", "val", "test")
 REQUIRED_SPLITS = ("train", "val")
 # The locations of MA-52's parts after download, relative to the folder.
 VIDEO_FOLDERS = ("{split}", "videos_{split}")
 LIST_FILES = ("{split}_list_videos.txt", "annotations/{split}_list_videos.txt")
-LABEL_FILES = ("label_name.txt", "annotations/label_name.txt")
 
 HIDDEN_LABEL = -1  # the stored label of a clip whose label is not public
 
@@ -90,35 +92,23 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
     list_files, label_file = _find_lists(root, list_file)
     labels, problems = read_label_file(label_file)
     clips: list[ListedClip] = []
+    given: list[GivenId] = []
     for split, path in list_files.items():
         videos = find_first(root, [video_folder] if video_folder else VIDEO_FOLDERS, split, pathlib.Path.is_dir)
         if videos is None:
             wanted = (video_folder or " or ".join(VIDEO_FOLDERS)).format(split=split)
             problems.append(f"{path}: its clips have no folder; looked for {wanted} in {root}")
         else:
-            clips += _read_list(path, split, videos, labels, problems)
+            clips += _read_list(path, split, videos, labels, given, problems)
     problems += repeated(clips)
-    return Folder(
-        labels or labels_lib.MA52,
-        (),
-        tuple(clips),
-        _digest_lists(list_files, label_file),
-        tuple(problems),
-        () if label_file else _other_classes(root, clips),
-    )
+    labels = labels or labels_lib.MA52
+    problems, warnings = check_classes(root, labels, occurring(clips), given, problems, own_names=bool(label_file))
+    return Folder(labels, (), tuple(clips), _digest_lists(list_files, label_file), tuple(problems), warnings)
 
 
-def _other_classes(root: pathlib.Path, clips: Sequence[ListedClip]) -> tuple[str, ...]:
-    """A warning where a folder without label names has few of MA-52's classes, as a set with classes of its own."""
-    occurring = {label for clip in clips for label in clip.labels or ()}
-    if 2 * len(occurring) > len(labels_lib.MA52_NAMES):
-        return ()
-    texts = ", ".join(sorted(path.name for path in root.glob("*.txt") if "_list_videos" not in path.name)[:5])
-    return (
-        f"{root} has no {LABEL_FILES[0]}{f' ({texts} is not read)' if texts else ''}: its labels are taken as MA-52's "
-        f"{len(labels_lib.MA52_NAMES)} classes, of which {len(occurring)} occur; if they are classes of your own, "
-        f"write {root / LABEL_FILES[0]} with '<id><TAB><name>' a line",
-    )
+def occurring(clips: Sequence[ListedClip]) -> dict[str, set[int]]:
+    """The classes that occur in each split."""
+    return {split: {i for clip in clips if clip.split == split for i in clip.labels or ()} for split in SPLITS}
 
 
 def read_label_file(path: pathlib.Path | None) -> tuple[labels_lib.LabelSet | None, list[str]]:
@@ -146,8 +136,16 @@ def digest(files: Sequence[pathlib.Path | None], settings: str = "") -> str:
     """A digest of the text of some files and of settings, whatever the files' line ends."""
     value = hashlib.sha256(settings.encode())
     for path in files:
-        value.update(b"\0" if path is None else path.read_bytes().replace(b"\r\n", b"\n"))
+        value.update(b"\0" if path is None else _content(path))
     return value.hexdigest()[:16]
+
+
+def _content(path: pathlib.Path) -> bytes:
+    """The bytes of a text file, with the line end of Unix; of one in UTF-16 those that UTF-8 would have."""
+    content = path.read_bytes()
+    if content.startswith(labels_lib.UTF16_MARKS):
+        content = content.decode("utf-16", errors="replace").encode()
+    return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 def report(title: str, problems: Sequence[str]) -> str:
@@ -233,10 +231,15 @@ def format_split(pattern: str, split: str) -> str:
         ) from error
 
 
+def slashed(name: str) -> str:
+    """The name of a video with `/` between folders, where Windows writes a backslash."""
+    return name.replace("\\", "/")
+
+
 def invalid_name(name: str, folder: pathlib.Path) -> str:
     """The fault in the name of a video that should lie in a folder; "" for a valid name."""
     path = pathlib.PurePath(name)
-    if path.is_absolute() or ".." in path.parts:
+    if path.is_absolute() or ".." in path.parts or re.match("[A-Za-z]:/", name):
         return f"{name!r} lies outside {folder}"
     one_line = name.splitlines() == [name] and "\0" not in name
     if not one_line or any(len(part.encode()) > 250 for part in path.parts) or len(name) > 1000:
@@ -257,9 +260,14 @@ def subject_of(name: str) -> str:
 
 
 def _read_list(
-    path: pathlib.Path, split: str, videos: pathlib.Path, labels: labels_lib.LabelSet | None, problems: list[str]
+    path: pathlib.Path,
+    split: str,
+    videos: pathlib.Path,
+    labels: labels_lib.LabelSet | None,
+    given: list[GivenId],
+    problems: list[str],
 ) -> list[ListedClip]:
-    """Reads one list; adds to `problems`. Without `labels`, their range cannot be checked."""
+    """Reads one list; adds to `given` and `problems`. Without `labels`, their range cannot be checked."""
     try:
         lines = labels_lib.read_lines(path)
     except UserError as error:
@@ -272,15 +280,16 @@ def _read_list(
         location = f"{path}:{number}"
         if not line.strip():
             continue
-        match = re.fullmatch(r"(\S.*\.\w+)\s+(-?\d{1,9})", line.strip())
+        match = re.fullmatch(r"(\S.*\.\w+)\s+(-?\d{1,9})(?:\.0+)?", line.strip())
         if not match:
             problems.append(f"{location}: expected '<name>.mp4 <label>', got {line!r}")
             continue
-        name, label = match[1], int(match[2])
+        name, label = slashed(match[1]), int(match[2])
+        given.append(GivenId(split, location, label))
         if problem := invalid_name(name, videos):
             problems.append(f"{location}: {problem}")
         elif labels is not None and not 0 <= label < len(labels.names):
-            problems.append(f"{location}: label {label} is outside 0..{len(labels.names) - 1}")
+            problems.append(f"{location}: {outside('label', label, len(labels.names))}")
         else:
             clips.append(ListedClip(videos / name, name, split, (label,), subject_of(name), location))
     # The official test list hides its labels behind a 0 on every line.

@@ -1,5 +1,6 @@
 """Class names and body groups, of MA-52 or of another data set."""
 
+import codecs
 import dataclasses
 import pathlib
 import re
@@ -7,6 +8,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfds_ma52.errors import UserError
+
+# Relative to the folder of a data set.
+LABEL_FILES = ("label_name.txt", "annotations/label_name.txt")
+UTF16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 # Index = the integer id of the annotation lists. The paper's figure orders the classes A1..G4 differently.
 MA52_NAMES = (
@@ -83,6 +88,9 @@ MA52_COUNTS = (
 )
 
 
+_HEADERS = ("name", "names", "class", "classes", "label", "labels", "class_name", "label_name", "emotion", "emotions")
+
+
 @dataclasses.dataclass(frozen=True)
 class LabelSet:
     """The classes of a data set and the coarser groups they belong to.
@@ -113,17 +121,20 @@ MA52 = LabelSet(
 def read_labels(path: pathlib.Path) -> LabelSet:
     """Reads a `label_name.txt`: one `<id><TAB><name>[<TAB><group>]` a line, ids 0, 1, 2, ...
 
+    In a file without any tab, every line may be `<id> <name>` or `<id>,<name>`, or else a name, in the ids' order.
+
     Without group names, a file that names MA-52's classes, a few perhaps in another spelling, gets MA-52's groups; in
     any other set every class is a group of its own, so that the body metrics equal the action metrics.
 
     Raises:
       UserError: a malformed, missing or repeated id or name; every such line is reported.
     """
+    lines = [(number, line) for number, line in enumerate(read_lines(path), 1) if line.strip()]
+    if not any("\t" in line for _, line in lines):
+        lines = _with_tabs(path, lines)
     rows: dict[int, list[str]] = {}
     problems: list[str] = []
-    for number, line in enumerate(read_lines(path), 1):
-        if not line.strip():
-            continue
+    for number, line in lines:
         fields = [field.strip() for field in line.split("\t")]
         if len(fields) not in (2, 3) or not re.fullmatch(r"\d{1,9}", fields[0]) or not all(fields[1:]):
             problems.append(
@@ -136,8 +147,7 @@ def read_labels(path: pathlib.Path) -> LabelSet:
     ids = sorted(rows)
     names = [rows[i][0] for i in ids]
     if not problems:
-        if ids != list(range(len(ids))) or not ids:
-            problems.append(f"{path}: the ids must run from 0 without gaps, got {ids}")
+        problems += _wrong_ids(path, ids)
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             problems.append(f"{path}: names given to more than one id: {', '.join(repeated)}")
@@ -154,23 +164,55 @@ def read_labels(path: pathlib.Path) -> LabelSet:
     return LabelSet(tuple(names), tuple(names), tuple(range(len(names))))
 
 
+def _with_tabs(path: pathlib.Path, lines: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The lines of a file without tabs in the form that has them; as they are where they have neither other form.
+
+    Raises:
+      UserError: the lines are names, but perhaps more than names.
+    """
+    # No other comma, which may stand before a group; no name that begins with a digit, which may be a second id.
+    forms = [re.fullmatch(r"(\d{1,9})(?:\s*,\s*|\s+)([^\W\d][^,;]*)", line.strip()) for _, line in lines]
+    if all(forms):
+        return [(number, f"{form[1]}\t{form[2]}") for (number, _), form in zip(lines, forms, strict=True) if form]
+    if not all(line.strip()[0].isalpha() for _, line in lines):  # a number, a comment, ...
+        return lines
+    number, first = lines[0]
+    if first.strip().lower() in _HEADERS:
+        raise UserError(f"{path}:{number}: {first!r} looks like a header rather than a name: remove the line")
+    if any(re.search("[,;]", line) for _, line in lines) or all(re.search(r"\W\d+\s*$", line) for _, line in lines):
+        raise UserError(f"{path}: its lines are more than names: write '<id><TAB><name>' a line")
+    return [(number, f"{i}\t{line}") for i, (number, line) in enumerate(lines)]
+
+
+def _wrong_ids(path: pathlib.Path, ids: list[int]) -> list[str]:
+    if ids and ids == list(range(1, len(ids) + 1)):
+        return [f"{path}: the ids run from 1 to {len(ids)}; they must start at 0, here and where clips have them"]
+    if not ids or ids != list(range(len(ids))):
+        return [f"{path}: the ids must run from 0 without gaps, got {ids}"]
+    return []
+
+
 def same_classes(left: LabelSet, right: LabelSet) -> bool:
     """Whether two data sets have the same classes; downloads of MA-52 may spell a few of its names differently."""
     return left.names == right.names or (_is_ma52(left.names) and _is_ma52(right.names))
 
 
 def read_lines(path: pathlib.Path) -> list[str]:
-    """Reads the lines of a text file.
+    """Reads the lines of a text file in UTF-8, with or without byte order mark, or in UTF-16 with one.
 
     Raises:
-      UserError: the file cannot be read, or is not UTF-8.
+      UserError: the file cannot be read, or is no such text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
+        content = path.read_bytes()
+        text = content.decode("utf-16" if content.startswith(UTF16_MARKS) else "utf-8-sig")
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text: save it as such") from error
+    if "\0" in text:  # as UTF-16 without the mark has it
+        raise UserError(f"{path} holds the character NUL, as no UTF-8 text does: save it as such")
+    return text.splitlines()
 
 
 def _is_ma52(names: Sequence[str]) -> bool:

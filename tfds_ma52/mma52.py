@@ -5,14 +5,16 @@ import dataclasses
 import json
 import math
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from tfds_ma52 import annotations
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
+from tfds_ma52.class_checks import GivenId, check_classes
+from tfds_ma52.class_names import ClassNames
 from tfds_ma52.errors import UserError
 from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Folder, ListedClip
+from tfds_ma52.tables import read_csv
 
 SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
 WHOLE_FILES = ("annotations.json", "annotations/annotations.json")
@@ -80,13 +82,14 @@ def read_folder(
     """
     check_windows(window, stride, min_overlap)
     files = _find_files(root, list_file)
-    readable, problems = folder_lib.read_label_file(folder_lib.find_first(root, folder_lib.LABEL_FILES))
+    label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
+    readable, problems = folder_lib.read_label_file(label_file)
     labels = readable or labels_lib.MA52
-    parse_class = annotations.class_parser(labels.names)
+    classes = _Classes(ClassNames(labels.names))
     videos: dict[tuple[str, str], Video] = {}
     for split, path in files.items():
         reader = _read_csv if split else _read_json
-        for video in reader(path, split, parse_class, problems):
+        for video in reader(path, split, classes, problems):
             videos[video.split, video.name] = video
     problems += _check_splits(videos.values(), files)
     hidden = {split for split in SPLITS if _is_hidden(split, videos.values())}
@@ -95,8 +98,11 @@ def read_folder(
         for video in videos.values()
         for span in windows(video.duration, window, stride)
     ]
+    problems, warnings = check_classes(
+        root, labels, folder_lib.occurring(clips), classes.given, problems, own_names=bool(label_file)
+    )
     digest = fingerprint(root, window=window, stride=stride, min_overlap=min_overlap, list_file=list_file)
-    return Folder(labels, (), tuple(clips), digest, tuple(problems))
+    return Folder(labels, (), tuple(clips), digest, tuple(problems), warnings)
 
 
 def fingerprint(root: pathlib.Path, *, window: float, stride: float, min_overlap: float, list_file: str = "") -> str:
@@ -150,15 +156,42 @@ def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
     return folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
 
 
-def _read_csv(
-    path: pathlib.Path, split: str, parse_class: Callable[[str], int], problems: list[str]
-) -> Iterator[Video]:
+@dataclasses.dataclass
+class _Classes:
+    """Reads the classes of actions.
+
+    Attributes:
+      names: those of the classes.
+      given: the classes that were ids, so far.
+    """
+
+    names: ClassNames
+    given: list[GivenId] = dataclasses.field(default_factory=list)
+
+    def read(self, text: str, split: str, location: str) -> int | None:
+        """The class of an action; None where a test split does not give it.
+
+        Raises:
+          ValueError: there is no such class.
+        """
+        text = " ".join(text.split())
+        if self.names.is_missing(text):
+            if split == "test":
+                return None
+            raise ValueError("the class is missing")
+        number = self.names.id_of(text)
+        if number is not None:
+            self.given.append(GivenId(split, location, number))
+        return self.names.read(text, "label")
+
+
+def _read_csv(path: pathlib.Path, split: str, classes: _Classes, problems: list[str]) -> Iterator[Video]:
     videos: dict[str, Video] = {}
     lengths: dict[str, tuple[str, str]] = {}
-    for row in annotations.read_csv(path, COLUMNS, problems):
+    for row in read_csv(path, COLUMNS, problems):
         try:
             fields = {name: value.strip() for name, value in row.fields.items()}
-            name, length = fields["video_id"], (fields["total_frames"], fields["fps"])
+            name, length = folder_lib.slashed(fields["video_id"]), (fields["total_frames"], fields["fps"])
             first, last, frames, fps = (
                 _number(fields[column], column) for column in ("start_frame", "end_frame", "total_frames", "fps")
             )
@@ -172,23 +205,24 @@ def _read_csv(
             if lengths.setdefault(name, length) != length:
                 raise ValueError(f"total_frames and fps are {', '.join(length)}, but {', '.join(lengths[name])} above")
             video = videos.setdefault(name, Video(name, split, frames / fps, row.location, []))
-            _add_action(video, fields["class"], first / fps, last / fps, parse_class)
+            _add_action(video, classes.read(fields["class"], split, row.location), first / fps, last / fps)
         except ValueError as error:
             problems.append(f"{row.location}: {error}")
     yield from videos.values()
 
 
-def _read_json(path: pathlib.Path, _: str, parse_class: Callable[[str], int], problems: list[str]) -> Iterator[Video]:
+def _read_json(path: pathlib.Path, _: str, classes: _Classes, problems: list[str]) -> Iterator[Video]:
     try:
-        content = json.loads("\n".join(labels_lib.read_lines(path)))
+        content = json.loads("\n".join(labels_lib.read_lines(path)), object_pairs_hook=_without_repeats)
     except (ValueError, RecursionError, UserError) as error:
         problems.append(f"{path}: not readable as json ({error})")
         return
     if not isinstance(content, dict) or not content:
         problems.append(f"{path}: expected an object of videos, {{video: {{subset, duration, actions}}}}")
         return
-    for name, entry in content.items():
-        location = f"{path}: {name if name.isprintable() else repr(name)}"
+    for key, entry in content.items():
+        location = f"{path}: {key if key.isprintable() else repr(key)}"
+        name = folder_lib.slashed(key)
         try:
             subset = str(entry["subset"])
             if subset.lower() not in _SUBSETS:
@@ -198,6 +232,8 @@ def _read_json(path: pathlib.Path, _: str, parse_class: Callable[[str], int], pr
                 raise ValueError(f"duration is {duration:g}; it must be above 0 and at most a day, in seconds")
             if problem := folder_lib.invalid_name(name, path.parent) if name.strip() else "the video's name is missing":
                 raise ValueError(problem)
+            if name != key and name in content:
+                raise ValueError(f"the video is there as {name!r} too")
             video = Video(name, _SUBSETS[subset.lower()], duration, location, [])
             actions = [(action[0], action[1], action[2]) for action in entry["actions"]]
         except ValueError as error:
@@ -208,10 +244,19 @@ def _read_json(path: pathlib.Path, _: str, parse_class: Callable[[str], int], pr
             continue
         for number, (text, start, end) in enumerate(actions, 1):
             try:
-                _add_action(video, str(text), _number(start, "start"), _number(end, "end"), parse_class)
+                class_id = classes.read(str(text), video.split, f"{location}, action {number}")
+                _add_action(video, class_id, _number(start, "start"), _number(end, "end"))
             except ValueError as error:
                 problems.append(f"{location}, action {number}: {error}")
         yield video
+
+
+def _without_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        repeated = next(name for i, (name, _) in enumerate(pairs) if name in dict(pairs[:i]))
+        raise ValueError(f"{repeated!r} is there twice")
+    return content
 
 
 def _number(value: Any, what: str) -> float:
@@ -224,17 +269,20 @@ def _number(value: Any, what: str) -> float:
     return number
 
 
-def _add_action(video: Video, text: str, start: float, end: float, parse_class: Callable[[str], int]) -> None:
-    """Adds an action to a video; ValueError where it cannot be. A dummy of a test video is added as it is."""
-    class_id = 0 if video.split == "test" and not text.strip() else parse_class(text)
+def _add_action(video: Video, class_id: int | None, start: float, end: float) -> None:
+    """Adds an action to a video; ValueError where it cannot be. A dummy of a test video is added as it is.
+
+    Without a class none is added: the row stands for the video.
+    """
     if video.split != "test":  # whose rows may be dummies
         if start >= end:
             raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
         if end > video.duration + _TOLERANCE:
             raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
-        if Action(class_id, start, end) in video.actions:
+        if class_id is not None and Action(class_id, start, end) in video.actions:
             raise ValueError(f"the same action of {video.name} is there twice")
-    video.actions.append(Action(class_id, start, end))
+    if class_id is not None:
+        video.actions.append(Action(class_id, start, end))
 
 
 def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> list[str]:

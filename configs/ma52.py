@@ -98,6 +98,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.builder_config = "h264_256"
     config.data.video_folder = ""  # a split's clips in manual_dir, such as "clips_{split}"; "": the default locations
     config.data.list_file = ""  # a split's list in manual_dir, such as "lists/{split}.txt"; "": the default locations
+    config.data.boxes = ""  # a csv file of boxes, video,x0,y0,x1,y1[,frame], that clips are cropped to; "": no cropping
+    config.data.frame_pattern = ""  # of the names in folders of images, such as "img_{:05d}.jpg"; "": all images
     config.data.allow_damaged = 0  # how many damaged clips a build may leave out
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices

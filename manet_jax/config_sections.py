@@ -90,6 +90,8 @@ class Data:
     builder_config: str
     video_folder: str
     list_file: str
+    boxes: str
+    frame_pattern: str
     allow_damaged: int
     read_threads: int
     prefetch_batches: int
@@ -108,7 +110,7 @@ class Data:
         Raises:
           UserError: see `input_pipeline.open_dataset`.
         """
-        names = ("manual_dir", "data_dir", "video_folder", "list_file", "allow_damaged")
+        names = ("manual_dir", "data_dir", "video_folder", "list_file", "boxes", "frame_pattern", "allow_damaged")
         build = {name: getattr(self, name) for name in names} | dataclasses.asdict(self.windows)
         drawn = dataclasses.asdict(self.synthetic) if self.synthetic.size else None
         try:

@@ -14,7 +14,8 @@ from jaxtyping import Float
 
 from manet_jax.data import clips
 from manet_jax.models import ClipSpec, Outputs
-from tfds_ma52 import mma52, video
+from tfds_ma52 import box_file, clip_frames, image_folder, mma52, video
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.video import Frame
@@ -105,33 +106,47 @@ def predict(
     window: float = WINDOW,
     stride: float = STRIDE,
     batch_size: int = 8,
+    boxes: str | os.PathLike = "",
+    frame_rate: float = clip_frames.FRAME_RATE,
+    frame_pattern: str = "",
     show_progress: bool = False,
 ) -> Iterator[Prediction]:
-    """Applies a model to video files, in their order; those that cannot be read get an error, and the rest continue.
+    """Applies a model to videos, in their order; those that cannot be read get an error, and the rest continue.
 
     A video of at most `LONG` seconds is one clip, as in evaluation. A longer one is read once from its start to its
     end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length.
 
     Args:
       model: from `load_model`.
-      paths: the files.
+      paths: files, or folders of images.
       window: seconds of a window of a long video.
       stride: seconds between the starts of two.
       batch_size: clips and windows in a batch.
+      boxes: a csv file of the part of each video's picture that is wanted, see `box_file.read_boxes`; "": all of it.
+      frame_rate: frames a second of folders of images.
+      frame_pattern: of the names in them, see `image_folder.find_images`.
       show_progress: whether to show a progress bar.
 
     Raises:
-      UserError: `window` or `stride` is out of range.
+      UserError: `window`, `stride` or `frame_rate` is out of range, or `boxes` or `frame_pattern` is malformed.
     """
     mma52.check_windows(window, stride, 0.5)
     if window > _LONGEST_WINDOW:
         raise UserError(f"window is {window}; give at most {_LONGEST_WINDOW:g} seconds", field="window")
+    if not 0.1 <= frame_rate <= 10_000:
+        raise UserError(f"frame_rate is {frame_rate}; give 0.1 to 10000 frames a second", field="frame_rate")
+    image_folder.check_pattern(frame_pattern)
     files = [pathlib.Path(path) for path in paths]
+    found = box_file.read_boxes(pathlib.Path(boxes).expanduser()).match(files) if str(boxes) else {}
+    videos = [
+        ClipFrames(path, box=found.get(path), frame_pattern=frame_pattern, frame_rate=frame_rate) for path in files
+    ]
+    no_box = f"{boxes} has no box of it" if str(boxes) else ""
     with tqdm.tqdm(
         desc="predicting", total=len(files), unit="clip", leave=False, dynamic_ncols=True, disable=not show_progress
     ) as bar:
         waiting, size = None, 0
-        for batch in _batches(_read(files, model.inputs, window, stride, bar), batch_size):
+        for batch in _batches(_read(videos, no_box, model.inputs, window, stride, bar), batch_size):
             # A last batch that is not full is filled up, rather than compiled for, where there was a full one.
             size = max(size, sum(loaded.clip is not None for loaded in batch))
             # The device computes one batch while the next one is read.
@@ -145,34 +160,43 @@ def predict(
 
 
 def _read(
-    paths: list[pathlib.Path], inputs: dict[str, ClipSpec], window: float, stride: float, bar: tqdm.tqdm
+    videos: list[ClipFrames],
+    no_box: str,
+    inputs: dict[str, ClipSpec],
+    window: float,
+    stride: float,
+    bar: tqdm.tqdm,
 ) -> Iterator[LoadedClip]:
-    num_threads = min(os.cpu_count() or 1, len(paths), 16)
+    """The clips and windows of videos; `no_box` is the error of one without a box, "" where none is wanted."""
+    num_threads = min(os.cpu_count() or 1, len(videos), 16)
     decoder_threads = (os.cpu_count() or 1) // num_threads
     options = grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=num_threads)
 
     def start(index: int) -> tuple[LoadedClip, Iterator[LoadedClip]]:
         """Reads a video until there is a clip, the only one of a short video."""
-        clips_of_video = _read_video(paths[index], inputs, window, stride, decoder_threads)
+        if no_box and not videos[index].box:
+            return LoadedClip(videos[index].path, error=no_box), iter(())
+        clips_of_video = _read_video(videos[index], inputs, window, stride, decoder_threads)
         return next(clips_of_video), clips_of_video
 
-    started = grain.MapDataset.range(len(paths)).map(start).to_iter_dataset(options)
-    for path, (first, others) in zip(paths, started, strict=True):
+    started = grain.MapDataset.range(len(videos)).map(start).to_iter_dataset(options)
+    for each, (first, others) in zip(videos, started, strict=True):
         if first.windowed:
-            bar.total += max(0, len(mma52.windows(video.estimate_duration(path), window, stride)) - 1)
+            bar.total += max(0, len(mma52.windows(each.estimate_duration(), window, stride)) - 1)
         yield first
         yield from others
 
 
 def _read_video(
-    path: pathlib.Path, inputs: dict[str, ClipSpec], window: float, stride: float, num_threads: int
+    source: ClipFrames, inputs: dict[str, ClipSpec], window: float, stride: float, num_threads: int
 ) -> Iterator[LoadedClip]:
     """The clip of a short video, or the windows of a long one; the error where it cannot be read on comes last."""
+    path = source.path
     frames: collections.deque[Frame[clips.CroppedFrame]] = collections.deque()
     count, duration = 0, 0.0  # of windows so far; seconds read
     try:
-        announced = video.announces_length(path)
-        for frame in video.read_frames(path, num_threads=num_threads):
+        announced = source.announces_length()
+        for frame in source.read(num_threads=num_threads):
             frames.append(Frame(frame.start, frame.end, clips.crop_frame(frame.picture.image(), inputs)))
             duration = frame.end
             while duration > LONG and (end := count * stride + window) <= frame.middle:

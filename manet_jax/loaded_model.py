@@ -62,7 +62,7 @@ class LoadedModel:
 
         Args:
           videos: the files.
-          **options: `window`, `stride`, `batch_size` and `show_progress` of `inference.predict`.
+          **options: the others of `inference.predict`, such as `window`, `boxes` and `show_progress`.
 
         Returns:
           A `Prediction` for each video, and one for each window of a video of more than `inference.LONG` seconds.

@@ -23,7 +23,8 @@ from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.inference import Prediction
 from manet_jax.loaded_model import load_model
 from manet_jax.report import figures
-from tfds_ma52 import video
+from tfds_ma52 import image_folder, video
+from tfds_ma52.clip_frames import FRAME_RATE
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
@@ -52,7 +53,9 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
             if passed_over:
                 print(f"manet_jax: {pattern}: {_format_passed_over(passed_over)}", file=sys.stderr)
             if not paths:
-                raise UserError(f"{pattern} has no videos: there is no file ending in {', '.join(SUFFIXES)}")
+                images = any(suffix in image_folder.SUFFIXES for suffix in passed_over)
+                hint = "; to read folders of images, give --frame_rate" if images else ""
+                raise UserError(f"{pattern} has no videos: there is no file ending in {', '.join(SUFFIXES)}{hint}")
         elif not path.exists() and glob.has_magic(pattern):
             anchor = pathlib.Path(path.anchor)
             paths = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
@@ -63,6 +66,25 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
         for each in paths:
             found.setdefault(os.path.realpath(each), each)
     return list(found.values())
+
+
+def find_image_folders(patterns: Iterable[str]) -> list[pathlib.Path]:
+    """The folders of images that folders, searched in depth, stand for.
+
+    Raises:
+      UserError: a path is no folder, or has no images.
+    """
+    found: dict[pathlib.Path, None] = {}
+    for pattern in patterns:
+        path = pathlib.Path(pattern).expanduser()
+        if not path.is_dir():
+            raise UserError(f"{pattern} is no folder of images: give videos without {{flag}}", field="frame_rate")
+        images = (each for each in _walk(path) if each.suffix.lower() in image_folder.SUFFIXES)
+        folders = sorted({image.parent for image in images if not image.name.startswith(".")})
+        if not folders:
+            raise UserError(f"{pattern} has no images: no file ends in {', '.join(image_folder.SUFFIXES)}")
+        found |= dict.fromkeys(folders)
+    return list(found)
 
 
 def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:
@@ -196,7 +218,8 @@ def run(arguments: argparse.Namespace) -> int:
     Raises:
       UserError: there is no checkpoint, no video, or a number is out of range.
     """
-    paths = find_videos(arguments.videos)
+    find = find_videos if arguments.frame_rate is None else find_image_folders
+    paths = find(arguments.videos)
     model = load_model(arguments.workdir, arguments.checkpoint)
     timelines = arguments.timelines or pathlib.Path(arguments.workdir).expanduser() / "timelines"
     predicted = inference.predict(
@@ -205,6 +228,9 @@ def run(arguments: argparse.Namespace) -> int:
         window=arguments.window,
         stride=arguments.stride,
         batch_size=arguments.batch_size,
+        boxes=arguments.boxes,
+        frame_rate=FRAME_RATE if arguments.frame_rate is None else arguments.frame_rate,
+        frame_pattern=arguments.frame_pattern,
         show_progress=True,
     )
     failed, unwritable, unchecked = 0, "", []
@@ -273,6 +299,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--stride", type=float, default=inference.STRIDE, help=f"seconds between windows ({inference.STRIDE:g})"
+    )
+    parser.add_argument(
+        "--boxes", default="", help="crop each video: a csv file with the columns video,x0,y0,x1,y1[,frame]"
+    )
+    parser.add_argument(
+        "--frame_rate", type=float, help="read folders of images, a frame each, at so many frames a second, not videos"
+    )
+    parser.add_argument(
+        "--frame_pattern", default="", help="of the images' names, e.g. 'img_{:05d}.jpg' (empty: all images)"
     )
     parser.add_argument(
         "--timelines", type=pathlib.Path, help="where timelines of long videos are written (WORKDIR/timelines)"

@@ -110,7 +110,7 @@ def _of_other_kinds(folder: pathlib.Path) -> list[Video]:
         write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
     return [
         Video(folder / "missing.mp4", True, "missing"),
-        Video(folder / "a folder.mp4", True, "missing"),
+        Video(folder / "a folder.mp4", True, "folder"),
         Video(folder / "text.mp4", True, "damaged or not a video"),
         Video(folder / "noise.mp4", True, "damaged or not a video"),
         Video(folder / "audio only.mp4", True, "no video track"),

@@ -27,6 +27,7 @@ from manet_jax.pretrained.convert import convert
 from manet_jax.pretrained.table import to_state_dict
 from manet_jax.tasks import JointEmbedding, SingleLabel
 from manet_jax.train_step import TrainState, create_step
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.transcode import transcode
 
 GOLDEN = inputs.GOLDEN
@@ -170,7 +171,7 @@ def transcoded(name):
     the largest logit, and whether the most probable class stays.
     """
     path = GOLDEN / "video" / f"{name}.mp4"
-    content, _ = transcode(path, 256)
+    content, _ = transcode(ClipFrames(path), 256)
     old, new = (
         clips.eval_clip(video, INPUTS)["video"]
         for video in (stored(path.read_bytes(), decoding.decode_original), stored(content))

@@ -27,6 +27,7 @@ from manet_jax.data import clips, decoding
 from manet_jax.models import ClipSpec
 from tfds_ma52 import annotations, folder, labels, transcode, video
 from tfds_ma52 import mma52 as mma52_lib
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.video import DamagedVideoError
 
 PYTHON = (sys.executable, "-m")
@@ -345,7 +346,7 @@ def test_build_original_and_prediction_see_the_same_frames_at_the_same_times(vid
             frames = list(video.read_frames(each.path))
         except DamagedVideoError:
             with pytest.raises(DamagedVideoError):
-                transcode.transcode(each.path, 256)
+                transcode.transcode(ClipFrames(each.path), 256)
             continue
         num_read += 1
         images = np.stack([frame.picture.image() for frame in frames])
@@ -353,12 +354,12 @@ def test_build_original_and_prediction_see_the_same_frames_at_the_same_times(vid
         starts = np.array([frame.start for frame in frames])
         assert starts[0] == 0
         assert (np.diff(starts) > 0).all()
-        assert_stored(transcode.transcode(each.path, 256), images, each)
+        assert_stored(transcode.transcode(ClipFrames(each.path), 256), images, each)
 
         content = each.path.read_bytes()
         np.testing.assert_array_equal(decoding.decode_original(content, np.arange(len(images))), images)
         expected = clips.eval_clip(decoding.StoredVideo(content, len(images), decoding.decode_original), inputs)
-        loaded = list(inference._read_video(each.path, inputs, 2.0, 1.0, num_threads=2))
+        loaded = list(inference._read_video(ClipFrames(each.path), inputs, 2.0, 1.0, num_threads=2))
         assert not any(part.error for part in loaded), each
         if not loaded[0].windowed:
             np.testing.assert_array_equal(loaded[0].clip["video"], expected["video"])
@@ -369,7 +370,7 @@ def test_build_original_and_prediction_see_the_same_frames_at_the_same_times(vid
         chosen = [frame.start for frame in video.frames_between(video.read_frames(each.path), start, end)]
         assert chosen == starts[inside or halfway].tolist()
         if each.path.stem in ("gaps", "trimmed", "slowing", "late"):
-            assert_stored(transcode.transcode(each.path, 256, (start, end)), images[inside], each)
+            assert_stored(transcode.transcode(ClipFrames(each.path, (start, end)), 256), images[inside], each)
             spans.add(each.path.stem)
     assert num_read > 45
     assert len(spans) == 4

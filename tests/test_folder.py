@@ -6,6 +6,8 @@ from helpers import write_folder
 from tfds_ma52 import folder, labels
 from tfds_ma52.errors import UserError
 
+LINE = "expected '<name>.mp4 <label>' or '<folder> <num_frames> <label>'"
+
 
 def make_folder(root, train="0001_01_0001.mp4 0\n", val="0002_01_0001.mp4 1\n", **others):
     """Lists with empty files for clips: reading lists opens none."""
@@ -83,7 +85,7 @@ def test_read_folder_reports_ids_that_start_at_1_once(tmp_path):
     assert list(folder.read_folder(root).problems) == [
         f"{path}:2: label 3 is outside 0..2 (and 3 more); no label is 0: the ids seem to start at 1, and must start at "
         "0",
-        f"{path}:4: expected '<name>.mp4 <label>', got 'd.mp4'",
+        f"{path}:4: {LINE}, got 'd.mp4'",
     ]
 
 
@@ -106,7 +108,7 @@ def test_read_folder_reads_lists_of_windows_and_spreadsheets(tmp_path):
     ]
     assert list(read.problems) == [
         f"{root}/train_list_videos.txt:2: '../b.mp4' lies outside {root}/train",
-        f"{root}/train_list_videos.txt:3: expected '<name>.mp4 <label>', got 'c.mp4 3.5'",
+        f"{root}/train_list_videos.txt:3: {LINE}, got 'c.mp4 3.5'",
     ]
 
 
@@ -152,15 +154,15 @@ def test_read_folder_reports_every_bad_line(tmp_path):
     make_folder(tmp_path, train=train, val="\n")
     path = f"{tmp_path}/train_list_videos.txt"
     assert list(folder.read_folder(tmp_path).problems) == [
-        f"{path}:2: expected '<name>.mp4 <label>', got 'no_label.mp4'",
-        f"{path}:3: expected '<name>.mp4 <label>', got 'words.mp4 nod'",
+        f"{path}:2: {LINE}, got 'no_label.mp4'",
+        f"{path}:3: {LINE}, got 'words.mp4 nod'",
         f"{path}:4: label 52 is outside 0..51",
         f"{path}:5: label -1 is outside 0..51",
         f"{path}:6: '../out.mp4' lies outside {tmp_path}/train",
         f"{path}:7: '/etc/out.mp4' lies outside {tmp_path}/train",
-        f"{path}:9: expected '<name>.mp4 <label>', got 'two.mp4 --5'",
-        f"{path}:10: expected '<name>.mp4 <label>', got 'huge.mp4 {'9' * 5000}'",
-        f"{path}:11: expected '<name>.mp4 <label>', got 'a.mp4 0 1'",
+        f"{path}:9: {LINE}, got 'two.mp4 --5'",
+        f"{path}:10: {LINE}, got 'huge.mp4 {'9' * 5000}'",
+        f"{path}:11: {LINE}, got 'a.mp4 0 1'",
         f"{tmp_path}/val_list_videos.txt: the list is empty",
         f"{path}:8: ok.mp4 is listed more than once (also {path}:1)",
     ]

@@ -16,6 +16,8 @@ import tfds_ma52.__main__
 from tfds_ma52 import labels, ma52_dataset_builder, transcode
 from tfds_ma52.errors import UserError
 
+LINE = "expected '<name>.mp4 <label>' or '<folder> <num_frames> <label>'"
+
 
 def names(builder, split):
     return [example["video_id"].decode() for example in builder.as_data_source(split)]
@@ -68,7 +70,7 @@ def test_build_reports_lists_and_clips_together(tmp_path):
         ma52_dataset_builder.build(root)
     assert [line.strip().removeprefix(f"{root}/") for line in str(error.value).splitlines()[1:]] == [
         "label_name.txt:1: expected '<id><TAB><name>' or '<id><TAB><name><TAB><group>', got '0: nodding'",
-        "train_list_videos.txt:2: expected '<name>.mp4 <label>', got '0001_01_0001.mp4 one'",
+        f"train_list_videos.txt:2: {LINE}, got '0001_01_0001.mp4 one'",
         f"train_list_videos.txt:3: {root}/videos_train/0002_01_0002.mp4: the file is empty",
     ]
 
@@ -150,7 +152,7 @@ def test_build_refuses_other_lists_until_overwritten(tmp_path):
     ma52_dataset_builder.build(root)
     path = root / "train_list_videos.txt"
     path.write_text("\n".join(path.read_text().splitlines()[:2]))
-    with pytest.raises(UserError, match=r"was built from other lists \(or windows\) than those now in .*--overwrite"):
+    with pytest.raises(UserError, match=r"from other lists \(or windows, or boxes\) than those now in .*--overwrite"):
         ma52_dataset_builder.build(root)
     assert len(names(ma52_dataset_builder.build(root, overwrite=True), "train")) == 2
 

@@ -110,7 +110,7 @@ def test_build_stores_the_frames_of_each_window_only(tmp_path):
     assert examples["a@2.00-4.00"]["labels"].nonzero()[0].tolist() == [MA52_NAMES.index("waving")]
     (val, _) = builder.as_data_source("val")
     assert int(val["num_frames"]) == 50  # two seconds of 25
-    with pytest.raises(UserError, match=r"was built from other lists \(or windows\)"):
+    with pytest.raises(UserError, match=r"was built from other lists \(or windows, or boxes\)"):
         ma52_dataset_builder.build(tmp_path, **options, window=1.0)
     assert len(ma52_dataset_builder.build(tmp_path, **options, window=5.0, overwrite=True).as_data_source("train")) == 3
 

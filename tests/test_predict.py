@@ -22,6 +22,7 @@ from manet_jax.data import clips
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures
 from tfds_ma52 import command, video
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
 from tfds_ma52.video import DamagedVideoError
@@ -146,7 +147,7 @@ def test_short_and_long_videos_are_read_alike(long_video, monkeypatch):
     """A long video's window over all of it is the clip that evaluation sees of the same frames."""
     appearance = ClipSpec(num_frames=2, subset_of=4, box=(0.0, 0.0, 0.5, 1.0), short_side=40, crop_size=32)
     for specs in ({**INPUTS, "appearance": appearance}, {"appearance": appearance}):
-        (window,) = inference._read_video(long_video, specs, 20.0, 1.0, num_threads=1)
+        (window,) = inference._read_video(ClipFrames(long_video), specs, 20.0, 1.0, num_threads=1)
         assert (window.span, window.windowed) == ((0, 11), True)
         expected = clips.eval_clip(stored(long_video.read_bytes()), specs)
         assert window.clip.keys() == expected.keys() == specs.keys()
@@ -170,7 +171,7 @@ def test_windows_keep_few_frames_in_memory(long_video, monkeypatch):
         return cropped
 
     monkeypatch.setattr(clips, "crop_frame", count)
-    spans = [loaded.span for loaded in inference._read_video(long_video, INPUTS, 2.0, 0.25, num_threads=1)]
+    spans = [loaded.span for loaded in inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1)]
     assert spans == [(i / 4, i / 4 + 2) for i in range(37)]
     assert most <= 302
     assert len(alive) < 70  # of the last windows, in variables

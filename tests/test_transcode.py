@@ -11,6 +11,7 @@ import pytest
 from helpers import cut_at_packet, set_rotation, write_clip, write_silence
 
 from tfds_ma52 import transcode, video
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo
 from tfds_ma52.video import DamagedVideoError
 
@@ -22,7 +23,7 @@ def decode(path):
 
 def test_transcode_keeps_frames_and_drops_sound(tmp_path):
     write_clip(tmp_path / "in.mp4", num_frames=17, height=120, width=80, audio=True)
-    content, info = transcode.transcode(tmp_path / "in.mp4", short_side=40)
+    content, info = transcode.transcode(ClipFrames(tmp_path / "in.mp4"), short_side=40)
     assert info == VideoInfo(num_frames=17, height=60, width=40)
     (tmp_path / "out.mp4").write_bytes(content)
     with av.open(str(tmp_path / "out.mp4")) as container:
@@ -36,7 +37,7 @@ def test_transcode_keeps_frames_and_drops_sound(tmp_path):
 
 def test_transcode_keeps_small_sizes_but_for_even_sides(tmp_path):
     write_clip(tmp_path / "in.mp4", height=64, width=48)
-    assert transcode.transcode(tmp_path / "in.mp4", short_side=256)[1] == VideoInfo(20, 64, 48)
+    assert transcode.transcode(ClipFrames(tmp_path / "in.mp4"), short_side=256)[1] == VideoInfo(20, 64, 48)
     assert transcode.even_size((1296, 1080), 256) == (308, 256)
     assert transcode.even_size((33, 51), 256) == (32, 52)
 
@@ -52,7 +53,7 @@ def test_transcode_applies_the_rotation(tmp_path, degrees):
     assert turn % 180 == degrees % 180
     expected = np.rot90(upright, turn // 90, axes=(1, 2))
     np.testing.assert_array_equal(np.stack([f.picture.image() for f in video.read_frames(path)]), expected)
-    assert transcode.transcode(path, 256)[1] == VideoInfo(3, *expected.shape[1:3])
+    assert transcode.transcode(ClipFrames(path), 256)[1] == VideoInfo(3, *expected.shape[1:3])
 
 
 def damaged_video(path, damage):
@@ -88,9 +89,9 @@ def damaged_video(path, damage):
 def test_transcode_and_inspect_report_damage(tmp_path, damage):
     path = tmp_path / "in.mp4"
     message = damaged_video(path, damage)
-    for read in (transcode.inspect, lambda p: transcode.transcode(p, 32)):
+    for read in (transcode.inspect, lambda clip: transcode.transcode(clip, 32)):
         with pytest.raises(DamagedVideoError) as error:
-            read(path)
+            read(ClipFrames(path))
         assert str(error.value) == message
 
 
@@ -98,14 +99,14 @@ def test_inspect_ignores_odd_metadata(tmp_path):
     write_clip(tmp_path / "a.mp4", num_frames=3, title="caf\u00e9")
     content = (tmp_path / "a.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(content.replace("caf\u00e9".encode(), b"caf\xe9\xe9"))
-    assert transcode.inspect(tmp_path / "a.mp4").num_frames == 3
+    assert transcode.inspect(ClipFrames(tmp_path / "a.mp4")).num_frames == 3
 
 
 def test_prepare_videos_reports_an_odd_file_and_continues(tmp_path):
     (tmp_path / ("n" * 300)).parent.mkdir(exist_ok=True)
     write_clip(tmp_path / "a.mp4", num_frames=3)
     paths = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
-    jobs = [(*pair, None) for pair in paths]
+    jobs = [(ClipFrames(source), target) for source, target in paths]
     odd, fine = transcode.prepare_videos(jobs, short_side=None, num_processes=1)
     assert odd.startswith("the file cannot be read (OSError")
     assert fine == VideoInfo(3, 64, 48)
@@ -145,7 +146,7 @@ def test_prepare_videos_resumes_on_two_processes(tmp_path, capfd):
     for i in range(3):
         write_clip(tmp_path / f"{i}.mp4", num_frames=5 + i, seed=i)
     (tmp_path / "1.mp4").write_bytes(b"")
-    jobs = [(tmp_path / f"{i}.mp4", tmp_path / "out" / str(i), None) for i in range(3)]
+    jobs = [(ClipFrames(tmp_path / f"{i}.mp4"), tmp_path / "out" / str(i)) for i in range(3)]
     expected = [VideoInfo(5, 42, 32), "the file is empty", VideoInfo(7, 42, 32)]
     assert transcode.prepare_videos(jobs, short_side=32, num_processes=2) == expected
     assert "transcoding clips: 100%" in capfd.readouterr().err

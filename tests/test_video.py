@@ -16,6 +16,7 @@ from configs import ma52
 from manet_jax import inference, predict
 from manet_jax.models import ClipSpec
 from tfds_ma52 import transcode, video
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.video import DamagedVideoError
 
 INPUTS = {"video": ClipSpec(num_frames=8, short_side=HEIGHT, crop_size=HEIGHT)}
@@ -27,7 +28,7 @@ def numbers(frames):
 
 def stored_numbers(path, span=None):
     """The numbers in what the build stores of a file."""
-    content, info = transcode.transcode(path, 256, span)
+    content, info = transcode.transcode(ClipFrames(path, span), 256)
     with av.open(io.BytesIO(content)) as container:
         found = [number_of(frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
     assert info.num_frames == len(found)
@@ -36,7 +37,7 @@ def stored_numbers(path, span=None):
 
 def predicted(path, window=2.0, stride=1.0):
     """What prediction sees of a file: the first error, or spans and the clips' number of pictures."""
-    return list(inference._read_video(path, INPUTS, window, stride, num_threads=1))
+    return list(inference._read_video(ClipFrames(path), INPUTS, window, stride, num_threads=1))
 
 
 @pytest.mark.parametrize(
@@ -60,9 +61,9 @@ def test_frames_are_turned_and_mirrored_as_the_header_asks(tmp_path, matrix, upr
     set_matrix(path, *matrix)
     expected = np.ascontiguousarray(upright(lying))
     np.testing.assert_array_equal(next(video.read_frames(path)).picture.image(), expected)
-    assert transcode.transcode(path, 256)[1].height == expected.shape[0]
+    assert transcode.transcode(ClipFrames(path), 256)[1].height == expected.shape[0]
     spec = {"video": ClipSpec(num_frames=2, short_side=min(expected.shape[:2]), crop_size=HEIGHT)}
-    loaded = next(inference._read_video(path, spec, 2.0, 1.0, num_threads=1))
+    loaded = next(inference._read_video(ClipFrames(path), spec, 2.0, 1.0, num_threads=1))
     assert loaded.windowed == (seconds > 10)
     top, left = ((side - HEIGHT) // 2 for side in expected.shape[:2])
     np.testing.assert_array_equal(loaded.clip["video"][0], expected[top : top + HEIGHT, left : left + HEIGHT])
@@ -116,7 +117,7 @@ def test_a_clip_trimmed_without_encoding_is_read_from_its_first_shown_frame(tmp_
     path = trim(write(tmp_path / "a.mp4", range(rate * seconds), rate=rate), tmp_path / "cut.mp4", 10)
     expected = list(range(10, rate * seconds))
     assert numbers(video.read_frames(path)) == expected == stored_numbers(path)
-    assert transcode.inspect(path).num_frames == len(expected)
+    assert transcode.inspect(ClipFrames(path)).num_frames == len(expected)
     (first, *_) = video.read_frames(path)
     assert first.start == 0
     loaded = predicted(path)
@@ -141,7 +142,7 @@ def test_files_without_a_stated_duration_or_with_a_late_start_are_read(tmp_path,
     frames = list(video.read_frames(path))
     assert [number_of(frame.picture.image()) for frame in frames] == list(range(30))
     np.testing.assert_allclose([frame.start for frame in frames], np.arange(30) / 30, atol=0.01)
-    assert transcode.inspect(path).announces_length == known
+    assert transcode.inspect(ClipFrames(path)).announces_length == known
     (loaded,) = predicted(path)
     assert (loaded.error, loaded.announces_length) == ("", known)
     assert loaded.span[1] == pytest.approx(1, abs=0.02)
@@ -155,9 +156,9 @@ def test_a_file_that_ends_early_is_reported_in_every_container(tmp_path, suffix)
     for share in (0.3, 0.5, 0.7, 0.85):
         path.write_bytes(content[: int(len(content) * share) + 1])
         found, errors = [], set()
-        for read in (transcode.inspect, lambda file: transcode.transcode(file, 256)[1]):
+        for read in (transcode.inspect, lambda clip: transcode.transcode(clip, 256)[1]):
             try:
-                found.append(read(path))
+                found.append(read(ClipFrames(path)))
             except DamagedVideoError as error:
                 errors.add(str(error))
         loaded = predicted(path)[-1]
@@ -172,7 +173,7 @@ def test_where_nothing_announces_a_length_it_is_said(tmp_path):
     path = write(tmp_path / "a.ts", range(30))
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 188 // 2 * 188])
-    info = transcode.inspect(path)
+    info = transcode.inspect(ClipFrames(path))
     assert 5 < info.num_frames < 30
     assert not info.announces_length
 

@@ -25,6 +25,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--list_file", default="", help="a split's list, e.g. 'lists/{split}.txt' (empty: the default locations)"
     )
+    parser.add_argument(
+        "--boxes", default="", help="crop each clip: a csv file with the columns video,x0,y0,x1,y1[,frame]"
+    )
+    parser.add_argument(
+        "--frame_pattern", default="", help="names in folders of images, e.g. 'img_{:05d}.jpg' (empty: all images)"
+    )
     parser.add_argument("--allow_damaged", type=_count, default=0, help="leave out up to this many damaged clips")
     parser.add_argument("--window", type=float, default=2.0, help="MMA-52: seconds of a clip (2)")
     parser.add_argument(

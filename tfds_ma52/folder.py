@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from tfds_ma52 import labels as labels_lib
+from tfds_ma52.boxes import Box
 from tfds_ma52.class_checks import GivenId, check_classes
 from tfds_ma52.class_names import outside
 from tfds_ma52.errors import UserError
@@ -21,6 +22,9 @@ REQUIRED_SPLITS = ("train", "val")
 # The locations of MA-52's parts after download, relative to the folder.
 VIDEO_FOLDERS = ("{split}", "videos_{split}")
 LIST_FILES = ("{split}_list_videos.txt", "annotations/{split}_list_videos.txt")
+
+_VIDEO_LINE = re.compile(r"(?P<name>\S.*\.\w+)\s+(?P<label>-?\d{1,9})(?:\.0+)?")
+_IMAGES_LINE = re.compile(r"(?P<name>\S.*?)\s+(?P<num_frames>[1-9]\d{0,8})\s+(?P<label>-?\d{1,9})(?:\.0+)?")
 
 HIDDEN_LABEL = -1  # the stored label of a clip whose label is not public
 
@@ -37,7 +41,7 @@ class ListedClip:
     """One line of a list file.
 
     Attributes:
-      path: the video file.
+      path: the video file, or a folder of images.
       video_id: its name as the list has it, with the ending; of a part of a video also which part.
       split: train, val or test.
       labels: the class ids, in MA-52's layout one; None where they are hidden.
@@ -45,6 +49,8 @@ class ListedClip:
       location: `file:line` of the list.
       emotion: its id, or HIDDEN_LABEL where it is unknown.
       span: of a part of a video, its start and end in seconds; None stands for the whole file.
+      num_frames: how many images a folder of them must have; None where the list does not say.
+      box: the part of the picture that is wanted; None stands for all of it.
     """
 
     path: pathlib.Path
@@ -55,6 +61,8 @@ class ListedClip:
     location: str
     emotion: int = HIDDEN_LABEL
     span: tuple[float, float] | None = None
+    num_frames: int | None = None
+    box: Box | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -250,7 +258,7 @@ def invalid_name(name: str, folder: pathlib.Path) -> str:
 def find_video(root: pathlib.Path, folders: Sequence[str], split: str, name: str) -> pathlib.Path:
     """The first file of a name in some folders; that of the first folder where none exists, to be reported missing."""
     paths = [root / format_split(folder, split) / name for folder in folders]
-    return next((path for path in paths if path.is_file()), paths[0])
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def subject_of(name: str) -> str:
@@ -280,18 +288,24 @@ def _read_list(
         location = f"{path}:{number}"
         if not line.strip():
             continue
-        match = re.fullmatch(r"(\S.*\.\w+)\s+(-?\d{1,9})(?:\.0+)?", line.strip())
+        match = _VIDEO_LINE.fullmatch(line.strip()) or _IMAGES_LINE.fullmatch(line.strip())
         if not match:
-            problems.append(f"{location}: expected '<name>.mp4 <label>', got {line!r}")
+            problems.append(
+                f"{location}: expected '<name>.mp4 <label>' or '<folder> <num_frames> <label>', got {line!r}"
+            )
             continue
-        name, label = slashed(match[1]), int(match[2])
+        name, label = slashed(match["name"]), int(match["label"])
+        num_frames = int(match["num_frames"]) if "num_frames" in match.groupdict() else None
         given.append(GivenId(split, location, label))
         if problem := invalid_name(name, videos):
             problems.append(f"{location}: {problem}")
         elif labels is not None and not 0 <= label < len(labels.names):
             problems.append(f"{location}: {outside('label', label, len(labels.names))}")
+        elif num_frames and (videos / name).is_file():
+            problems.append(f"{location}: {name} is a file, not a folder of {num_frames} images")
         else:
-            clips.append(ListedClip(videos / name, name, split, (label,), subject_of(name), location))
+            subject = subject_of(name)
+            clips.append(ListedClip(videos / name, name, split, (label,), subject, location, num_frames=num_frames))
     # The official test list hides its labels behind a 0 on every line.
     if split == "test" and all(clip.labels == (0,) for clip in clips):
         clips = [dataclasses.replace(clip, labels=None) for clip in clips]

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotations, metadata, mma52, transcode
+from tfds_ma52 import annotations, box_file, image_folder, metadata, mma52, transcode
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo
 from tfds_ma52.errors import UserError
 
@@ -74,6 +75,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         folder: folder_lib.Folder | None = None,
         allow_damaged: int = 0,
         num_processes: int = 0,
+        frame_pattern: str = "",
         **kwargs: Any,
     ):
         """Makes a builder.
@@ -82,11 +84,13 @@ class Builder(tfds.core.ShardBasedBuilder):
           folder: the data set to build; by default MA-52 in the manual_dir of TFDS.
           allow_damaged: how many damaged clips may be left out.
           num_processes: how many clips are transcoded at once; 0 stands for all cores.
+          frame_pattern: of the names in folders of images, see `image_folder.find_images`.
           **kwargs: those of `tfds.core.ShardBasedBuilder`.
         """
         self._folder = folder
         self._allow_damaged = allow_damaged
         self._num_processes = num_processes
+        self._frame_pattern = frame_pattern
         super().__init__(**{"file_format": "array_record", **kwargs})
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -125,7 +129,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         targets = [
             self.work_folder / clip.split / hashlib.sha1(clip.video_id.encode()).hexdigest() for clip in folder.clips
         ]
-        jobs = [(clip.path, target, clip.span) for clip, target in zip(folder.clips, targets, strict=True)]
+        jobs = [(self._frames(clip), target) for clip, target in zip(folder.clips, targets, strict=True)]
         infos = transcode.prepare_videos(jobs, short_side=short_side, num_processes=self._num_processes)
         left_out = self._check(folder, infos)
 
@@ -144,6 +148,9 @@ class Builder(tfds.core.ShardBasedBuilder):
                 raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
         self.info.metadata.update(metadata.of_set(root, folder, kept, infos, left_out))
         return shards
+
+    def _frames(self, clip: folder_lib.ListedClip) -> ClipFrames:
+        return ClipFrames(clip.path, clip.span, clip.box, frame_pattern=self._frame_pattern, num_frames=clip.num_frames)
 
     def _read(self, root: pathlib.Path) -> folder_lib.Folder:
         """Reads MA-52 in the manual_dir of plain TFDS, which has fixed the classes already."""
@@ -218,6 +225,8 @@ def build(
     config: str = "h264_256",
     video_folder: str = "",
     list_file: str = "",
+    boxes: str | os.PathLike[str] = "",
+    frame_pattern: str = "",
     allow_damaged: int = 0,
     num_processes: int = 0,
     window: float = 2.0,
@@ -234,6 +243,8 @@ def build(
       config: the name of a builder config.
       video_folder: see `read_folder` of the layout's module: `folder`, `annotations` or `mma52`.
       list_file: likewise.
+      boxes: a csv file of the part of each clip's picture that is wanted, see `box_file.read_boxes`; "": all of it.
+      frame_pattern: of the names in folders of images, see `image_folder.find_images`.
       allow_damaged: how many damaged clips may be left out.
       num_processes: how many clips are transcoded at once; 0 stands for all cores.
       window: of the layout "mma52", see `mma52.read_folder`.
@@ -257,14 +268,22 @@ def build(
     module = {"ma52": folder_lib, "pro": annotations, "mma52": mma52}[layouts[config]]
     windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if module is mma52 else {}
     locations = {"video_folder": video_folder, "list_file": list_file}
-    read = functools.partial(module.read_folder, manual_dir, **locations, **windows)
+    image_folder.check_pattern(frame_pattern)
+
+    def read() -> folder_lib.Folder:
+        folder = module.read_folder(manual_dir, **locations, **windows)
+        if frame_pattern:
+            folder = dataclasses.replace(folder, fingerprint=f"{folder.fingerprint} {frame_pattern}")
+        return box_file.add_boxes(folder, pathlib.Path(boxes).expanduser()) if str(boxes) else folder
+
     target = data_dir / "ma52" / config / str(Builder.VERSION)
-    open_built = functools.partial(_open, target, manual_dir, read, any(locations.values()))
+    open_built = functools.partial(_open, target, manual_dir, read, any((*locations.values(), str(boxes))))
     if not overwrite and _is_built(target):
         return open_built()
     folder = read()
     for warning in folder.warnings:
         _log.warning(warning)
+    _check_form(config, folder)
     if check_labels and not folder.problems:
         check_labels(folder.labels)
     try:
@@ -283,11 +302,20 @@ def build(
             folder=folder,
             allow_damaged=allow_damaged,
             num_processes=num_processes,
+            frame_pattern=frame_pattern,
             data_dir=data_dir,
             config=config,
         )
         _build_anew(builder, target, manual_dir)
     return tfds.builder_from_directory(target)
+
+
+def _check_form(config: str, folder: folder_lib.Folder) -> None:
+    if config.endswith("original") and any(clip.box or clip.num_frames for clip in folder.clips):
+        raise UserError(
+            f"config {config} stores files as they are; boxes and folders of images need a config of h264_256",
+            field="config",
+        )
 
 
 def is_transcoded(builder: tfds.core.DatasetBuilder) -> bool:

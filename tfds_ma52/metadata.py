@@ -56,7 +56,7 @@ def of_set(
 def difference(root: pathlib.Path, folder: Folder, metadata: Mapping[str, Any]) -> str:
     """In what a folder differs from what a set with this metadata was built from; "" where it does not."""
     if metadata["fingerprint"] != folder.fingerprint:
-        return "lists (or windows)"
+        return "lists (or windows, or boxes)"
     recorded = metadata.get("sources")  # sets of before have none
     changed = sources.difference(root, (clip.path for clip in folder.clips), recorded) if recorded else ""
     return changed and f"videos ({changed})"

@@ -1,4 +1,4 @@
-"""The video files that a set was built from, so that a later run notices when they are others."""
+"""The videos and folders of images that a set was built from, so that a later run notices when they are others."""
 
 import hashlib
 import os
@@ -25,19 +25,29 @@ def difference(root: pathlib.Path, paths: Iterable[pathlib.Path], recorded: Mapp
     another time is compared by its content, for copies of a data set have other times.
     """
     for path in dict.fromkeys(paths):
-        name = _name(root, path)
+        name, now = _name(root, path), state(path)
         if name not in recorded:
             first = next(iter(recorded), "none")
-            return f"{name} is none of its videos, such as {first}" if path.is_file() else f"{path} is missing"
-        if not path.is_file():
+            return f"{name} is none of its videos, such as {first}" if now else f"{path} is missing"
+        if now is None:
             continue
         if recorded[name] is None:
             return f"{name} was missing then"
         size, time, digest = recorded[name]
-        status = path.stat()
-        if status.st_size != size or (status.st_mtime_ns != time and _digest(path) != digest):
+        if now[0] != size or (now[1] != time and _digest(path) != digest):
             return f"{name} has been replaced"
     return ""
+
+
+def state(path: pathlib.Path) -> tuple[int, int] | None:
+    """Size and time of change in nanoseconds of a file, or of all files in a folder; None where there is neither."""
+    if path.is_dir():
+        found = [each.stat() for each in path.iterdir()]
+        return sum(each.st_size for each in found), max((each.st_mtime_ns for each in found), default=0)
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _name(root: pathlib.Path, path: pathlib.Path) -> str:
@@ -45,15 +55,17 @@ def _name(root: pathlib.Path, path: pathlib.Path) -> str:
 
 
 def _describe(path: pathlib.Path) -> Sequence[Any] | None:
-    if not path.is_file():
-        return None
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, _digest(path)
+    found = state(path)
+    return None if found is None else (*found, _digest(path))
 
 
 def _digest(path: pathlib.Path) -> str:
-    size = path.stat().st_size
+    """Of blocks of a file's content; of a folder's, of the sizes of its files."""
     digest = hashlib.sha1()
+    if path.is_dir():
+        digest.update(repr(sorted((each.name, each.stat().st_size) for each in path.iterdir())).encode())
+        return digest.hexdigest()[:16]
+    size = path.stat().st_size
     with path.open("rb") as file:
         for offset in (0, size // 2, max(0, size - _BLOCK)):
             file.seek(offset)

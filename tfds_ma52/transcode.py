@@ -6,41 +6,35 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import cv2
 import numpy as np
 import tqdm
 from jaxtyping import UInt8
 
-from tfds_ma52 import video
+from tfds_ma52 import sources
+from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo, encode_h264
 from tfds_ma52.files import write_atomically
 from tfds_ma52.pool import process_pool
-from tfds_ma52.video import DamagedVideoError, Frame, Picture
+from tfds_ma52.video import DamagedVideoError, Frame
 
 
-def transcode(path: pathlib.Path, short_side: int, span: tuple[float, float] | None = None) -> tuple[bytes, VideoInfo]:
-    """Rewrites a video as H.264 in MP4, frame by frame, without sound.
+def transcode(clip: ClipFrames, short_side: int) -> tuple[bytes, VideoInfo]:
+    """Rewrites a clip as H.264 in MP4, frame by frame, without sound.
 
     Frames are scaled so that their shorter side has `short_side` pixels (smaller ones keep their size), with
     bilinear interpolation, as the released code scales them when it loads them.
 
-    Args:
-      path: the file.
-      short_side: in pixels.
-      span: start and end in seconds of the part wanted, see `video.frames_between`; None stands for all frames.
-
     Raises:
-      DamagedVideoError: see `video.read_frames`; or the video has no frame in the span.
+      DamagedVideoError: see `ClipFrames.read`.
     """
-    frames = video.read_frames(path)
-    if span is not None:
-        frames = video.frames_between(frames, *span)
-    content, info = encode_h264(_resized(frames, short_side), preset="medium")
-    return content, dataclasses.replace(info, announces_length=video.announces_length(path))
+    content, info = encode_h264(_resized(clip.read(), short_side), preset="medium")
+    return content, dataclasses.replace(info, announces_length=clip.announces_length())
 
 
-def _resized(frames: Iterable[Frame[Picture]], short_side: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+def _resized(frames: Iterable[Frame[Any]], short_side: int) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
     """The images of frames, scaled to the size of `even_size`."""
     for frame in frames:
         image, size = frame.picture.image(), even_size(frame.picture.size, short_side)
@@ -54,20 +48,22 @@ def even_size(size: tuple[int, int], short_side: int) -> tuple[int, int]:
     return height, width
 
 
-def inspect(path: pathlib.Path) -> VideoInfo:
-    """Decodes a whole video to count its frames.
+def inspect(clip: ClipFrames) -> VideoInfo:
+    """Decodes a whole clip to count its frames.
 
     Raises:
-      DamagedVideoError: see `video.read_frames`.
+      DamagedVideoError: see `ClipFrames.read`; or it is a folder.
     """
+    if clip.path.is_dir():
+        raise DamagedVideoError("it is a folder, not a file to store: build with a config of h264_256")
     num_frames, size = 0, (0, 0)
-    for frame in video.read_frames(path):
+    for frame in clip.read():
         num_frames, size = num_frames + 1, frame.picture.size
-    return VideoInfo(num_frames, *size, announces_length=video.announces_length(path))
+    return VideoInfo(num_frames, *size, announces_length=clip.announces_length())
 
 
 def prepare_videos(
-    jobs: list[tuple[pathlib.Path, pathlib.Path, tuple[float, float] | None]],
+    jobs: list[tuple[ClipFrames, pathlib.Path]],
     *,
     short_side: int | None,
     num_processes: int,
@@ -77,8 +73,7 @@ def prepare_videos(
     Finished ones are kept under their targets, so that a stopped run resumes.
 
     Args:
-      jobs: for each video its source, a target without ending (`.mp4` and `.json` files are written there), and the
-        span wanted of it, see `transcode`.
+      jobs: each clip, and a target without ending (`.mp4` and `.json` files are written there).
       short_side: see `transcode`; None only checks the videos.
       num_processes: 0 stands for all cores.
 
@@ -99,18 +94,15 @@ def prepare_videos(
     return [future.result() for future in futures]
 
 
-def _prepare_video(
-    source: pathlib.Path, target: pathlib.Path, span: tuple[float, float] | None, short_side: int | None
-) -> VideoInfo | str:
+def _prepare_video(clip: ClipFrames, target: pathlib.Path, short_side: int | None) -> VideoInfo | str:
     note = target.with_name(target.name + ".json")
     try:
-        wanted = [short_side] if span is None else [short_side, *span]
-        stamp = [source.stat().st_size, source.stat().st_mtime_ns, *wanted] if source.is_file() else None
+        stamp = json.dumps([short_side, sources.state(clip.path), dataclasses.asdict(clip)], default=str)
         if note.exists():
             record = json.loads(note.read_text())
             if record["stamp"] == stamp:
                 return VideoInfo(**record["info"])
-        content, info = (None, inspect(source)) if short_side is None else transcode(source, short_side, span)
+        content, info = (None, inspect(clip)) if short_side is None else transcode(clip, short_side)
     except DamagedVideoError as error:
         return str(error)
     except (OSError, ValueError, RuntimeError) as error:  # one odd file must not end a build of thousands

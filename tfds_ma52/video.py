@@ -21,6 +21,9 @@ from tfds_ma52 import containers
 
 LONGEST = 24 * 3600.0  # seconds of a video
 _FORMATS_WITH_DURATION = {"flv", "mxf"}  # whose header gives it, and whose bytes do not tell a file that is cut off
+# Where a packet is a picture. Others have packets of half a picture, of none, or of two.
+_FORMATS_OF_PICTURES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
+_CODECS_OF_PICTURES = {"h264", "hevc", "vp9", "av1", "mjpeg"}
 _SLACK = 1e-6  # seconds that rounding may cost
 
 
@@ -90,10 +93,12 @@ def read_frames(source: pathlib.Path | bytes, *, num_threads: int = 1) -> Iterat
             _check_index(stream, source.stat().st_size)
         stream.codec_context.thread_count = num_threads
         clock, size, held, start = _Clock(stream), (0, 0), None, 0.0
-        for decoded in container.decode(stream):
+        for decoded in _decode(container, stream):
             next_start = clock.read(decoded)
             if held is None:
                 size = _upright_size(decoded)
+            elif held.is_corrupt:
+                raise DamagedVideoError(f"the file is damaged: its picture at {start:.2f} s is broken")
             else:
                 yield Frame(start, next_start, Picture(size, held))
             held, start = decoded, next_start
@@ -252,6 +257,19 @@ def _open(source: pathlib.Path | bytes) -> Iterator[av.container.InputContainer]
         raise DamagedVideoError(f"the file is damaged or not a video ({reason})") from error
 
 
+def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The decoded frames of a stream; refuses one of which the decoder leaves some out without an error."""
+    num_packets = num_frames = 0
+    for packet in container.demux(stream):
+        num_packets += bool(packet.size) and not packet.is_discard
+        for frame in packet.decode():
+            num_frames += 1
+            yield frame
+    counts = container.format.name in _FORMATS_OF_PICTURES and stream.codec_context.name in _CODECS_OF_PICTURES
+    if counts and num_frames < num_packets:
+        raise DamagedVideoError(f"the file is damaged: {num_packets - num_frames} of its pictures cannot be decoded")
+
+
 def _check_structure(path: pathlib.Path) -> bool:
     """Whether the container's structure shows that the file is whole."""
     if not path.is_file():
@@ -270,6 +288,8 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     stream = container.streams.best("video")  # a cover picture is none
     if not isinstance(stream, av.VideoStream):
         raise DamagedVideoError("the file has no video track")
+    if stream.codec_context is None:
+        raise DamagedVideoError("the file's video track is of an unknown kind")
     return stream
 
 
@@ -286,7 +306,7 @@ def _check_index(stream: av.VideoStream, file_size: int) -> None:
 def _check_end(container: av.container.InputContainer, last: av.VideoFrame, end: float, step: float) -> None:
     """Holds the last frame against what the header announces."""
     if last.is_corrupt:
-        raise DamagedVideoError(f"the file is cut off: its last picture, at {end:.2f} s, is incomplete")
+        raise DamagedVideoError(f"the file is cut off: its last picture, before {end:.2f} s, is incomplete")
     if container.format.name in _FORMATS_WITH_DURATION and container.duration:
         announced = container.duration / av.time_base
         if end < announced - 1.5 * step:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 LONG = 10.0  # seconds; what lasts longer is no clip of a micro-action
 WINDOW, STRIDE = 2.0, 1.0  # seconds; clips of MA-52 last two on average
-_LONGEST_WINDOW = 60.0  # seconds; all frames of a window are in memory, scaled
+_LONGEST_WINDOW = 60.0  # seconds; all frames of a window are in memory, as the network sees them
+_DECODED_BYTES = 200 * 2**20  # of frames that are kept as they are decoded, for each video that is being read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,12 +194,13 @@ def _read_video(
 ) -> Iterator[LoadedClip]:
     """The clip of a short video, or the windows of a long one; the error where it cannot be read on comes last."""
     path = source.path
-    frames: collections.deque[Frame[clips.CroppedFrame]] = collections.deque()
+    frames: collections.deque[Frame[_Kept]] = collections.deque()
     count, duration = 0, 0.0  # of windows so far; seconds read
     try:
         announced = source.announces_length()
         for frame in source.read(num_threads=num_threads):
-            frames.append(Frame(frame.start, frame.end, clips.crop_frame(frame.picture.image(), inputs)))
+            frames.append(Frame(frame.start, frame.end, _Kept(frame.picture, inputs)))
+            _save_memory(frames)
             duration = frame.end
             while duration > LONG and (end := count * stride + window) <= frame.middle:
                 yield _load(path, frames, (end - window, end), inputs, announced)
@@ -207,8 +210,7 @@ def _read_video(
             while frames[0].end <= needed:
                 frames.popleft()
         if duration <= LONG:
-            clip = clips.clip_of_frames([frame.picture for frame in frames], inputs)
-            yield LoadedClip(path, (0.0, duration), clip=clip, announces_length=announced)
+            yield LoadedClip(path, (0.0, duration), clip=_clip(list(frames), inputs), announces_length=announced)
         else:
             for span in mma52.windows(duration, window, stride)[count:]:
                 yield _load(path, frames, span, inputs, announced)
@@ -217,16 +219,45 @@ def _read_video(
         yield LoadedClip(path, (start, max(start, duration)), windowed=duration > LONG, error=str(error))
 
 
+class _Kept:
+    """A frame that later clips may use: decoded, or as the network sees it, which takes less memory, but time."""
+
+    def __init__(self, picture: Any, inputs: dict[str, ClipSpec]):
+        self._picture, self._inputs = picture, inputs
+        self.num_bytes = picture.num_bytes  # as long as it is decoded
+
+    @functools.cached_property
+    def cropped(self) -> clips.CroppedFrame:
+        """As the network sees it."""
+        cropped = clips.crop_frame(self._picture.image(), self._inputs)
+        self._picture, self.num_bytes = None, 0
+        return cropped
+
+
+def _save_memory(frames: Iterable[Frame[_Kept]]) -> None:
+    """Crops the first of some frames where all of them, decoded, would take too much memory."""
+    total = sum(frame.picture.num_bytes for frame in frames)
+    for frame in frames:
+        if total <= _DECODED_BYTES:
+            return
+        total -= frame.picture.num_bytes
+        _ = frame.picture.cropped
+
+
 def _load(
     path: pathlib.Path,
-    frames: Iterable[Frame[clips.CroppedFrame]],
+    frames: Iterable[Frame[_Kept]],
     span: tuple[float, float],
     inputs: dict[str, ClipSpec],
     announced: bool,
 ) -> LoadedClip:
     """A window of a long video, given frames around it."""
-    clip = clips.clip_of_frames([frame.picture for frame in video.frames_between(frames, *span)], inputs)
+    clip = _clip(list(video.frames_between(frames, *span)), inputs)
     return LoadedClip(path, span, windowed=True, clip=clip, announces_length=announced)
+
+
+def _clip(frames: Sequence[Frame[_Kept]], inputs: dict[str, ClipSpec]) -> clips.Clip:
+    return clips.clip_of_frames(len(frames), lambda i: frames[i].picture.cropped, inputs)
 
 
 def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[LoadedClip]]:

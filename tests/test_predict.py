@@ -155,26 +155,36 @@ def test_short_and_long_videos_are_read_alike(long_video, monkeypatch):
             np.testing.assert_array_equal(window.clip[name], frames)
 
 
-def test_windows_keep_few_frames_in_memory(long_video, monkeypatch):
-    """Of a long video no more than the ten seconds that tell it from a short one."""
-    alive, most = weakref.WeakSet(), 0
-    crop = clips.crop_frame
+@pytest.mark.parametrize("decoded_bytes", [0, 20_000, 2**30])
+def test_windows_keep_few_frames_in_memory(long_video, monkeypatch, decoded_bytes):
+    """Of a long video no more than the ten seconds that tell it from a short one, and few of them decoded."""
+    alive, most, most_decoded = weakref.WeakSet(), 0, 0
+    keep, save_memory = inference._Kept, inference._save_memory
 
-    class Cropped(dict):
-        __hash__ = object.__hash__
+    def count(*arguments):
+        kept = keep(*arguments)
+        alive.add(kept)
+        return kept
 
-    def count(image, inputs):
-        nonlocal most
-        cropped = Cropped(crop(image, inputs))
-        alive.add(cropped)
+    def check(frames):
+        nonlocal most, most_decoded
+        save_memory(frames)
         most = max(most, len(alive))
-        return cropped
+        most_decoded = max(most_decoded, sum(frame.picture.num_bytes for frame in frames))
 
-    monkeypatch.setattr(clips, "crop_frame", count)
-    spans = [loaded.span for loaded in inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1)]
-    assert spans == [(i / 4, i / 4 + 2) for i in range(37)]
+    monkeypatch.setattr(inference, "_Kept", count)
+    monkeypatch.setattr(inference, "_save_memory", check)
+    expected = list(inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
+    monkeypatch.setattr(inference, "_DECODED_BYTES", decoded_bytes)
+    loaded = list(inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
+    assert [each.span for each in loaded] == [(i / 4, i / 4 + 2) for i in range(37)]
+    for one, other in zip(loaded, expected, strict=True):
+        np.testing.assert_array_equal(one.clip["video"], other.clip["video"])
     assert most <= 302
-    assert len(alive) < 70  # of the last windows, in variables
+    assert most_decoded > 100_000  # of the first reading
+    most_decoded = 0
+    list(inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
+    assert most_decoded <= decoded_bytes
 
 
 def test_windows_before_a_break_in_the_video_are_kept(model, long_video, monkeypatch):

@@ -43,12 +43,14 @@ class CroppedPicture:
 
     Attributes:
       size: height and width of the part.
+      num_bytes: the memory that the whole picture takes, about.
     """
 
     def __init__(self, picture: Any, box: Box):
         self._picture = picture
         self._edges = top, bottom, left, right = box.edges(picture.size)
         self.size = bottom - top, right - left
+        self.num_bytes = picture.num_bytes
 
     def image(self) -> UInt8[np.ndarray, "h w 3"]:
         """The RGB image."""

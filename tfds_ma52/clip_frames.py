@@ -33,7 +33,7 @@ class ClipFrames:
     frame_rate: float = FRAME_RATE
 
     def read(self, *, num_threads: int = 1) -> Iterator[Frame[Any]]:
-        """The frames in order; their pictures have `size` and `image()`, as `video.Picture`.
+        """The frames in order; their pictures have `size`, `num_bytes` and `image()`, as `video.Picture` has.
 
         Args:
           num_threads: of a video's decoder.

@@ -19,11 +19,13 @@ _DEEP_MODES = ("I", "F")  # Pillow's names of pixels of more than 8 bits begin w
 
 
 class ImageFile:
-    """The picture of a frame in a file.
+    """The picture of a frame, in a file.
 
     Attributes:
       size: height and width of the first frame.
     """
+
+    num_bytes = 0  # in memory
 
     def __init__(self, path: pathlib.Path, size: tuple[int, int]):
         self._path, self.size = path, size

@@ -43,6 +43,11 @@ class Picture:
     size: tuple[int, int]
     decoded: av.VideoFrame
 
+    @property
+    def num_bytes(self) -> int:
+        """The memory that it takes, about."""
+        return sum(plane.buffer_size for plane in self.decoded.planes)
+
     def image(self) -> UInt8[np.ndarray, "h w 3"]:
         """The RGB image, upright, scaled to the size of the first frame where the video changes its size."""
         image = upright_image(self.decoded)

@@ -60,15 +60,16 @@ def crop_frame(image: UInt8[np.ndarray, "h w 3"], inputs: dict[str, ClipSpec]) -
     return {name: _center_crops(image[None], spec)[0] for name, spec in inputs.items()}
 
 
-def clip_of_frames(frames: Sequence[CroppedFrame], inputs: dict[str, ClipSpec]) -> Clip:
-    """The clip that evaluation uses of a video with these frames, as `eval_clip` of the video gives it.
+def clip_of_frames(num_frames: int, frame: Callable[[int], CroppedFrame], inputs: dict[str, ClipSpec]) -> Clip:
+    """The clip that evaluation uses of a video with some frames, as `eval_clip` of the video gives it.
 
     Args:
-      frames: all of the video, from `crop_frame`.
+      num_frames: of the video.
+      frame: gives one of them, from `crop_frame`.
       inputs: what the network sees.
     """
-    chosen = _sample(inputs, sampling.center_segments, len(frames))
-    return {name: np.stack([frames[i][name] for i in indices.tolist()]) for name, indices in chosen.items()}
+    chosen = _sample(inputs, sampling.center_segments, num_frames)
+    return {name: np.stack([frame(i)[name] for i in indices.tolist()]) for name, indices in chosen.items()}
 
 
 def blank_clip(inputs: dict[str, ClipSpec]) -> Clip:

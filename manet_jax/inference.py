@@ -175,14 +175,14 @@ def _read_video(
         for frame in video.read_frames(path, num_threads=num_threads):
             frames.append(Frame(frame.start, frame.end, clips.crop_frame(frame.picture.image(), inputs)))
             duration = frame.end
-            while duration > LONG and (end := count * stride + window) <= frame.middle:
+            while _is_long(duration) and (end := count * stride + window) <= frame.middle:
                 yield _load(path, frames, (end - window, end), inputs, announced)
                 count += 1
             # The last window ends with the video; a video may turn out to be short.
-            needed = min(count * stride, duration - (window if duration > LONG else LONG))
+            needed = min(count * stride, duration - (window if _is_long(duration) else LONG))
             while frames[0].end <= needed:
                 frames.popleft()
-        if duration <= LONG:
+        if not _is_long(duration):
             clip = clips.clip_of_frames([frame.picture for frame in frames], inputs)
             yield LoadedClip(path, (0.0, duration), clip=clip, announces_length=announced)
         else:
@@ -190,7 +190,11 @@ def _read_video(
                 yield _load(path, frames, span, inputs, announced)
     except (video.DamagedVideoError, OSError) as error:
         start = count * stride
-        yield LoadedClip(path, (start, max(start, duration)), windowed=duration > LONG, error=str(error))
+        yield LoadedClip(path, (start, max(start, duration)), windowed=_is_long(duration), error=str(error))
+
+
+def _is_long(duration: float) -> bool:
+    return duration > LONG + 1e-6  # what rounding may cost
 
 
 def _load(

@@ -202,21 +202,25 @@ def _read_video(
             frames.append(Frame(frame.start, frame.end, _Kept(frame.picture, inputs)))
             _save_memory(frames)
             duration = frame.end
-            while duration > LONG and (end := count * stride + window) <= frame.middle:
+            while _is_long(duration) and (end := count * stride + window) <= frame.middle:
                 yield _load(path, frames, (end - window, end), inputs, announced)
                 count += 1
             # The last window ends with the video; a video may turn out to be short.
-            needed = min(count * stride, duration - (window if duration > LONG else LONG))
+            needed = min(count * stride, duration - (window if _is_long(duration) else LONG))
             while frames[0].end <= needed:
                 frames.popleft()
-        if duration <= LONG:
+        if not _is_long(duration):
             yield LoadedClip(path, (0.0, duration), clip=_clip(list(frames), inputs), announces_length=announced)
         else:
             for span in mma52.windows(duration, window, stride)[count:]:
                 yield _load(path, frames, span, inputs, announced)
     except (video.DamagedVideoError, OSError) as error:
         start = count * stride
-        yield LoadedClip(path, (start, max(start, duration)), windowed=duration > LONG, error=str(error))
+        yield LoadedClip(path, (start, max(start, duration)), windowed=_is_long(duration), error=str(error))
+
+
+def _is_long(duration: float) -> bool:
+    return duration > LONG + 1e-6  # what rounding may cost
 
 
 class _Kept:

@@ -1,12 +1,15 @@
 """Files from outside: frames by their time stamps, upright, and none missing without a word."""
 
 import io
+import pathlib
+import struct
 from fractions import Fraction
 
 import av
 import corpus
 import numpy as np
 import pytest
+from av.stream import Disposition
 from helpers import write_silence
 from numbered import HEIGHT, WIDTH, number_of, picture, set_matrix, trim, write
 from saved_models import save, small
@@ -207,9 +210,78 @@ def test_frames_get_the_size_of_the_first(tmp_path):
 
 def test_a_cover_picture_is_not_the_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as container:
-        write_silence(container, container.add_stream("aac", rate=8000, layout="mono"))
+        sound = container.add_stream("aac", rate=8000, layout="mono")
+        cover = container.add_stream("png", rate=1)
+        cover.width, cover.height, cover.pix_fmt, cover.disposition = WIDTH, HEIGHT, "rgb24", Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(picture(1), format="rgb24")))
+        container.mux(cover.encode())
+        write_silence(container, sound)
     with pytest.raises(DamagedVideoError, match=r"^the file has no video track$"):
         list(video.read_frames(tmp_path / "a.mp4"))
+
+
+def test_sound_may_be_longer_than_the_pictures(tmp_path):
+    """In FLV, whose header gives the longer duration; and pictures may start later than the sound."""
+    write(tmp_path / "a.mp4", range(12))
+    with av.open(str(tmp_path / "a.mp4")) as old, av.open(str(tmp_path / "a.flv"), "w") as new:
+        pictures = new.add_stream_from_template(old.streams.video[0])
+        sound = new.add_stream("aac", rate=8000, layout="mono")
+        for packet in old.demux(video=0):
+            if packet.size:
+                second = int(1 / packet.time_base)
+                packet.pts, packet.dts, packet.stream = packet.pts + second, packet.dts + second, pictures
+                new.mux(packet)
+        write_silence(new, sound, num_samples=24_000)
+    frames = list(video.read_frames(tmp_path / "a.flv"))
+    assert numbers(frames) == list(range(12))
+    assert frames[-1].end == pytest.approx(0.4, abs=0.002)
+    assert video.announces_length(tmp_path / "a.flv")
+
+
+def test_an_empty_packet_lets_the_frame_before_stand(tmp_path):
+    """As Theora repeats frames; NUT can hold such packets, too."""
+    write(tmp_path / "a.nut", range(12), codec="mpeg4")
+    with av.open(str(tmp_path / "a.nut")) as old, av.open(str(tmp_path / "b.nut"), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        for i, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            kept = packet if i != 5 else av.Packet(b"")
+            kept.pts, kept.dts, kept.time_base, kept.stream = packet.pts, packet.dts, packet.time_base, copy
+            new.mux(kept)
+    starts = [frame.start for frame in video.read_frames(tmp_path / "b.nut")]
+    np.testing.assert_allclose(starts, np.delete(np.arange(12), 5) / 30, atol=1e-3)
+
+
+@pytest.mark.parametrize("offset", [10_000, 2**33 / 90_000 - 1.6])
+def test_a_transport_stream_continues_where_its_times_fall_back(tmp_path, offset):
+    """A recording joined with one that started hours earlier; and times that start anew after 26 hours."""
+    late = write(tmp_path / "late.ts", range(20), options={"output_ts_offset": str(offset)}).read_bytes()
+    early = write(tmp_path / "early.ts", range(20, 40)).read_bytes()
+    (tmp_path / "both.ts").write_bytes(late + early)
+    frames = list(video.read_frames(tmp_path / "both.ts"))
+    assert numbers(frames) == list(range(40))
+    np.testing.assert_allclose([frame.start for frame in frames], np.arange(40) / 30, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["12:30.mp4", "file:a.mp4"])
+def test_a_file_with_a_colon_is_no_protocol(tmp_path, monkeypatch, name):
+    write(tmp_path / "a.mp4", range(3)).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert numbers(video.read_frames(pathlib.Path(name))) == [0, 1, 2]
+
+
+def test_ten_seconds_are_short_whatever_rounding_makes_of_them(tmp_path):
+    path = write(tmp_path / "a.ts", [1] * 600, rate=60)
+    *_, last = video.read_frames(path)
+    assert 10 < last.end < 10.000001
+    (loaded,) = predicted(path)
+    assert not loaded.windowed
+
+
+def test_a_duration_that_a_header_claims_is_at_most_a_day(tmp_path):
+    content = write(tmp_path / "a.mkv", range(3)).read_bytes()
+    at = content.index(b"\x44\x89\x88") + 3  # the element of the duration
+    (tmp_path / "a.mkv").write_bytes(content[:at] + struct.pack(">d", 1e12) + content[at + 8 :])  # milliseconds
+    assert video.estimate_duration(tmp_path / "a.mkv") == 24 * 3600
 
 
 def test_a_frame_days_after_the_first_is_refused(tmp_path):

@@ -15,16 +15,17 @@ import av
 import cv2
 import numpy as np
 from av.sidedata.sidedata import SideData
+from av.stream import Disposition
 from jaxtyping import UInt8
 
 from tfds_ma52 import containers
 
 LONGEST = 24 * 3600.0  # seconds of a video
-_FORMATS_WITH_DURATION = {"flv", "mxf"}  # whose header gives it, and whose bytes do not tell a file that is cut off
 # Where a packet is a picture. Others have packets of half a picture, of none, or of two.
 _FORMATS_OF_PICTURES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS_OF_PICTURES = {"h264", "hevc", "vp9", "av1", "mjpeg"}
 _SLACK = 1e-6  # seconds that rounding may cost
+_OPTIONS = {"correct_ts_overflow": "0"}  # FFmpeg would take a joined recording's earlier times for a day later
 
 
 class DamagedVideoError(Exception):
@@ -91,7 +92,7 @@ def read_frames(source: pathlib.Path | bytes, *, num_threads: int = 1) -> Iterat
         comes before a break is yielded before.
     """
     if isinstance(source, pathlib.Path):
-        _check_structure(source)
+        announces_length(source)
     with _open(source) as container:
         stream = _video_stream(container)
         if isinstance(source, pathlib.Path):
@@ -109,9 +110,9 @@ def read_frames(source: pathlib.Path | bytes, *, num_threads: int = 1) -> Iterat
             held, start = decoded, next_start
         if held is None:
             raise DamagedVideoError("the file has no frame")
-        end = start + clock.duration(held)
-        _check_end(container, held, end, clock.step)
-        yield Frame(start, end, Picture(size, held))
+        if held.is_corrupt:
+            raise DamagedVideoError(f"the file is cut off: its last picture, at {start:.2f} s, is incomplete")
+        yield Frame(start, start + clock.duration(held), Picture(size, held))
 
 
 def frames_between(frames: Iterable[Frame[P]], start: float, end: float) -> Iterator[Frame[P]]:
@@ -139,15 +140,21 @@ def frames_between(frames: Iterable[Frame[P]], start: float, end: float) -> Iter
 
 
 def announces_length(path: pathlib.Path) -> bool:
-    """Whether a file says how long it is, so that `read_frames` can tell whether it is whole.
+    """Whether a file says how long it is, so that it is known to be whole.
 
     Raises:
-      DamagedVideoError: it is shorter than it says, or cannot be opened.
+      DamagedVideoError: it is shorter than it says, or cannot be read.
     """
-    if _check_structure(path):
-        return True
-    with _open(path) as container:
-        return container.format.name in _FORMATS_WITH_DURATION and bool(container.duration)
+    if not path.is_file():
+        raise DamagedVideoError("the file is missing")
+    if path.stat().st_size == 0:
+        raise DamagedVideoError("the file is empty")
+    try:
+        return containers.announces_length(path)
+    except containers.CutOffError as error:
+        raise DamagedVideoError(f"the file is cut off: {error}") from error
+    except OSError as error:
+        raise DamagedVideoError(f"the file cannot be read ({error.strerror})") from error
 
 
 def unchecked(paths: Sequence[str]) -> str:
@@ -157,9 +164,9 @@ def unchecked(paths: Sequence[str]) -> str:
 
 
 def estimate_duration(path: pathlib.Path) -> float:
-    """The seconds that a file's header gives; 0 where it gives none."""
+    """The seconds that a file's header gives, at most a day; 0 where it gives none."""
     with _open(path) as container:
-        return (container.duration or 0) / av.time_base
+        return min(LONGEST, (container.duration or 0) / av.time_base)
 
 
 def upright_image(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
@@ -254,48 +261,39 @@ class _Stamps:
 @contextlib.contextmanager
 def _open(source: pathlib.Path | bytes) -> Iterator[av.container.InputContainer]:
     try:
-        opened = str(source) if isinstance(source, pathlib.Path) else io.BytesIO(source)
-        with av.open(opened, "r", metadata_errors="replace") as container:
+        # Absolute, as FFmpeg takes what stands before a colon for a protocol.
+        opened = str(source.absolute()) if isinstance(source, pathlib.Path) else io.BytesIO(source)
+        with av.open(opened, "r", metadata_errors="replace", options=_OPTIONS) as container:
             yield container
     except (av.error.FFmpegError, EOFError) as error:
         reason = getattr(error, "strerror", None) or "it ends too early"
         raise DamagedVideoError(f"the file is damaged or not a video ({reason})") from error
 
 
-def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
-    """The decoded frames of a stream; refuses one of which the decoder leaves some out without an error."""
-    num_packets = num_frames = 0
-    for packet in container.demux(stream):
-        num_packets += bool(packet.size) and not packet.is_discard
-        for frame in packet.decode():
-            num_frames += 1
-            yield frame
-    counts = container.format.name in _FORMATS_OF_PICTURES and stream.codec_context.name in _CODECS_OF_PICTURES
-    if counts and num_frames < num_packets:
-        raise DamagedVideoError(f"the file is damaged: {num_packets - num_frames} of its pictures cannot be decoded")
-
-
-def _check_structure(path: pathlib.Path) -> bool:
-    """Whether the container's structure shows that the file is whole."""
-    if not path.is_file():
-        raise DamagedVideoError("the file is missing")
-    if path.stat().st_size == 0:
-        raise DamagedVideoError("the file is empty")
-    try:
-        return containers.announces_length(path)
-    except containers.CutOffError as error:
-        raise DamagedVideoError(f"the file is cut off: {error}") from error
-    except OSError as error:
-        raise DamagedVideoError(f"the file cannot be read ({error.strerror})") from error
-
-
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    stream = container.streams.best("video")  # a cover picture is none
-    if not isinstance(stream, av.VideoStream):
+    stream = container.streams.best("video")
+    if not isinstance(stream, av.VideoStream) or stream.disposition & Disposition.attached_pic:  # a cover picture
         raise DamagedVideoError("the file has no video track")
     if stream.codec_context is None:
         raise DamagedVideoError("the file's video track is of an unknown kind")
     return stream
+
+
+def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
+    """The frames of a stream; refuses one of which the decoder leaves some out without an error.
+
+    An empty packet, at which decoders fail, lets the frame before stand, as in Theora.
+    """
+    num_packets = num_frames = 0
+    for packet in container.demux(stream):
+        if packet.size or not packet.buffer_ptr:  # the last packet has no content at all
+            num_packets += bool(packet.size) and not packet.is_discard
+            for frame in packet.decode():
+                num_frames += 1
+                yield frame
+    counts = container.format.name in _FORMATS_OF_PICTURES and stream.codec_context.name in _CODECS_OF_PICTURES
+    if counts and num_frames < num_packets:
+        raise DamagedVideoError(f"the file is damaged: {num_packets - num_frames} of its pictures cannot be decoded")
 
 
 def _check_index(stream: av.VideoStream, file_size: int) -> None:
@@ -306,13 +304,3 @@ def _check_index(stream: av.VideoStream, file_size: int) -> None:
     present = sum(entry.pos + entry.size <= file_size for entry in entries)
     if present < len(entries):
         raise DamagedVideoError(f"the file is cut off: {present} of its {len(entries)} frames are there")
-
-
-def _check_end(container: av.container.InputContainer, last: av.VideoFrame, end: float, step: float) -> None:
-    """Holds the last frame against what the header announces."""
-    if last.is_corrupt:
-        raise DamagedVideoError(f"the file is cut off: its last picture, before {end:.2f} s, is incomplete")
-    if container.format.name in _FORMATS_WITH_DURATION and container.duration:
-        announced = container.duration / av.time_base
-        if end < announced - 1.5 * step:
-            raise DamagedVideoError(f"the file is cut off: it ends at {end:.2f} of {announced:.2f} s")

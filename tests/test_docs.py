@@ -58,7 +58,7 @@ def examples(tmp_path_factory):
 def test_python_examples_run(page, examples, monkeypatch):
     monkeypatch.chdir(examples)
     video = np.zeros((2, 8, 32, 32, 3), np.uint8)
-    scope = {"video": video, "appearance": video[:, :2]}
+    scope = {"video": video, "appearance": video[:, :2], "detect": lambda image: (1, 2, 30, 40)}
     for block in blocks(page, "python"):
         exec(compile(ast.parse(block), str(page), "exec"), scope)
 

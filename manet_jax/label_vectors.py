@@ -45,6 +45,11 @@ def words_of(name: str) -> list[str]:
     return [word for word in re.findall("[a-zß-öø-ɏ]+", divided.lower()) if word not in _LEFT_OUT]
 
 
+def digest(vectors: Float[np.ndarray, "n e"]) -> str:
+    """A short digest of label vectors, which a run records."""
+    return hashlib.sha256(vectors.tobytes()).hexdigest()[:16]
+
+
 def load_label_vectors(source: str, names: Sequence[str]) -> Float[np.ndarray, "n e"]:
     """Returns one vector for each label.
 

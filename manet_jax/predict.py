@@ -221,6 +221,8 @@ def run(arguments: argparse.Namespace) -> int:
     find = find_videos if arguments.frame_rate is None else find_image_folders
     paths = find(arguments.videos)
     model = load_model(arguments.workdir, arguments.checkpoint)
+    if not arguments.boxes and model.metadata.config.get("data", {}).get("boxes"):
+        print("manet_jax: the model was trained on crops to boxes, but there is no --boxes", file=sys.stderr)
     timelines = arguments.timelines or pathlib.Path(arguments.workdir).expanduser() / "timelines"
     predicted = inference.predict(
         model,

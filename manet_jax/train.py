@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import fcntl
 import functools
-import hashlib
 import json
 import logging
 import math
@@ -26,7 +25,7 @@ from manet_jax import tasks as tasks_lib
 from manet_jax.checkpoint import Checkpoints
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
-from manet_jax.label_vectors import load_label_vectors
+from manet_jax.label_vectors import digest, load_label_vectors
 from manet_jax.metric_writer import MetricWriter
 from manet_jax.models import ModelSpec
 from manet_jax.models.variables import Variables, count_parameters
@@ -220,7 +219,7 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
         data={
             "lists": dataset.fingerprint,
             "training clips": len(source),
-            "label vectors": None if vectors is None else hashlib.sha256(vectors.tobytes()).hexdigest()[:16],
+            "label vectors": None if vectors is None else digest(vectors),
         },
     )
     step = create_step(

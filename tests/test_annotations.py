@@ -321,6 +321,10 @@ def test_read_folder_reads_one_file_with_a_column_of_splits(tmp_path):
         ("video,labels,split\na.mp4,9,dev\n", "annotations.csv:2: split is 'dev'; expected one of train, val, test"),
         ("video,labels,split\na.mp4,9,train\n", "annotations.csv: no row is of split val; both are needed"),
         ("video,labels,split\n", "annotations.csv: there is no row below the header"),
+        (
+            "video,labels,split,emotions\na.mp4,9,train,joy\n",
+            "annotations.csv:1: the header has 'emotions', which would be ignored: write 'emotion'",
+        ),
         ("", "annotations.csv: the file is empty"),
     ],
 )
@@ -394,5 +398,5 @@ def test_build_refuses_changed_annotations(ten):
     (ten / "train.csv").write_text(text.replace("\n", "\r\n"))
     ma52_dataset_builder.build(ten, config="pro_original")  # the same rows
     (ten / "train.csv").write_text(text.replace("crossing arms", "waving"))
-    with pytest.raises(UserError, match=r"was built from other lists \(or windows\) than those now in"):
+    with pytest.raises(UserError, match=r"was built from other lists \(or windows, or boxes\) than those now in"):
         ma52_dataset_builder.build(ten, config="pro_original")

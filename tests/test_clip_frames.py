@@ -193,6 +193,10 @@ def test_boxes_of_frames_are_joined(tmp_path):
         (box_text(["a,x,1,2,2"]), "b.csv:2: expected x0 < x1 and y0 < y1, got x, 1, 2, 2"),
         (box_text(["a,0,0,nan,2"]), "b.csv:2: expected x0 < x1 and y0 < y1, got 0, 0, nan, 2"),
         (box_text([",0,0,1,2"]), "b.csv:2: the video is missing"),
+        (
+            box_text(["a,0,1,1,2,2"], "video,frames,x0,y0,x1,y1"),
+            "the header has .frames., which would be ignored",
+        ),
         (box_text(["a,1,1,2,2"], "video,x,y,w,h"), "b.csv:1: the header .* lacks x0"),
     ],
 )
@@ -261,3 +265,12 @@ def test_prediction_sees_what_is_in_the_box(tmp_path, capsys):
     first, second = map(json.loads, capsys.readouterr().out.splitlines())
     assert "top" in first
     assert second["error"] == f"{tmp_path}/boxes.csv has no box of it"
+
+
+def test_prediction_without_boxes_of_a_model_of_boxes_is_remarked(tmp_path, capsys):
+    config = small(ma52.get_config())
+    config.data.boxes = "boxes.csv"
+    workdir = save(tmp_path / "run", config)
+    assert predict.main(["--workdir", str(workdir), str(write(tmp_path / "a.mp4", range(5)))]) == 0
+    message = "manet_jax: the model was trained on crops to boxes, but there is no --boxes"
+    assert message in capsys.readouterr().err.splitlines()

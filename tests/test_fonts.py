@@ -92,6 +92,14 @@ def test_a_name_that_another_font_has_is_drawn_with_it(use_fonts, caplog):
     assert not caplog.records  # that there is no such font of weight 400
 
 
+def test_dollar_signs_are_no_formula():
+    names = ("$x_1$", "costs $ 5", "a", "b", "c")
+    drawn = draw(figures.plot_confusion(np.eye(5), names, LABELS.groups))
+    assert r"\$x_1\$ (1)" in drawn  # as Matplotlib is given it
+    text = matplotlib.text.Text(text=fonts.plain("$x_1$"))
+    assert text._preprocess_math(text.get_text()) == ("$x_1$", False)  # as it draws it
+
+
 def test_each_character_gets_a_font_that_has_it(use_fonts):
     use_fonts(Left="点", Right="头", Neither="好")
     assert fonts.fallbacks("a点\n头") == ["Left", "Right"]

@@ -200,6 +200,13 @@ def test_read_folder_reports_every_bad_row(tmp_path):
     ]
 
 
+def test_read_folder_knows_a_video_by_its_file(tmp_path):
+    """With and without the suffix: else its actions would be divided among two videos, or it would be in two splits."""
+    write(tmp_path, train=TRAIN + "3,a.mp4,0,30,9,165,30\n", val=VAL)
+    path = f"{tmp_path}/train.csv"
+    assert list(read(tmp_path).problems) == [f"{path}:5: a.mp4 is the file of a ({path}:2) too"]
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [

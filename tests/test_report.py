@@ -15,7 +15,7 @@ from test_emotion import pro_config, pro_folder  # noqa: F401
 import manet_jax
 from configs import ma52
 from manet_jax import configuration, evaluate
-from manet_jax.label_vectors import load_label_vectors
+from manet_jax.label_vectors import digest, load_label_vectors
 from manet_jax.report import examples, page
 from manet_jax.report.results import TaskResult, task_results
 from manet_jax.tasks import Emotion, MultiLabel, SingleLabel
@@ -216,6 +216,17 @@ def test_read_label_vectors_reports_a_missing_file(evaluation):
     vectors, remark = page.read_label_vectors(gone, 50)
     assert vectors is None
     assert remark.startswith(" The labels' vectors are missing: label_vectors: there is no file gone.npy")
+
+
+def test_read_label_vectors_refuses_others_than_those_of_the_run(evaluation):
+    vectors, remark = page.read_label_vectors(evaluation, 50)
+    assert vectors is not None
+    assert remark == ""
+    for recorded, is_same in (("0123", False), (digest(vectors), True), (None, True)):
+        metadata = dataclasses.replace(evaluation.metadata, data={"label vectors": recorded})
+        found, remark = page.read_label_vectors(dataclasses.replace(evaluation, metadata=metadata), 50)
+        assert (found is not None) == is_same
+        assert remark == ("" if is_same else " The labels' vectors are missing: the model was trained with others.")
 
 
 def test_report_folder_that_cannot_be_written_is_one_sentence(evaluation):

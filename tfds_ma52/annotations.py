@@ -93,7 +93,7 @@ def _read_rows(files: dict[str, pathlib.Path], problems: list[str]) -> list[tupl
     """Returns the sound rows of all files with their splits; adds to `problems`."""
     found: list[tuple[str, Row]] = []
     for split, path in files.items():
-        for row in read_csv(path, ("video", "labels", *(() if split else ("split",))), problems):
+        for row in read_csv(path, ("video", "labels", *(() if split else ("split",))), problems, optional=("emotion",)):
             of_row = split or row.fields["split"].strip().lower()
             if of_row in SPLITS:
                 found.append((of_row, row))

@@ -66,7 +66,7 @@ def read_boxes(path: pathlib.Path) -> BoxFile:
         raise UserError(f"there is no file {path} of boxes: name another one with {{flag}}", field="boxes")
     problems: list[str] = []
     corners: dict[str, list[list[float]]] = collections.defaultdict(list)
-    for row in tables.read_csv(path, COLUMNS, problems):
+    for row in tables.read_csv(path, COLUMNS, problems, optional=("frame",)):
         name, texts = slashed(row.fields["video"].strip()), [row.fields[column].strip() for column in COLUMNS[1:]]
         if not name:
             problems.append(f"{row.location}: the video is missing")

@@ -286,19 +286,24 @@ def _add_action(video: Video, class_id: int | None, start: float, end: float) ->
 
 
 def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> list[str]:
-    """A line for each split without videos, and for each video in more than one."""
+    """A line for each split without videos, and for each video in more than one, or under two names."""
     found: dict[str, list[Video]] = collections.defaultdict(list)
     for video in videos:
-        found[video.name].append(video)
-    problems = [
-        f"{where[-1].location}: {name} is also in split {where[0].split}"
-        for name, where in found.items()
-        if len(where) > 1
-    ]
+        found[_file_name(video)].append(video)
+    problems = []
+    for first, *others in found.values():
+        for video in others[-1:]:
+            same = video.name == first.name
+            where = f"also in split {first.split}" if same else f"the file of {first.name} ({first.location}) too"
+            problems.append(f"{video.location}: {video.name} is {where}")
     present = {video.split for video in videos}
     if "" in files and present:
         problems += [f"{files['']}: no video is of subset {s}" for s in REQUIRED_SPLITS if s not in present]
     return problems
+
+
+def _file_name(video: Video) -> str:
+    return video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
 
 
 def _is_hidden(split: str, videos: Iterable[Video]) -> bool:
@@ -310,7 +315,7 @@ def _window_clip(
     root: pathlib.Path, video_folder: str, video: Video, span: tuple[float, float], min_overlap: float | None
 ) -> ListedClip:
     """One window; without a `min_overlap` its labels are hidden."""
-    file = video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
+    file = _file_name(video)
     path = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, video.split, file)
     targets = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
     name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"

@@ -3,6 +3,7 @@
 import collections
 import csv
 import dataclasses
+import difflib
 import io
 import pathlib
 from collections.abc import Sequence
@@ -22,10 +23,18 @@ class Row:
     delimiter: str
 
 
-def read_csv(path: pathlib.Path, columns: Sequence[str], problems: list[str]) -> list[Row]:
-    """Reads a csv file with a header of at least some columns; adds its errors to `problems`.
+def read_csv(
+    path: pathlib.Path, columns: Sequence[str], problems: list[str], *, optional: Sequence[str] = ()
+) -> list[Row]:
+    """Reads a csv file; adds its errors to `problems`.
 
     The fields are separated as those of the header are: by commas, semicolons or tabs.
+
+    Args:
+      path: of the file.
+      columns: that it must have.
+      problems: gets a line for each error.
+      optional: columns that it may have; one of nearly the same name is an error. Others are ignored.
     """
     try:
         text = labels_lib.read_lines(path)
@@ -38,7 +47,7 @@ def read_csv(path: pathlib.Path, columns: Sequence[str], problems: list[str]) ->
         return []
     (location, names), *lines = lines
     header = [name.strip().lower() for name in names]
-    if problem := _wrong_header(header, columns, delimiter):
+    if problem := _wrong_header(header, columns, delimiter) or _misspelled(header, optional):
         problems.append(f"{location}: {problem}")
         return []
     rows: list[Row] = []
@@ -90,6 +99,15 @@ def _wrong_header(header: Sequence[str], columns: Sequence[str], delimiter: str)
     missing = [name for name in columns if name not in header]
     hint = "; or name the files train.csv and val.csv" if missing == ["split"] else ""
     return f"the header {delimiter.join(header)!r} lacks {' and '.join(missing)}{hint}" if missing else ""
+
+
+def _misspelled(header: Sequence[str], optional: Sequence[str]) -> str:
+    """A column of a header that seems to be an optional one; "" for none."""
+    for column in optional:
+        near = difflib.get_close_matches(column, header, n=1, cutoff=0.8)
+        if near and column not in header:
+            return f"the header has {near[0]!r}, which would be ignored: write {column!r}"
+    return ""
 
 
 def _wrong_fields(header: Sequence[str], fields: Sequence[str], delimiter: str) -> str:

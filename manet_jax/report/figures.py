@@ -256,7 +256,7 @@ def plot_timeline(windows: Sequence[Prediction]) -> Figure:
         axis.set_yticks(np.arange(len(names)) + 0.5, names)
         axis.invert_yaxis()
         axis.tick_params(axis="y", length=0)
-    axes[0].set_title(printable(pathlib.Path(windows[0].video).name), loc="left", fontsize=11)
+    axes[0].set_title(fonts.plain(printable(pathlib.Path(windows[0].video).name)), loc="left", fontsize=11)
     axes[-1].set_xticks(np.arange(0, edges[-1], next(step for step in _TICKS if edges[-1] < 12 * step)))
     axes[-1].xaxis.set_major_formatter(lambda seconds, _: clock(seconds))
     axes[-1].set_xlabel("time")

@@ -15,7 +15,12 @@ from matplotlib.text import Text
 
 def drawable(names: Sequence[str], kind: str = "class") -> list[str]:
     """The names, but an id such as "class 12" for one with a character that no installed font has."""
-    return [f"{kind} {i}" if fallbacks(name) is None else name for i, name in enumerate(names)]
+    return [f"{kind} {i}" if fallbacks(name) is None else plain(name) for i, name in enumerate(names)]
+
+
+def plain(text: str) -> str:
+    """A text that Matplotlib draws as it is, rather than as a formula where there are two dollar signs."""
+    return text.replace("$", r"\$")
 
 
 def make_legible(figure: Figure) -> Figure:

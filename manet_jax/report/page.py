@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from manet_jax import evaluate, metrics
 from manet_jax.evaluate import Evaluation
-from manet_jax.label_vectors import load_label_vectors
+from manet_jax.label_vectors import digest, load_label_vectors
 from manet_jax.loaded_model import LoadedModel, load_model
 from manet_jax.report import examples, figures, fonts, tables
 from manet_jax.report.results import TaskResult, task_results
@@ -138,7 +138,8 @@ def read_label_vectors(evaluation: Evaluation, size: int) -> tuple[np.ndarray | 
         vectors = load_label_vectors(source, evaluation.metadata.labels.names)
     except UserError as error:
         return None, f" The labels' vectors are missing: {error}"
-    if vectors.shape[1] != size:
+    recorded = evaluation.metadata.data.get("label vectors")
+    if vectors.shape[1] != size or recorded not in (None, digest(vectors)):
         return None, " The labels' vectors are missing: the model was trained with others."
     return vectors, ""
 

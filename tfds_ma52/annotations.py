@@ -59,18 +59,9 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
     problems, warnings = check_classes(
         root, labels, folder_lib.occurring(clips), reader.given, problems, own_names=own_names
     )
-    digest = fingerprint(root, list_file=list_file)
+    name_files = [folder_lib.find_first(root, locations) for locations in (folder_lib.LABEL_FILES, EMOTION_FILES)]
+    digest = folder_lib.digest([*name_files, *files.values()])
     return Folder(labels, emotions.names, tuple(clips), digest, tuple(problems), warnings)
-
-
-def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
-    """A digest of the annotation files and names, see `folder.fingerprint`.
-
-    Raises:
-      UserError: the folder or its annotation files are missing.
-    """
-    names = [folder_lib.find_first(root, locations) for locations in (folder_lib.LABEL_FILES, EMOTION_FILES)]
-    return folder_lib.digest([*names, *_find_files(root, list_file).values()])
 
 
 def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:

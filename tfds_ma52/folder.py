@@ -73,7 +73,7 @@ class Folder:
       labels: its classes and groups.
       emotions: their names; empty where there are none.
       clips: the clips of its lists, in their order.
-      fingerprint: see `fingerprint`.
+      fingerprint: a digest of lists, names and settings: equal for equal data sets, wherever they lie.
       problems: the errors in label names and lists, each a text with file and line; errors in clips are not among them.
       warnings: of what may be meant otherwise, a sentence each.
     """
@@ -111,7 +111,14 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
     problems += repeated(clips)
     labels = labels or labels_lib.MA52
     problems, warnings = check_classes(root, labels, occurring(clips), given, problems, own_names=bool(label_file))
-    return Folder(labels, (), tuple(clips), _digest_lists(list_files, label_file), tuple(problems), warnings)
+    return Folder(
+        labels,
+        (),
+        tuple(clips),
+        digest([label_file, *(list_files.get(split) for split in SPLITS)]),
+        tuple(problems),
+        warnings,
+    )
 
 
 def occurring(clips: Sequence[ListedClip]) -> dict[str, set[int]]:
@@ -125,19 +132,6 @@ def read_label_file(path: pathlib.Path | None) -> tuple[labels_lib.LabelSet | No
         return labels_lib.read_labels(path) if path else labels_lib.MA52, []
     except UserError as error:
         return None, str(error).splitlines()
-
-
-def fingerprint(root: pathlib.Path, *, list_file: str = "") -> str:
-    """A digest of lists and label names: equal for equal data sets, wherever they lie and whatever their line ends.
-
-    Raises:
-      UserError: the folder or a list is missing.
-    """
-    return _digest_lists(*_find_lists(root, list_file))
-
-
-def _digest_lists(list_files: dict[str, pathlib.Path], label_file: pathlib.Path | None) -> str:
-    return digest([label_file, *(list_files.get(split) for split in SPLITS)])
 
 
 def digest(files: Sequence[pathlib.Path | None], settings: str = "") -> str:

@@ -101,19 +101,9 @@ def read_folder(
     problems, warnings = check_classes(
         root, labels, folder_lib.occurring(clips), classes.given, problems, own_names=bool(label_file)
     )
-    digest = fingerprint(root, window=window, stride=stride, min_overlap=min_overlap, list_file=list_file)
-    return Folder(labels, (), tuple(clips), digest, tuple(problems), warnings)
-
-
-def fingerprint(root: pathlib.Path, *, window: float, stride: float, min_overlap: float, list_file: str = "") -> str:
-    """A digest of the annotations, the label names and the windows, see `folder.fingerprint`.
-
-    Raises:
-      UserError: the folder or its annotations are missing.
-    """
-    label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
     settings = f"{window:g} {stride:g} {min_overlap:g}"
-    return folder_lib.digest([label_file, *_find_files(root, list_file).values()], settings)
+    digest = folder_lib.digest([label_file, *files.values()], settings)
+    return Folder(labels, (), tuple(clips), digest, tuple(problems), warnings)
 
 
 def check_windows(window: float, stride: float, min_overlap: float) -> None:

@@ -14,6 +14,7 @@ from manet_jax.tasks import Task, create_tasks
 from tfds_ma52.labels import LabelSet
 
 FORMAT = 2
+_LATER_FIELDS = {"data": {"boxes": "", "frame_pattern": ""}}  # of a config of this format, and what runs before did
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
 
 
@@ -69,6 +70,7 @@ class RunMetadata:
         """
         if value.get("format", 0) < FORMAT:
             value = format_1.migrate(value)
+        value = {**value, "config": _complete(value.get("config", {}))}
         names = {field.name for field in dataclasses.fields(cls)} & value.keys()
         known: dict[str, Any] = {name: value[name] for name in names}
         known |= {name: tuple(value[name]) for name in ("emotions", "initialized_from", "fresh") if name in value}
@@ -82,6 +84,11 @@ class RunMetadata:
     def tasks(self, threshold: float | None = None) -> tuple[Task, ...]:
         """The model's tasks, see `tasks.create_tasks`."""
         return create_tasks(self.model, self.labels, self.emotions, multilabel=self.multilabel, threshold=threshold)
+
+
+def _complete(config: dict[str, Any]) -> dict[str, Any]:
+    """The config of a run with the fields that came after it, which change nothing; none for converted weights."""
+    return config and config | {name: later | config[name] for name, later in _LATER_FIELDS.items()}
 
 
 def versions() -> dict[str, str]:

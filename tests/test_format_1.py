@@ -1,5 +1,6 @@
 """Checkpoints of version 0.1.0, recorded in tests/golden/format_1.zip, do all that today's do but resume."""
 
+import json
 import zipfile
 
 import ml_collections
@@ -14,6 +15,7 @@ from manet_jax.checkpoint import Checkpoints
 from manet_jax.models.variables import flatten, split_variables
 from manet_jax.pretrained import convert
 from manet_jax.report import page
+from manet_jax.run_metadata import RunMetadata
 from tfds_ma52.errors import UserError
 
 
@@ -119,3 +121,13 @@ def test_old_run_refuses_data_of_other_classes(runs, models, tmp_path):
     config.data.manual_dir = str(other)
     with pytest.raises(UserError, match="has other classes or emotions than the model"):
         manet_jax.evaluate_checkpoint(runs / "manet", config=config)
+
+
+def test_a_config_without_later_fields_is_completed(models):
+    """Fields that came within a format: a run before them resumes and evaluates."""
+    saved = models["manet"].metadata.to_json()
+    data = {name: value for name, value in saved["config"]["data"].items() if name not in ("boxes", "frame_pattern")}
+    older = RunMetadata.from_json(json.loads(json.dumps(saved | {"config": saved["config"] | {"data": data}})))
+    assert older.config["data"]["boxes"] == older.config["data"]["frame_pattern"] == ""
+    assert configuration.changes(older.config, saved["config"]) == []
+    assert RunMetadata.from_json(json.loads(json.dumps(saved | {"config": {}}))).config == {}

@@ -62,7 +62,7 @@ def test_disc_and_ring_face_their_front():
 
 
 def test_join_keeps_faces_and_repeats_still_meshes():
-    moving, still = mesh.disc(ORIGIN, X, Y, (1, 2, 3)), mesh.disc(ORIGIN[:1], X[:1], Y[:1], (4, 5, 6), nearer=0.5)
+    moving, still = mesh.disc(ORIGIN, X, Y, (1, 2, 3)), mesh.disc(Z[:1], X[:1], Y[:1], (4, 5, 6), nearer=0.5)
     both = mesh.join([moving, still])
     assert corners(both).shape == (2, 6, 4, 3)
     assert both.colors[0].tolist() == [1, 1, 1, 4, 4, 4]
@@ -77,3 +77,9 @@ def test_faces_share_the_points_of_their_rings():
     tube = mesh.tube([ORIGIN, X], (1.0, 1.0), (1, 2, 3), sides=5)
     assert tube.points.shape == (2, 3, 8 * 5)
     assert np.bincount(tube.faces.ravel()).tolist() == [2] * 5 + [4] * 30 + [2] * 5
+
+
+def test_cross_is_the_cross_product():
+    first, second = np.random.default_rng(0).normal(size=(2, 7, 3))
+    np.testing.assert_array_equal(mesh.cross(first, second), np.cross(first, second))
+    np.testing.assert_array_equal(mesh.cross(X, Y), Z)

@@ -45,6 +45,12 @@ def unit(vector: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-9)
 
 
+def cross(first: Float[np.ndarray, "n 3"], second: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """The cross products; on arrays as small as here `np.cross` takes several times as long."""
+    (a, b, c), (d, e, f) = first.T, second.T
+    return np.stack([b * f - c * e, c * d - a * f, a * e - b * d], axis=-1)
+
+
 def times(vector: Float[np.ndarray, "t 3"], factors: Sequence[float] | Float[np.ndarray, " r"]) -> Vectors:
     """The vector times each of the factors."""
     return vector[..., None] * np.asarray(factors)
@@ -78,8 +84,8 @@ def tube(
     axis = unit(second - first)
     # Any direction across will do, as long as it never lies along the limb.
     helper = np.where(np.abs(axis[:, 2:]) < 0.8, np.array((0.0, 0.0, 1.0)), np.array((1.0, 0.0, 0.0)))
-    right = unit(np.cross(helper, axis))
-    front = np.cross(right, axis)
+    right = unit(cross(helper, axis))
+    front = cross(right, axis)
     offsets, shares = np.array(((0.95, 0.75, 0.4), (0.25, 0.66, 0.92)) if round_ends else ((0.0,), (0.02,)))
     # Of each section: the share of the way between the ends, metres beyond it, and the radius.
     inner = np.linspace(0, 1, len(radii))

@@ -160,10 +160,8 @@ def shade(
     points: Float[np.ndarray, "3 p"], clip: Mesh, faces: Int[np.ndarray, " f"], camera: Camera, scene: Scene
 ) -> Float[np.ndarray, "3 f"]:
     """Returns the colours of some faces in the light, in whole numbers."""
-    (a, b, c), (d, e, f) = _diagonals(points, clip.faces.take(faces, axis=1))
-    normal = np.stack([b * f - c * e, c * d - a * f, a * e - b * d])
-    length = np.sqrt((normal * normal).sum(0))
-    lambert = np.maximum(camera.light @ normal / np.maximum(length, 1e-12), 0)
+    first, second = _diagonals(points, clip.faces.take(faces, axis=1))
+    lambert = np.maximum(mesh.unit(mesh.cross(first.T, second.T)) @ camera.light, 0)
     tone = scene.light * np.where(clip.flat.take(faces), 0.95, 0.52 + 0.5 * lambert)
     return np.floor(np.clip(clip.colors.take(faces, axis=1) * tone, 0, 255))
 
@@ -252,7 +250,7 @@ def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
     centers, rights, fronts = [], [], []
     for center, share, width, depth, forwards in sections:
         right = mesh.unit((1 - share) * hips + share * shoulders)
-        front = mesh.unit(np.cross(right, lower + upper))
+        front = mesh.unit(mesh.cross(right, lower + upper))
         centers.append(center + forwards * front)
         rights.append(width * right)
         fronts.append(depth * front)
@@ -269,8 +267,8 @@ def _leg(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     hip, knee, ankle = (points[f"{side} {joint}"] for joint in ("hip", "knee", "ankle"))
     heel, toe = points[f"{side} heel"], points[f"{side} toe"]
     sole = toe - heel
-    across = mesh.unit(np.cross(sole, ankle - heel + 1e-6))
-    up = mesh.unit(np.cross(across, sole))
+    across = mesh.unit(mesh.cross(sole, ankle - heel + 1e-6))
+    up = mesh.unit(mesh.cross(across, sole))
     # Of each section: share of the way from heel to toe, half width, half height.
     sections = ((-0.10, 0.020, 0.02), (0.0, 0.033, 0.035), (0.3, 0.038, 0.045), (0.7, 0.043, 0.033))
     sections += ((0.95, 0.036, 0.02), (1.06, 0.015, 0.01))
@@ -290,7 +288,7 @@ def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     knuckles = [points[f"{side} knuckle {finger}"] for finger in range(FINGERS)]
     across = mesh.unit(knuckles[1] - knuckles[4])
     along = 0.5 * (knuckles[2] + knuckles[3]) - wrist
-    out = mesh.unit(np.cross(across, along))
+    out = mesh.unit(mesh.cross(across, along))
     sections = ((-0.05, 0.12, 0.10), (0.0, 0.135, 0.11), (0.5, 0.20, 0.095), (0.95, 0.215, 0.08), (1.05, 0.17, 0.04))
     shares, widths, heights = np.array(sections).T
     parts = [
@@ -316,7 +314,7 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
     k = body.head_scale
     center, left = points["head"], mesh.unit(points["left ear"] - points["right ear"])
     up = mesh.unit(points["crown"] - center)
-    front = np.cross(left, up)
+    front = mesh.cross(left, up)
     axes = np.stack([left, up, front], axis=-2)  # [t, 3, 3], rows
 
     def at(x: Number, y: Number, z: Number) -> np.ndarray:

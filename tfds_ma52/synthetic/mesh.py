@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 Vector = Float[np.ndarray, "t 3"]
+Vectors = Float[np.ndarray, "t 3 r"]  # of the r sections of a limb
 Color = tuple[int | float, int | float, int | float]  # red, green, blue, 0..255
 
 
@@ -15,24 +16,28 @@ class Mesh:
     """Faces over the frames of a clip; one frame stands for all.
 
     Attributes:
-      corners: of each face, counter-clockwise as seen from outside.
+      points: the corners of all faces.
+      faces: the four points of each, counter-clockwise as seen from outside.
       colors: red, green, blue of each face, 0..255, unshaded.
       flat: faces without shading, such as eyes.
       nearer: metres by which a face counts as nearer to the camera than it is, for details on a surface.
     """
 
-    corners: Float[np.ndarray, "t f 4 3"]
-    colors: Float[np.ndarray, "f 3"]
+    points: Float[np.ndarray, "t 3 p"]
+    faces: Int[np.ndarray, "4 f"]
+    colors: Float[np.ndarray, "3 f"]
     flat: Bool[np.ndarray, " f"]
     nearer: Float[np.ndarray, " f"]
 
 
 def join(meshes: Sequence[Mesh]) -> Mesh:
     """One mesh of many."""
-    frames = max(len(mesh.corners) for mesh in meshes)
-    corners = [np.broadcast_to(mesh.corners, (frames, *mesh.corners.shape[1:])) for mesh in meshes]
-    rest = (np.concatenate([getattr(mesh, name) for mesh in meshes]) for name in ("colors", "flat", "nearer"))
-    return Mesh(np.concatenate(corners, axis=1), *rest)
+    frames = max(len(mesh.points) for mesh in meshes)
+    points = [np.broadcast_to(mesh.points, (frames, *mesh.points.shape[1:])) for mesh in meshes]
+    first = np.cumsum([0, *(mesh.points.shape[2] for mesh in meshes)])[:-1]
+    faces = [start + mesh.faces for start, mesh in zip(first, meshes, strict=True)]
+    rest = (np.concatenate([getattr(mesh, name) for mesh in meshes], axis=-1) for name in ("colors", "flat", "nearer"))
+    return Mesh(np.concatenate(points, axis=2), np.concatenate(faces, axis=1), *rest)
 
 
 def unit(vector: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
@@ -40,25 +45,29 @@ def unit(vector: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n 3"]:
     return vector / np.maximum(np.linalg.norm(vector, axis=-1, keepdims=True), 1e-9)
 
 
-def loft(
-    centers: Sequence[Vector],
-    rights: Sequence[Vector],
-    fronts: Sequence[Vector],
-    color: Color,
-    *,
-    sides: int,
-    nearer: float = 0.0,
-) -> Mesh:
+def cross(first: Float[np.ndarray, "n 3"], second: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """The cross products; on arrays as small as here `np.cross` takes several times as long."""
+    (a, b, c), (d, e, f) = first.T, second.T
+    return np.stack([b * f - c * e, c * d - a * f, a * e - b * d], axis=-1)
+
+
+def times(vector: Float[np.ndarray, "t 3"], factors: Sequence[float] | Float[np.ndarray, " r"]) -> Vectors:
+    """The vector times each of the factors."""
+    return vector[..., None] * np.asarray(factors)
+
+
+def loft(centers: Vectors, rights: Vectors, fronts: Vectors, color: Color, *, sides: int, nearer: float = 0.0) -> Mesh:
     """A skin over elliptic cross-sections, given by their centres and their two half axes.
 
     It faces outwards where right x front points back, against the way from section to section.
     """
     angles = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    center, right, front = (np.stack(each, axis=1)[:, :, None] for each in (centers, rights, fronts))
-    rings = center + np.cos(angles)[:, None] * right + np.sin(angles)[:, None] * front  # [t, ring, side, 3]
-    beside = np.roll(rings, -1, axis=2)
-    corners = np.stack([rings[:, :-1], rings[:, 1:], beside[:, 1:], beside[:, :-1]], axis=3)
-    return _mesh(corners.reshape(len(rings), -1, 4, 3), color, nearer=nearer)
+    rings = centers[..., None] + np.cos(angles) * rights[..., None] + np.sin(angles) * fronts[..., None]
+    frames, _, sections, _ = rings.shape
+    point = np.arange(sections * sides).reshape(sections, sides)
+    beside = np.roll(point, -1, axis=1)
+    faces = np.stack([point[:-1], point[1:], beside[1:], beside[:-1]])
+    return _mesh(rings.reshape(frames, 3, -1), faces.reshape(4, -1), color, nearer=nearer)
 
 
 def tube(
@@ -75,18 +84,16 @@ def tube(
     axis = unit(second - first)
     # Any direction across will do, as long as it never lies along the limb.
     helper = np.where(np.abs(axis[:, 2:]) < 0.8, np.array((0.0, 0.0, 1.0)), np.array((1.0, 0.0, 0.0)))
-    right = unit(np.cross(helper, axis))
-    front = np.cross(right, axis)
-    start, end = ((0.95, 0.25), (0.75, 0.66), (0.4, 0.92)), ((0.4, 0.92), (0.75, 0.66), (0.95, 0.25))
-    if not round_ends:
-        start = end = ((0.0, 0.02),)
-    rings = [(first - offset * radii[0] * axis, share * radii[0]) for offset, share in start]
-    shares = np.linspace(0, 1, len(radii))
-    rings += [(first + share * (second - first), radius) for share, radius in zip(shares, radii, strict=True)]
-    rings += [(second + offset * radii[-1] * axis, share * radii[-1]) for offset, share in end]
-    centers = [center for center, _ in rings]
-    rights, fronts = ([radius * across for _, radius in rings] for across in (right, front))
-    return loft(centers, rights, fronts, color, sides=sides, nearer=nearer)
+    right = unit(cross(helper, axis))
+    front = cross(right, axis)
+    offsets, shares = np.array(((0.95, 0.75, 0.4), (0.25, 0.66, 0.92)) if round_ends else ((0.0,), (0.02,)))
+    # Of each section: the share of the way between the ends, metres beyond it, and the radius.
+    inner = np.linspace(0, 1, len(radii))
+    along = np.concatenate([0 * offsets, inner, 1 + 0 * offsets])
+    beyond = np.concatenate([-offsets * radii[0], 0 * inner, offsets[::-1] * radii[-1]])
+    widths = np.concatenate([shares * radii[0], radii, shares[::-1] * radii[-1]])
+    centers = first[..., None] + times(second - first, along) + times(axis, beyond)
+    return loft(centers, times(right, widths), times(front, widths), color, sides=sides, nearer=nearer)
 
 
 def ellipsoid(
@@ -102,34 +109,37 @@ def ellipsoid(
     left, up, front = (radius * axes[:, i] for i, radius in enumerate(radii))
     heights = -np.cos(np.linspace(0.06, np.pi - 0.06, rows))
     widths = np.sqrt(1 - heights**2)
-    centers = [center + height * up for height in heights]
-    return loft(centers, [w * left for w in widths], [w * front for w in widths], color, sides=sides)
+    return loft(center[..., None] + times(up, heights), times(left, widths), times(front, widths), color, sides=sides)
 
 
 def disc(center: Vector, right: Vector, up: Vector, color: Color, *, nearer: float = 0.012) -> Mesh:
     """An ellipse of eight corners, drawn without shading, seen from its front only."""
-    edge = _around(center, right, up)
-    corners = np.stack([edge[:, [0, 1, 2, 3]], edge[:, [0, 3, 4, 7]], edge[:, [4, 5, 6, 7]]], axis=1)
-    return _mesh(corners, color, flat=True, nearer=nearer)
+    faces = np.array([(0, 1, 2, 3), (0, 3, 4, 7), (4, 5, 6, 7)]).T
+    return _mesh(_around(center, right, up), faces, color, flat=True, nearer=nearer)
 
 
 def ring(center: Vector, right: Vector, up: Vector, thickness: float, color: Color, *, nearer: float) -> Mesh:
     """The outline of an ellipse; `thickness` is a share of its half axes."""
     outer, inner = (_around(center, scale * right, scale * up) for scale in (1.0, 1 - thickness))
-    corners = np.stack([outer, np.roll(outer, -1, 1), np.roll(inner, -1, 1), inner], axis=2)
-    return _mesh(corners, color, flat=True, nearer=nearer)
+    point = np.arange(8)
+    beside = np.roll(point, -1)
+    faces = np.stack([point, beside, 8 + beside, 8 + point])
+    return _mesh(np.concatenate([outer, inner], axis=2), faces, color, flat=True, nearer=nearer)
 
 
-def _around(center: Vector, right: Vector, up: Vector) -> Float[np.ndarray, "t 8 3"]:
+def _around(center: Vector, right: Vector, up: Vector) -> Float[np.ndarray, "t 3 8"]:
     angles = np.arange(8) * np.pi / 4
-    return center[:, None] + np.cos(angles)[:, None] * right[:, None] + np.sin(angles)[:, None] * up[:, None]
+    return center[..., None] + times(right, np.cos(angles)) + times(up, np.sin(angles))
 
 
-def _mesh(corners: Float[np.ndarray, "t f 4 3"], color: Color, *, flat: bool = False, nearer: float = 0.0) -> Mesh:
-    faces = corners.shape[1]
-    return Mesh(
-        corners,
-        np.broadcast_to(np.asarray(color, float), (faces, 3)),
-        np.full(faces, flat),
-        np.full(faces, nearer),
-    )
+def _mesh(
+    points: Float[np.ndarray, "t 3 p"],
+    faces: Int[np.ndarray, "4 f"],
+    color: Color,
+    *,
+    flat: bool = False,
+    nearer: float = 0.0,
+) -> Mesh:
+    number = faces.shape[1]
+    colors = np.broadcast_to(np.asarray(color, float)[:, None], (3, number))
+    return Mesh(points, faces, colors, np.full(number, flat), np.full(number, nearer))

@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, UInt8
 
 from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import mesh
+from tfds_ma52.synthetic.camera import Camera, Scene
 from tfds_ma52.synthetic.face import NEUTRAL, Expression, brow, eye, mouth
 from tfds_ma52.synthetic.mesh import Color, Mesh
 from tfds_ma52.synthetic.motions import Number
@@ -21,7 +22,6 @@ from tfds_ma52.synthetic.skeleton import FINGERS, Body
 _DRAWN_WIDTH = 192
 _SHIFT = 3  # fractional bits of OpenCV's coordinates
 _DOT = 0.5  # square pixels, twice the area of the smallest face that is drawn
-_FRAMED = 1.62  # metres that a frame of zoom 1 is wide
 
 _PUSHING_GLASSES = MA52_NAMES.index("pushing glasses")
 
@@ -39,41 +39,6 @@ class Looks:
     long_hair: bool
     glasses: bool
     expression: Expression = NEUTRAL
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """Camera, light and room of one clip; lengths in metres, angles in degrees.
-
-    Attributes:
-      yaw: direction from the figure to the camera, 0 in front.
-      height: of the camera.
-      distance: of the camera from the figure.
-      aim: the point in the middle of the frame, metres to the person's left and above the floor.
-      zoom: size of the figure in the frame.
-      light: brightness.
-      light_from: side of the light, from -1, the frame's left, to 1, its right.
-      wall: colours of wall, floor, stool and of a picture on the wall.
-      floor: see `wall`.
-      stool: see `wall`.
-      picture: see `wall`.
-      picture_at: left, bottom, width and height of the picture.
-      noise: standard deviation of the sensor's noise, grey levels.
-    """
-
-    yaw: float
-    height: float
-    distance: float
-    aim: tuple[float, float]
-    zoom: float
-    light: float
-    light_from: float
-    wall: Color
-    floor: Color
-    stool: Color
-    picture: Color
-    picture_at: tuple[float, float, float, float]
-    noise: float
 
 
 def draw_looks(rng: np.random.Generator, class_id: int) -> Looks:
@@ -159,62 +124,53 @@ def render_frames(
     camera = Camera(scene, height * oversampling, width * oversampling)
     room = _room(camera, scene)
     clip = mesh.join([*_stool(body, scene), *_person(points, body, looks)])
-    polygons, colors, order = _project(clip, camera, scene)
     noise = np.rint(rng.normal(0, scene.noise, (height + 64, width + 64, 3))).astype(np.int16)
-    frames = np.empty((len(polygons), height, width, 3), np.uint8)
-    for t in range(len(polygons)):
-        canvas = room.copy()
-        for polygon, color in zip(polygons[t, order[t]], colors[t, order[t]].tolist(), strict=True):
-            cv2.fillConvexPoly(canvas, polygon, color, cv2.LINE_8, _SHIFT)
+    frames, canvas = np.empty((len(clip.points), height, width, 3), np.uint8), np.empty_like(room)
+    for t, points in enumerate(clip.points):
+        canvas[:] = room
+        _paint(canvas, points, clip, camera, scene)
         small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
         y, x = rng.integers(0, 64, 2)
         frames[t] = cv2.add(small, noise[y : y + height, x : x + width], dtype=cv2.CV_8U)
     return frames
 
 
-class Camera:
-    """Perspective projection of points in metres to pixels."""
-
-    def __init__(self, scene: Scene, height: int, width: int):
-        yaw = np.radians(scene.yaw)
-        target = np.array((scene.aim[0], scene.aim[1], 0.12))
-        self.position = np.array((np.sin(yaw) * scene.distance, scene.height, np.cos(yaw) * scene.distance))
-        back = self.position - target
-        self.focal = scene.zoom * width * np.linalg.norm(back) / _FRAMED
-        back = back / np.linalg.norm(back)
-        right = np.cross((0, 1, 0), back)
-        right = right / np.linalg.norm(right)
-        self.axes = np.stack([right, -np.cross(back, right), -back])
-        self.center = np.array((width / 2, height / 2))
-        self.height, self.width = height, width
-
-    def project(self, points: Float[np.ndarray, "*n 3"]) -> tuple[Float[np.ndarray, "*n 2"], Float[np.ndarray, "*n"]]:
-        """Returns pixels (right, down) and depth in metres."""
-        seen = (points - self.position) @ self.axes.T
-        depth = np.maximum(seen[..., 2], 0.3)
-        return self.center + self.focal * seen[..., :2] / depth[..., None], depth
+def _paint(
+    canvas: UInt8[np.ndarray, "h w 3"], points: Float[np.ndarray, "3 p"], clip: Mesh, camera: Camera, scene: Scene
+) -> None:
+    """Paints one frame of a clip from back to front."""
+    pixels, depth = camera.project(points.T)
+    seen = _visible(pixels.T, depth, clip)
+    polygons = np.rint(pixels * 2**_SHIFT).astype(np.int32).take(clip.faces.T.take(seen, axis=0), axis=0)
+    colors = shade(points, clip, seen, camera, scene)
+    for polygon, red, green, blue in zip(polygons, *colors.tolist(), strict=True):
+        cv2.fillConvexPoly(canvas, polygon, (red, green, blue), cv2.LINE_8, _SHIFT)
 
 
-def _project(
-    clip: Mesh, camera: Camera, scene: Scene
-) -> tuple[Int[np.ndarray, "t f 4 2"], UInt8[np.ndarray, "t f 3"], list[Int[np.ndarray, " _"]]]:
-    """Returns a mesh's faces in OpenCV's pixels, their shaded colours, and each frame's visible ones, far first."""
-    pixels, depth = camera.project(clip.corners)
-    first, second = pixels[..., 2, :] - pixels[..., 0, :], pixels[..., 3, :] - pixels[..., 1, :]
+def _visible(pixels: Float[np.ndarray, "2 p"], depth: Float[np.ndarray, " p"], clip: Mesh) -> Int[np.ndarray, " _"]:
+    """Returns the faces that are seen from their front, the far ones first."""
+    first, second = _diagonals(pixels, clip.faces)
     # Twice the area, negative where the face's front is seen; what is smaller than a dot only costs time.
-    facing = first[..., 0] * second[..., 1] - first[..., 1] * second[..., 0] < -_DOT
-    normal = np.cross(
-        clip.corners[..., 2, :] - clip.corners[..., 0, :], clip.corners[..., 3, :] - clip.corners[..., 1, :]
-    )
-    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-12)
-    # From above, from one side, and from the camera's.
-    light = 0.7 * scene.light_from * camera.axes[0] - 0.5 * camera.axes[1] - 0.6 * camera.axes[2]
-    lambert = np.maximum(normal @ (light / np.linalg.norm(light)), 0)
-    tone = scene.light * np.where(clip.flat, 0.95, 0.52 + 0.5 * lambert)
-    colors = np.clip(clip.colors * tone[..., None], 0, 255).astype(np.uint8)
-    distance = depth.mean(-1) - clip.nearer
-    order = [np.flatnonzero(seen)[np.argsort(-far[seen])] for far, seen in zip(distance, facing, strict=True)]
-    return np.rint(pixels * 2**_SHIFT).astype(np.int32), colors, order
+    seen = np.flatnonzero(first[0] * second[1] - first[1] * second[0] < -_DOT)
+    distance = depth.take(clip.faces.take(seen, axis=1)).mean(0) - clip.nearer.take(seen)
+    return seen.take(np.argsort(-distance))
+
+
+def shade(
+    points: Float[np.ndarray, "3 p"], clip: Mesh, faces: Int[np.ndarray, " f"], camera: Camera, scene: Scene
+) -> Float[np.ndarray, "3 f"]:
+    """Returns the colours of some faces in the light, in whole numbers."""
+    first, second = _diagonals(points, clip.faces.take(faces, axis=1))
+    lambert = np.maximum(mesh.unit(mesh.cross(first.T, second.T)) @ camera.light, 0)
+    tone = scene.light * np.where(clip.flat.take(faces), 0.95, 0.52 + 0.5 * lambert)
+    return np.floor(np.clip(clip.colors.take(faces, axis=1) * tone, 0, 255))
+
+
+def _diagonals(
+    points: Float[np.ndarray, "n p"], faces: Int[np.ndarray, "4 f"]
+) -> tuple[Float[np.ndarray, "n f"], Float[np.ndarray, "n f"]]:
+    corners = points.take(faces, axis=1)
+    return corners[:, 2] - corners[:, 0], corners[:, 3] - corners[:, 1]
 
 
 def _room(camera: Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
@@ -223,7 +179,8 @@ def _room(camera: Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
     rows = np.arange(h)[:, None, None]
     floor = np.zeros((h, w, 1), np.uint8)
     _fill(floor, camera, [(-3, 0, -1), (3, 0, -1), (3, 0, 1.8), (-3, 0, 1.8)], (1, 1, 1))
-    room = np.where(floor, np.array(scene.floor) * (0.8 + 0.3 * rows / h), scene.wall).astype(np.float32)
+    ground = (np.array(scene.floor) * (0.8 + 0.3 * rows / h)).astype(np.float32)
+    room = np.where(floor, ground, np.array(scene.wall, np.float32))
     left, bottom, width, height = scene.picture_at
     corners = [(left, bottom), (left + width, bottom), (left + width, bottom + height), (left, bottom + height)]
     _fill(room, camera, [(x, y, -1.0) for x, y in corners], scene.picture)
@@ -233,7 +190,10 @@ def _room(camera: Camera, scene: Scene) -> UInt8[np.ndarray, "h w 3"]:
     _fill(room, camera, shadow, _darker(scene.floor, 0.62))
     room = cv2.GaussianBlur(room, (0, 0), w / 300)
     side = 1 + 0.18 * scene.light_from * np.linspace(-1, 1, w)[None, :, None]
-    return np.clip(room * side * (1.05 - 0.15 * rows / h) * scene.light, 0, 255).astype(np.uint8)
+    room = room * side
+    room *= 1.05 - 0.15 * rows / h
+    room *= scene.light
+    return np.clip(room, 0, 255, out=room).astype(np.uint8)
 
 
 def _fill(
@@ -290,7 +250,7 @@ def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
     centers, rights, fronts = [], [], []
     for center, share, width, depth, forwards in sections:
         right = mesh.unit((1 - share) * hips + share * shoulders)
-        front = mesh.unit(np.cross(right, lower + upper))
+        front = mesh.unit(mesh.cross(right, lower + upper))
         centers.append(center + forwards * front)
         rights.append(width * right)
         fronts.append(depth * front)
@@ -298,6 +258,7 @@ def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
     lift = 0.5 * (points["left shoulder"] + points["right shoulder"]) - points["chest"]
     for i in (-3, -2):
         centers[i] = centers[i] + (lift + 0.035 * mesh.unit(upper)) * 0.7
+    centers, rights, fronts = (np.stack(each, axis=-1) for each in (centers, rights, fronts))
     return mesh.loft(centers, rights, fronts, looks.shirt, sides=18)
 
 
@@ -306,16 +267,17 @@ def _leg(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     hip, knee, ankle = (points[f"{side} {joint}"] for joint in ("hip", "knee", "ankle"))
     heel, toe = points[f"{side} heel"], points[f"{side} toe"]
     sole = toe - heel
-    across = mesh.unit(np.cross(sole, ankle - heel + 1e-6))
-    up = mesh.unit(np.cross(across, sole))
-    shares = ((-0.10, 0.020, 0.02), (0.0, 0.033, 0.035), (0.3, 0.038, 0.045), (0.7, 0.043, 0.033))
-    shares += ((0.95, 0.036, 0.02), (1.06, 0.015, 0.01))
-    centers = [heel + share * sole + (0.6 * height - 0.012) * up for share, _, height in shares]
-    rights, fronts = [width * across for _, width, _ in shares], [height * up for *_, height in shares]
+    across = mesh.unit(mesh.cross(sole, ankle - heel + 1e-6))
+    up = mesh.unit(mesh.cross(across, sole))
+    # Of each section: share of the way from heel to toe, half width, half height.
+    sections = ((-0.10, 0.020, 0.02), (0.0, 0.033, 0.035), (0.3, 0.038, 0.045), (0.7, 0.043, 0.033))
+    sections += ((0.95, 0.036, 0.02), (1.06, 0.015, 0.01))
+    shares, widths, heights = np.array(sections).T
+    centers = heel[..., None] + mesh.times(sole, shares) + mesh.times(up, 0.6 * heights - 0.012)
     return [
         mesh.tube([hip, knee], (0.084 * g, 0.078 * g, 0.069 * g, 0.060 * g), looks.trousers, sides=12),
         mesh.tube([knee, ankle], (0.058 * g, 0.060 * g, 0.050 * g, 0.040 * g), looks.trousers, sides=10),
-        mesh.loft(centers, rights, fronts, looks.shoes, sides=8),
+        mesh.loft(centers, mesh.times(across, widths), mesh.times(up, heights), looks.shoes, sides=8),
     ]
 
 
@@ -326,15 +288,16 @@ def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     knuckles = [points[f"{side} knuckle {finger}"] for finger in range(FINGERS)]
     across = mesh.unit(knuckles[1] - knuckles[4])
     along = 0.5 * (knuckles[2] + knuckles[3]) - wrist
-    out = mesh.unit(np.cross(across, along))
-    shares = ((-0.05, 0.12, 0.10), (0.0, 0.135, 0.11), (0.5, 0.20, 0.095), (0.95, 0.215, 0.08), (1.05, 0.17, 0.04))
+    out = mesh.unit(mesh.cross(across, along))
+    sections = ((-0.05, 0.12, 0.10), (0.0, 0.135, 0.11), (0.5, 0.20, 0.095), (0.95, 0.215, 0.08), (1.05, 0.17, 0.04))
+    shares, widths, heights = np.array(sections).T
     parts = [
         mesh.tube([shoulder, elbow], (0.058 * g, 0.053 * g, 0.046 * g), looks.shirt, sides=9),
         mesh.tube([elbow, wrist], (0.044 * g, 0.043 * g, 0.030 * g), sleeve, sides=8),
         mesh.loft(
-            [wrist + share * along for share, *_ in shares],
-            [width * size * across for _, width, _ in shares],
-            [height * size * out for *_, height in shares],
+            wrist[..., None] + mesh.times(along, shares),
+            mesh.times(across, widths * size),
+            mesh.times(out, heights * size),
             looks.skin,
             sides=8,
         ),
@@ -351,7 +314,7 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
     k = body.head_scale
     center, left = points["head"], mesh.unit(points["left ear"] - points["right ear"])
     up = mesh.unit(points["crown"] - center)
-    front = np.cross(left, up)
+    front = mesh.cross(left, up)
     axes = np.stack([left, up, front], axis=-2)  # [t, 3, 3], rows
 
     def at(x: Number, y: Number, z: Number) -> np.ndarray:
@@ -367,8 +330,9 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
     ]
     if looks.long_hair:
         back = [at(0, -0.21, -0.06), at(0, -0.20, -0.06), at(0, -0.08, -0.065), at(0, 0.05, -0.06)]
-        widths = [k * width * left for width in (0.02, 0.075, 0.09, 0.08)]
-        parts.append(mesh.loft(back, widths, [k * depth * front for depth in (0.01, 0.04, 0.04, 0.04)], hair, sides=10))
+        widths = mesh.times(k * left, (0.02, 0.075, 0.09, 0.08))
+        depths = mesh.times(k * front, (0.01, 0.04, 0.04, 0.04))
+        parts.append(mesh.loft(np.stack(back, axis=-1), widths, depths, hair, sides=10))
     axes_of_face = (k * left, k * up, k * front)
     for name, sign in (("left", 1), ("right", -1)):
         ear = np.array((0.012, 0.03, 0.02))

@@ -88,15 +88,16 @@ def decode_jpegs(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.nda
     Raises:
       DamagedVideoError: it is not such a video, or a frame cannot be decoded.
     """
+    wanted, order = np.unique(indices, return_inverse=True)
     frames, encoded = [], jpegs.split(content)
-    for index in indices.tolist():
-        if not 0 <= index < len(encoded):
+    for index in wanted.tolist():
+        if index >= len(encoded):
             raise DamagedVideoError(f"it ends before frame {index}")
         try:
             frames.append(simplejpeg.decode_jpeg(encoded[index], "RGB"))
         except ValueError as error:
             raise DamagedVideoError(f"frame {index} is damaged ({error})") from error
-    return np.stack(frames)
+    return np.stack([frames[i] for i in order])
 
 
 DECODERS: dict[transcode.Form, Decode] = {

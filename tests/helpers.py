@@ -105,7 +105,7 @@ def shrink(config, manual_dir):
     return config
 
 
-def stored(content, decode=decoding.decode_transcoded):
+def stored(content, decode=decoding.decode_h264):
     """A video as a built data set has it."""
     return decoding.StoredVideo(content, len(list(video.read_frames(content))), decode)
 

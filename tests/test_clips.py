@@ -148,7 +148,7 @@ def test_center_crop_first_hides_what_evaluation_does_not_see():
     assert whole.max() > 180
 
 
-@pytest.mark.parametrize("decode", [decoding.decode_transcoded, decoding.decode_original])
+@pytest.mark.parametrize("decode", [decoding.decode_h264, decoding.decode_original])
 def test_eval_clip_refuses_a_broken_frame(tmp_path, decode):
     # Rather than repeat the one before.
     write_clip(tmp_path / "a.mp4", num_frames=60)

@@ -7,7 +7,7 @@ from manet_jax.data import decoding
 from tfds_ma52.synthetic import writer
 from tfds_ma52.video import DamagedVideoError
 
-DECODERS = (decoding.decode_transcoded, decoding.decode_original)
+DECODERS = (decoding.decode_h264, decoding.decode_original)
 
 
 @pytest.mark.parametrize("decode", DECODERS)

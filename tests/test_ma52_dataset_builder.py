@@ -26,7 +26,8 @@ def names(builder, split):
 def test_builder_is_registered_with_tfds_as_ma52(tmp_path):
     builder = tfds.builder("ma52", data_dir=tmp_path)
     assert builder.info.features["label"].names == list(labels.MA52_NAMES)
-    assert set(builder.builder_configs) == {*("h264_256", "original", "pro_h264_256", "pro_original", "mma52_h264_256")}
+    of_ma52, of_pro = {"h264_256", "jpeg_256", "original"}, {"pro_h264_256", "pro_jpeg_256", "pro_original"}
+    assert set(builder.builder_configs) == of_ma52 | of_pro | {"mma52_h264_256", "mma52_jpeg_256"}
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])
@@ -205,7 +206,7 @@ def test_builder_in_plain_tfds_builds_ma52_only(tmp_path):
 
 
 def test_build_reports_an_unknown_config(folder):
-    with pytest.raises(UserError, match="no builder config 'h265'; known are h264_256, original"):
+    with pytest.raises(UserError, match="no builder config 'h265'; known are h264_256, jpeg_256, original"):
         ma52_dataset_builder.build(folder, config="h265")
 
 

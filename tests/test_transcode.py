@@ -107,7 +107,7 @@ def test_prepare_videos_reports_an_odd_file_and_continues(tmp_path):
     write_clip(tmp_path / "a.mp4", num_frames=3)
     paths = [(tmp_path / ("n" * 300 + ".mp4"), tmp_path / "out" / "0"), (tmp_path / "a.mp4", tmp_path / "out" / "1")]
     jobs = [(ClipFrames(source), target) for source, target in paths]
-    odd, fine = transcode.prepare_videos(jobs, short_side=None, num_processes=1)
+    odd, fine = transcode.prepare_videos(jobs, form="original", short_side=32, num_processes=1)
     assert odd.startswith("the file cannot be read (OSError")
     assert fine == VideoInfo(3, 64, 48)
 
@@ -148,13 +148,13 @@ def test_prepare_videos_resumes_on_two_processes(tmp_path, capfd):
     (tmp_path / "1.mp4").write_bytes(b"")
     jobs = [(ClipFrames(tmp_path / f"{i}.mp4"), tmp_path / "out" / str(i)) for i in range(3)]
     expected = [VideoInfo(5, 42, 32), "the file is empty", VideoInfo(7, 42, 32)]
-    assert transcode.prepare_videos(jobs, short_side=32, num_processes=2) == expected
+    assert transcode.prepare_videos(jobs, form="h264", short_side=32, num_processes=2) == expected
     assert "transcoding clips: 100%" in capfd.readouterr().err
 
-    times = {i: (tmp_path / "out" / f"{i}.mp4").stat().st_mtime_ns for i in (0, 2)}
+    times = {i: (tmp_path / "out" / f"{i}.content").stat().st_mtime_ns for i in (0, 2)}
     write_clip(tmp_path / "2.mp4", num_frames=9)  # changed since
     expected[2] = VideoInfo(9, 42, 32)
-    assert transcode.prepare_videos(jobs, short_side=32, num_processes=1) == expected
-    again = {i: (tmp_path / "out" / f"{i}.mp4").stat().st_mtime_ns for i in (0, 2)}
+    assert transcode.prepare_videos(jobs, form="h264", short_side=32, num_processes=1) == expected
+    again = {i: (tmp_path / "out" / f"{i}.content").stat().st_mtime_ns for i in (0, 2)}
     assert again[0] == times[0]
     assert again[2] > times[2]

@@ -25,6 +25,7 @@ _log = logging.getLogger(__name__)
 
 _Row = tuple[folder_lib.ListedClip, VideoInfo, pathlib.Path]  # a clip and the file of its bytes
 _Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+_SHORT_SIDE = 256  # of transcoded clips
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
 Short clips of seated people, filmed whole-body in psychological interviews, each with one of 52 micro-actions in 7 body
@@ -40,13 +41,13 @@ class Config(tfds.core.BuilderConfig):
     Attributes:
       name: of the config.
       description: in words.
-      short_side: clips are transcoded to it; None keeps the original files' bytes.
+      form: of stored clips, see `transcode`.
       layout: of the folder: "ma52", "pro" (`annotations`) or "mma52".
     """
 
     name: str
     description: str
-    short_side: int | None = None
+    form: transcode.Form
     layout: str = "ma52"
 
 
@@ -59,11 +60,14 @@ class Builder(tfds.core.ShardBasedBuilder):
         "1.1.0": "Several labels a clip, emotions; labels and counts in the metadata.",
     }
     BUILDER_CONFIGS = [  # noqa: RUF012
-        Config(name="h264_256", description="H.264, short side 256, no sound", short_side=256),
-        Config(name="original", description="the original files, byte for byte"),
-        Config(name="pro_h264_256", description="as h264_256, from annotation files", short_side=256, layout="pro"),
-        Config(name="pro_original", description="as original, from annotation files", layout="pro"),
-        Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", short_side=256, layout="mma52"),
+        Config(name="h264_256", description="H.264, short side 256, no sound", form="h264"),
+        Config(name="jpeg_256", description="a JPEG a frame, short side 256, no sound", form="jpeg"),
+        Config(name="original", description="the original files, byte for byte", form="original"),
+        Config(name="pro_h264_256", description="as h264_256, from annotation files", form="h264", layout="pro"),
+        Config(name="pro_jpeg_256", description="as jpeg_256, from annotation files", form="jpeg", layout="pro"),
+        Config(name="pro_original", description="as original, from annotation files", form="original", layout="pro"),
+        Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", form="h264", layout="mma52"),
+        Config(name="mma52_jpeg_256", description="MMA-52's windows, as jpeg_256", form="jpeg", layout="mma52"),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder_lib.MISSING_DATA.format(
         reason="The clips cannot be downloaded automatically."
@@ -109,7 +113,7 @@ class Builder(tfds.core.ShardBasedBuilder):
             description=_DESCRIPTION,
             features=tfds.features.FeaturesDict(
                 {
-                    "video": tfds.features.Tensor(shape=(), dtype=np.object_),  # the bytes of an mp4 file
+                    "video": tfds.features.Tensor(shape=(), dtype=np.object_),  # its bytes
                     "video_id": tfds.features.Text(),
                     **known,
                     "subject": tfds.features.Text(),
@@ -125,19 +129,19 @@ class Builder(tfds.core.ShardBasedBuilder):
     def _shard_iterators_per_split(self, dl_manager: tfds.download.DownloadManager) -> dict[str, list[_Shard]]:
         root = pathlib.Path(dl_manager.manual_dir)
         folder = self._folder or self._read(root)
-        short_side = self.builder_config.short_side
+        form = self.builder_config.form
         targets = [
             self.work_folder / clip.split / hashlib.sha1(clip.video_id.encode()).hexdigest() for clip in folder.clips
         ]
         jobs = [(self._frames(clip), target) for clip, target in zip(folder.clips, targets, strict=True)]
-        infos = transcode.prepare_videos(jobs, short_side=short_side, num_processes=self._num_processes)
+        infos = transcode.prepare_videos(jobs, form=form, short_side=_SHORT_SIDE, num_processes=self._num_processes)
         left_out = self._check(folder, infos)
 
         shards: dict[str, list[_Shard]] = {}
         kept: dict[str, list[folder_lib.ListedClip]] = {}
         for split in folder_lib.SPLITS:
             rows = [
-                (clip, info, clip.path if short_side is None else target.with_name(target.name + ".mp4"))
+                (clip, info, clip.path if form == "original" else transcode.content_path(target))
                 for clip, info, target in zip(folder.clips, infos, targets, strict=True)
                 if clip.split == split and isinstance(info, VideoInfo)
             ]
@@ -318,10 +322,9 @@ def _check_form(config: str, folder: folder_lib.Folder) -> None:
         )
 
 
-def is_transcoded(builder: tfds.core.DatasetBuilder) -> bool:
-    """Whether a set holds videos that the build wrote, rather than the files from outside."""
-    short_sides = {known.name: known.short_side for known in Builder.BUILDER_CONFIGS}
-    return short_sides[builder.info.config_name] is not None
+def stored_form(builder: tfds.core.DatasetBuilder) -> transcode.Form:
+    """How a set stores its clips."""
+    return {known.name: known.form for known in Builder.BUILDER_CONFIGS}[builder.info.config_name]
 
 
 def _is_built(target: pathlib.Path) -> bool:

@@ -1,4 +1,4 @@
-"""Checks of video clips and their transcoding to small files, on all cores."""
+"""Checks of video clips and their transcoding to what is quick to read, on all cores."""
 
 import concurrent.futures
 import dataclasses
@@ -6,7 +6,7 @@ import json
 import os
 import pathlib
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -15,14 +15,16 @@ from jaxtyping import UInt8
 
 from tfds_ma52 import sources
 from tfds_ma52.clip_frames import ClipFrames
-from tfds_ma52.encoding import VideoInfo, encode_h264
+from tfds_ma52.encoding import VideoInfo, encode_h264, encode_jpegs
 from tfds_ma52.files import write_atomically
 from tfds_ma52.pool import process_pool
 from tfds_ma52.video import DamagedVideoError, Frame
 
+Form = Literal["original", "h264", "jpeg"]  # the file as it is, `encode_h264`, `encode_jpegs`
 
-def transcode(clip: ClipFrames, short_side: int) -> tuple[bytes, VideoInfo]:
-    """Rewrites a clip as H.264 in MP4, frame by frame, without sound.
+
+def transcode(clip: ClipFrames, short_side: int, form: Literal["h264", "jpeg"] = "h264") -> tuple[bytes, VideoInfo]:
+    """Rewrites a clip as H.264 in MP4 or as JPEGs, frame by frame, without sound.
 
     Frames are scaled so that their shorter side has `short_side` pixels (smaller ones keep their size), with
     bilinear interpolation, as the released code scales them when it loads them.
@@ -30,7 +32,8 @@ def transcode(clip: ClipFrames, short_side: int) -> tuple[bytes, VideoInfo]:
     Raises:
       DamagedVideoError: see `ClipFrames.read`.
     """
-    content, info = encode_h264(_resized(clip.read(), short_side), preset="medium")
+    frames = _resized(clip.read(), short_side)
+    content, info = encode_h264(frames, preset="medium") if form == "h264" else encode_jpegs(frames)
     return content, dataclasses.replace(info, announces_length=clip.announces_length())
 
 
@@ -65,16 +68,18 @@ def inspect(clip: ClipFrames) -> VideoInfo:
 def prepare_videos(
     jobs: list[tuple[ClipFrames, pathlib.Path]],
     *,
-    short_side: int | None,
+    form: Form,
+    short_side: int,
     num_processes: int,
 ) -> list[VideoInfo | str]:
-    """Checks and, with a `short_side`, transcodes many videos on many cores, with a progress bar.
+    """Checks and, but for "original", transcodes many videos on many cores, with a progress bar.
 
     Finished ones are kept under their targets, so that a stopped run resumes.
 
     Args:
-      jobs: each clip, and a target without ending (`.mp4` and `.json` files are written there).
-      short_side: see `transcode`; None only checks the videos.
+      jobs: each clip, and a target without ending (a `.json` file is written there, and `content_path`).
+      form: how they are stored.
+      short_side: of those that are transcoded.
       num_processes: 0 stands for all cores.
 
     Returns:
@@ -82,10 +87,10 @@ def prepare_videos(
     """
     num_processes = min(num_processes or os.cpu_count() or 1, max(1, len(jobs)))
     with process_pool(num_processes) as pool:
-        futures = [pool.submit(_prepare_video, *job, short_side) for job in jobs]
+        futures = [pool.submit(_prepare_video, *job, form, short_side) for job in jobs]
         try:
             done = concurrent.futures.as_completed(futures)
-            verb = "checking clips" if short_side is None else "transcoding clips"
+            verb = "checking clips" if form == "original" else "transcoding clips"
             for future in tqdm.tqdm(done, verb, len(futures), unit="clip", dynamic_ncols=True):
                 future.result()
         except BaseException:
@@ -94,21 +99,26 @@ def prepare_videos(
     return [future.result() for future in futures]
 
 
-def _prepare_video(clip: ClipFrames, target: pathlib.Path, short_side: int | None) -> VideoInfo | str:
+def content_path(target: pathlib.Path) -> pathlib.Path:
+    """The file of a transcoded clip's content, see `prepare_videos`."""
+    return target.with_name(target.name + ".content")
+
+
+def _prepare_video(clip: ClipFrames, target: pathlib.Path, form: Form, short_side: int) -> VideoInfo | str:
     note = target.with_name(target.name + ".json")
     try:
-        stamp = json.dumps([short_side, sources.state(clip.path), dataclasses.asdict(clip)], default=str)
+        stamp = json.dumps([form, short_side, sources.state(clip.path), dataclasses.asdict(clip)], default=str)
         if note.exists():
             record = json.loads(note.read_text())
             if record["stamp"] == stamp:
                 return VideoInfo(**record["info"])
-        content, info = (None, inspect(clip)) if short_side is None else transcode(clip, short_side)
+        content, info = (None, inspect(clip)) if form == "original" else transcode(clip, short_side, form)
     except DamagedVideoError as error:
         return str(error)
     except (OSError, ValueError, RuntimeError) as error:  # one odd file must not end a build of thousands
         return f"the file cannot be read ({type(error).__name__}: {error})"
     target.parent.mkdir(parents=True, exist_ok=True)
     if content is not None:
-        write_atomically(target.with_name(target.name + ".mp4"), content)
+        write_atomically(content_path(target), content)
     write_atomically(note, json.dumps({"stamp": stamp, "info": dataclasses.asdict(info)}))
     return info

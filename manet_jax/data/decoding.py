@@ -1,4 +1,7 @@
-"""Frames of the videos in a built data set: decord for those that the build wrote, PyAV for files from outside."""
+"""Frames of the videos in a built data set, by the form in which the build stored them.
+
+decord decodes the H.264 that the build wrote, simplejpeg its JPEGs, and PyAV files from outside.
+"""
 
 import dataclasses
 import io
@@ -7,11 +10,13 @@ from collections.abc import Callable
 
 import decord
 import numpy as np
+import simplejpeg
 from jaxtyping import Int, UInt8
 
-from tfds_ma52 import video
+from tfds_ma52 import jpegs, transcode, video
 from tfds_ma52.video import DamagedVideoError
 
+Decode = Callable[[bytes, Int[np.ndarray, " t"]], UInt8[np.ndarray, "t h w 3"]]  # content, frame numbers -> RGB
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
 
 
@@ -22,12 +27,12 @@ class StoredVideo:
     Attributes:
       content: its bytes.
       num_frames: as the build counted them.
-      decode: `decode_transcoded` where the build wrote the bytes, `decode_original` where they are from outside.
+      decode: of `DECODERS`.
     """
 
     content: bytes = dataclasses.field(repr=False)  # long in messages
     num_frames: int
-    decode: Callable[[bytes, Int[np.ndarray, " t"]], UInt8[np.ndarray, "t h w 3"]]
+    decode: Decode
 
     def frames(self, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
         """Decodes some frames, in any order, as RGB.
@@ -38,7 +43,7 @@ class StoredVideo:
         return self.decode(self.content, indices)
 
 
-def decode_transcoded(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+def decode_h264(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Decodes some frames of a video that `encode_h264` wrote.
 
     Raises:
@@ -75,6 +80,31 @@ def decode_original(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.
         if len(frames) == len(wanted):
             return np.stack([frames[i] for i in order])
     raise DamagedVideoError(f"it ends before frame {wanted[len(frames)]}")
+
+
+def decode_jpegs(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Decodes some frames of a video that `encode_jpegs` wrote, and no others.
+
+    Raises:
+      DamagedVideoError: it is not such a video, or a frame cannot be decoded.
+    """
+    wanted, order = np.unique(indices, return_inverse=True)
+    frames, encoded = [], jpegs.split(content)
+    for index in wanted.tolist():
+        if index >= len(encoded):
+            raise DamagedVideoError(f"it ends before frame {index}")
+        try:
+            frames.append(simplejpeg.decode_jpeg(encoded[index], "RGB"))
+        except ValueError as error:
+            raise DamagedVideoError(f"frame {index} is damaged ({error})") from error
+    return np.stack([frames[i] for i in order])
+
+
+DECODERS: dict[transcode.Form, Decode] = {
+    "original": decode_original,
+    "h264": decode_h264,
+    "jpeg": decode_jpegs,
+}
 
 
 def _without_padding(frame: UInt8[np.ndarray, "h w c"]) -> UInt8[np.ndarray, "h w 3"]:

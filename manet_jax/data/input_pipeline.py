@@ -80,8 +80,7 @@ class Dataset:
         if split not in self.builder.info.splits:
             known = ", ".join(self.builder.info.splits)
             raise UserError(f"{self.location} has no split {split!r}; it has {known}")
-        transcoded = ma52_dataset_builder.is_transcoded(self.builder)
-        decode = decoding.decode_transcoded if transcoded else decoding.decode_original
+        decode = decoding.DECODERS[ma52_dataset_builder.stored_form(self.builder)]
         return Source(self.builder.as_data_source(split), split, self.location, decode)
 
     def video_ids(self, split: str) -> list[str]:
@@ -270,7 +269,8 @@ def _of_process(dataset: grain.MapDataset, batch_size: int, reading: Reading) ->
 
 
 def _read(dataset: grain.MapDataset, reading: Reading) -> grain.IterDataset:
-    # Threads are enough: decord and OpenCV release the interpreter's lock. No more of them work than may read ahead.
+    # Threads are enough: decord, simplejpeg and OpenCV release the interpreter's lock. No more of them work than may
+    # read ahead.
     buffer_size = max(reading.num_threads, reading.num_prefetch)
     options = grain.ReadOptions(num_threads=reading.num_threads, prefetch_buffer_size=buffer_size)
     return dataset.to_iter_dataset(options)

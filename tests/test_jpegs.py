@@ -1,0 +1,192 @@
+"""Clips stored as a JPEG a frame."""
+
+import contextlib
+import io
+import struct
+
+import numbered
+import numpy as np
+import PIL.Image
+import PIL.JpegImagePlugin
+import pytest
+from helpers import ROOT, write_clip, write_folder
+
+from manet_jax import metrics
+from manet_jax.data import decoding, input_pipeline
+from manet_jax.models import ClipSpec
+from manet_jax.studies.small_runs import command, losses
+from tfds_ma52 import annotations, jpegs, ma52_dataset_builder, transcode
+from tfds_ma52.clip_frames import ClipFrames
+from tfds_ma52.encoding import VideoInfo, encode_jpegs
+from tfds_ma52.errors import UserError
+from tfds_ma52.labels import MA52_NAMES
+from tfds_ma52.video import DamagedVideoError
+
+
+def psnr(left, right):
+    return 10 * np.log10(255**2 / np.mean((left.astype(float) - right) ** 2))
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return np.stack([numbered.picture(i) for i in range(20)])
+
+
+@pytest.fixture(scope="module")
+def content(frames):
+    return encode_jpegs(frames)[0]
+
+
+def test_join_and_split_by_hand():
+    joined = jpegs.join([b"ab", b"cde"])
+    assert joined == struct.pack("<4Q", 2, 32, 34, 37) + b"abcde"
+    assert [bytes(jpeg) for jpeg in jpegs.split(joined)] == [b"ab", b"cde"]
+
+
+def test_frames_come_back_in_order(frames, content):
+    decoded = decoding.decode_jpegs(content, np.arange(20))
+    assert [numbered.number_of(image) for image in decoded] == list(range(20))
+    assert decoded.shape == frames.shape
+
+
+def test_frames_are_near_to_what_was_stored():
+    ramp = np.linspace(20, 235, 96)[None, :, None]
+    noisy = np.clip(ramp + np.random.default_rng(0).normal(0, 12, (64, 96, 1)), 0, 255).astype(np.uint8)
+    image = noisy.repeat(3, axis=2)
+    content, _ = encode_jpegs([image])
+    (decoded,) = decoding.decode_jpegs(content, np.arange(1))
+    assert 35 < psnr(decoded, image) < 40  # 36.3; 33.1 at quality 85, 41.9 at 95
+
+
+def test_frames_are_the_same_in_any_order(content):
+    whole = decoding.decode_jpegs(content, np.arange(20))
+    indices = np.array([19, 3, 3, 0, 12])
+    np.testing.assert_array_equal(decoding.decode_jpegs(content, indices), whole[indices])
+
+
+def test_encode_jpegs_has_chroma_at_half_the_resolution_and_is_deterministic(frames, content):
+    again, info = encode_jpegs(iter(frames))
+    assert again == content
+    assert info == VideoInfo(20, numbered.HEIGHT, numbered.WIDTH)
+    for jpeg in jpegs.split(content):
+        with PIL.Image.open(io.BytesIO(jpeg)) as image:
+            assert PIL.JpegImagePlugin.get_sampling(image) == 2  # 4:2:0
+            assert image.size == (numbered.WIDTH, numbered.HEIGHT)
+
+
+def test_no_truncated_content_is_decoded(frames):
+    content, _ = encode_jpegs(frames[:1])
+    for length in range(len(content)):
+        with pytest.raises(DamagedVideoError):
+            decoding.decode_jpegs(content[:length], np.arange(1))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda content: b"", "it does not begin as a row of JPEGs does, or is cut off"),
+        (lambda content: bytes(16), "it does not begin as a row of JPEGs does, or is cut off"),
+        (lambda content: b"not a video" * 50, "it does not begin as a row of JPEGs does, or is cut off"),
+        (lambda content: content[:-1], "{last} bytes are there, where its header announces {length}"),
+        (lambda content: content + b"a", "{next} bytes are there, where its header announces {length}"),
+        (
+            lambda content: content[:176] + bytes(len(content) - 176),
+            "frame 0 is damaged (tjDecompressHeader3(): Could not determine subsampling level of JPEG image)",
+        ),
+        (
+            lambda content: jpegs.join([bytes(jpegs.split(content)[0])[:-20]]),
+            "frame 0 is damaged (Premature end of JPEG file)",
+        ),
+    ],
+)
+def test_decode_jpegs_reports_damage(content, damage, message):
+    lengths = {"last": len(content) - 1, "length": len(content), "next": len(content) + 1}
+    with pytest.raises(DamagedVideoError) as error:
+        decoding.decode_jpegs(damage(content), np.arange(1))
+    assert str(error.value) == message.format(**lengths)
+
+
+def test_decode_jpegs_refuses_a_frame_after_the_end(content):
+    with pytest.raises(DamagedVideoError, match=r"^it ends before frame 20$"):
+        decoding.decode_jpegs(content, np.array([0, 20]))
+
+
+def test_transcode_stores_the_frames_of_the_other_form(tmp_path):
+    write_clip(tmp_path / "in.mp4", num_frames=9, height=120, width=80, audio=True)
+    (h264, h264_info), (jpeg, jpeg_info) = (
+        transcode.transcode(ClipFrames(tmp_path / "in.mp4"), 40, form) for form in ("h264", "jpeg")
+    )
+    assert h264_info == jpeg_info == VideoInfo(9, 60, 40)
+    images = (decoding.decode_h264(h264, np.arange(9)), decoding.decode_jpegs(jpeg, np.arange(9)))
+    assert psnr(*images) > 30
+
+
+def build(root, config):
+    return ma52_dataset_builder.build(root, config=config, num_processes=1)
+
+
+def assert_numbered(builder, expected):
+    """A split's clips show these numbers."""
+    assert ma52_dataset_builder.stored_form(builder) == "jpeg"
+    for example in builder.as_data_source("train"):
+        numbers = expected[example["video_id"].decode()]
+        assert example["num_frames"] == len(numbers)
+        images = decoding.decode_jpegs(example["video"], np.arange(len(numbers)))
+        assert [numbered.number_of(image) for image in images] == numbers
+
+
+def write_numbered(root, *names, count=12):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        numbered.write(root / name, range(count))
+
+
+def test_pro_jpeg_256_builds(tmp_path):
+    write_numbered(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "annotations.csv").write_text("video,labels,split\na.mp4,nodding;waving,train\nb.mp4,waving,val\n")
+    assert annotations.read_folder(tmp_path).problems == ()
+    assert_numbered(build(tmp_path, "pro_jpeg_256"), {"a.mp4": list(range(12))})
+
+
+def test_mma52_jpeg_256_builds(tmp_path):
+    write_numbered(tmp_path, "train/a.mp4", "val/c.mp4", count=60)
+    header = "id,video_id,start_frame,end_frame,class,total_frames,fps\n"
+    (tmp_path / "train.csv").write_text(f"{header}0,a,0,30,nodding,60,30\n")
+    (tmp_path / "val.csv").write_text(f"{header}0,c,0,30,nodding,60,30\n")
+    builder = ma52_dataset_builder.build(tmp_path, config="mma52_jpeg_256", window=1.0, num_processes=1)
+    assert_numbered(builder, {"a@0.00-1.00": list(range(30)), "a@1.00-2.00": list(range(30, 60))})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    # Classes and devices are those of test_main.py, so that the compiled programs are, too.
+    per_split = (("train", 8), ("val", 4))
+    return write_folder(tmp_path_factory.mktemp("data"), per_split=per_split, names=MA52_NAMES[:6])
+
+
+def test_main_builds_and_trains_on_jpeg_256(folder, run_command, tmp_path):
+    fields = {"data.builder_config": "jpeg_256", "num_epochs": 3.0}
+    with contextlib.chdir(ROOT):
+        result = run_command(command(tmp_path, folder, **fields), num_devices=2)
+    assert result.returncode == 0, result.stderr
+    assert (folder / "tfds/ma52/jpeg_256/1.1.0/dataset_info.json").exists()
+    assert not (folder / "tfds/ma52/h264_256").exists()
+    assert len(losses(tmp_path)) == 3
+    assert np.isfinite(losses(tmp_path)).all()
+    assert result.stdout.splitlines()[-8].split()[0] == metrics.NAMES[0]
+
+
+def test_a_damaged_record_is_the_users_error(folder):
+    build = {"manual_dir": folder, "config": "jpeg_256", "num_processes": 1}
+    source = input_pipeline.open_dataset(build).source("val")
+    examples = [dict(source[i]) for i in range(4)]
+    video = examples[3]["video"]
+    examples[3]["video"] = decoding.StoredVideo(video.content[:-5], video.num_frames, video.decode)
+    inputs = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32)}
+    with pytest.raises(UserError) as error:
+        list(input_pipeline.eval_batches(examples, inputs, batch_size=4))
+    length = len(video.content)
+    assert str(error.value) == (
+        f"clip {examples[3]['video_id'].decode()} of the built data set cannot be decoded ({length - 5} bytes are "
+        f"there, where its header announces {length}): build the set again with python -m tfds_ma52 --overwrite"
+    )

@@ -12,11 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 
 from benchmarks import measure, step
 from manet_jax import parallel
 from manet_jax.models import ModelSpec, ops
+from manet_jax.models.variables import Variables, abstract_variables, create_variables, merge
 
 Make = Callable[[], Callable[[], Any]]  # makes a form: compiled, with its arguments
 Pair = tuple[str, str, str]  # a case, and the names of its special and its plain form
@@ -149,39 +151,43 @@ def _max_pool_with_xla(x: jax.Array) -> jax.Array:
 
 
 def _models(small: bool) -> Group:
-    """Training steps of a network with a block in each stage, in bfloat16; their difference is of the metrics."""
+    """Loss and gradient of a network with a block in each stage, in bfloat16; the results are the loss and the norm."""
     options: dict[str, Any] = {"depth": 8, "width": 8} if small else {"depth": 14}
-    batch = step.make_batch(2, 32) if small else step.make_batch(16, 224)
+    video = step.make_batch(*((1, 32) if small else (16, 224)))["video"]
     spec, remat = (step.model(dtype="bfloat16", remat=remat, **options) for remat in (False, True))
-    usual = functools.partial(_training_step, spec, batch)
+    variables = create_variables(spec, seed=0)
+    usual = functools.partial(_gradient, spec, variables, video)
     late = {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    on_cpu = parallel.compiler_options() == late
     makes = {
         "usual": usual,
         "no barriers": functools.partial(_without_barriers, usual),
-        "remat": functools.partial(_training_step, remat, batch),
+        "remat": functools.partial(_gradient, remat, variables, video),
+        "other options": functools.partial(_with_options, {} if on_cpu else late, usual),
     }
-    on_cpu = parallel.compiler_options() == late
-    makes["other options"] = functools.partial(_with_options, {} if on_cpu else late, usual)
     dropped_late, kept = ("usual", "other options") if on_cpu else ("other options", "usual")
     return makes, [
-        ("training step: optimisation barriers / none", "usual", "no barriers"),
-        ("training step: barriers dropped late (taken on a CPU) / kept", dropped_late, kept),
-        ("training step: remat / none", "remat", "usual"),
+        ("gradient of a network: optimisation barriers / none", "usual", "no barriers"),
+        ("gradient of a network: barriers dropped late (taken on a CPU) / kept", dropped_late, kept),
+        ("gradient of a network: remat / none", "remat", "usual"),
     ]
 
 
-def _training_step(spec: ModelSpec, batch: dict[str, np.ndarray]) -> Callable[[], Any]:
-    mesh = parallel.make_mesh(1)
-    run, state = step.create_step(spec, mesh)
-    state, batch = parallel.replicate(state, mesh), parallel.shard_batch(batch, mesh)
-    run = run.lower(state, batch).compile()
+def _gradient(spec: ModelSpec, variables: Variables, video: np.ndarray) -> Callable[[], Any]:
+    graphdef, _ = abstract_variables(spec)
 
-    def run_step() -> Any:
-        nonlocal state
-        state, metrics = run(state, batch)
-        return metrics
+    def loss_and_norm(params: Any, video: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def loss(params: Any) -> jax.Array:
+            model = nnx.view(merge(graphdef, variables | {"params": params}), train=True)
+            outputs = model({"video": video})
+            return jnp.square(outputs.logits - 1).mean() + jnp.square(outputs.embedding - 1).mean()
 
-    return run_step
+        value, gradients = jax.value_and_grad(loss)(params)
+        return value, optax.tree.norm(gradients)
+
+    arguments = variables["params"], jnp.asarray(video)
+    compiled = jax.jit(loss_and_norm, compiler_options=parallel.compiler_options()).lower(*arguments).compile()
+    return functools.partial(compiled, *arguments)
 
 
 def _without_barriers(make: Make) -> Callable[[], Any]:

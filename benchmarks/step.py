@@ -119,7 +119,7 @@ def ours(batch: dict[str, np.ndarray], spec: ModelSpec):
     mesh = parallel.make_mesh(1)
     step, state = create_step(spec, mesh)
     state, batch = parallel.replicate(state, mesh), parallel.shard_batch(batch, mesh)
-    variables = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
+    variables = parallel.replicate(state.variables, mesh)  # copies: the step takes its state's memory
     forward = jax.jit(forward_function(spec), compiler_options=parallel.compiler_options())
     compiled, compile_seconds = {}, {}
     for part, lowered in (

@@ -42,6 +42,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.json is None:
         parser.error("give a file with --json, which keeps what is finished")
+    if min(arguments.batch_sizes or [1]) < 1:
+        parser.error("--batch_sizes must be at least 1 each")
     try:
         results = run(arguments.json, arguments.batch_sizes, small=arguments.small)
     except UserError as error:
@@ -112,7 +114,9 @@ def run_part(name: str, flags: Sequence[str], scratch: pathlib.Path, limit: floa
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.accelerator_parts", name, str(file), *flags]
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "cache"), **os.environ}
+    # A part has the device to itself: JAX may take nearly all of a GPU's memory.
+    defaults = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "cache"), "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+    environment = defaults | os.environ
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     start = time.perf_counter()
     with errors.open("w") as stderr:
@@ -227,9 +231,9 @@ def _step_rows(size: str, ours: dict[str, Any], theirs: dict[str, Any], short: l
             short.append(f"{label} ({ratio:.2f})")
         if ours:
             peak, flops = ours[part]["peak_flops"], ours[part]["flops_per_clip"]
-            shares = [x and peak and x * flops / peak for x in (rate, other)]
-            beside = f"PyTorch {shares[1]:.2f}" if shares[1] else ""
-            rows.append(_row(label, "share of the peak FLOP/s" if peak else "peak FLOP/s unknown", shares[0], beside))
+            quantity = "share of the peak FLOP/s" if peak else "GFLOP/s, the peak is unknown"
+            shares = [x and x * flops / (peak or 1e9) for x in (rate, other)]
+            rows.append(_row(label, quantity, shares[0], f"PyTorch {shares[1]:.3g}" if shares[1] else ""))
     memory, other = (each.get("peak_bytes") for each in (ours, theirs))
     if memory or other:
         beside = f"PyTorch {other / 1e9:.3g}" if other else ""

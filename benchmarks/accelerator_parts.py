@@ -125,6 +125,7 @@ def with_pytorch(num_clips: int, small: bool, platform: str) -> dict[str, Any]:
         except Exception as error:
             note = f"without torch.compile, which failed: {(str(error) or type(error).__name__).splitlines()[0]}"
             functions = step.plain_pytorch(batch, spec, device, compiled=False)
+            torch.cuda.reset_peak_memory_stats()
     result = _timed(functions, "pytorch", num_clips, small) | {"version": torch.__version__}
     if device == "cuda":
         result["peak_bytes"] = torch.cuda.max_memory_allocated()

@@ -122,6 +122,10 @@ def rates(forward, step, **more):
     return done(**{name: {"clips_per_second": rate, **flops} for name, rate in parts.items()}, **more)
 
 
+def cells(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[0] == "|"]
+
+
 def test_report_states_what_falls_short():
     parts = {
         "fidelity": done(
@@ -144,12 +148,12 @@ def test_report_states_what_falls_short():
         "loop 16": done(clips_per_second=60.0, steps_per_second=3.75, data_wait_share=0.25),
     }
     text = accelerator.report({"machine": MACHINE, "small": False, "parts": parts})
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line[0] == "|"]
+    rows = cells(text)
     for row in (
         ["fidelity", "losses", "0.003", "0.0001 at most", "-"],
         ["forward, 16 clips", "clips/s", "300", "PyTorch 200", "1.5"],
         ["train step, 16 clips", "clips/s", "120", "PyTorch 100", "1.2"],
-        ["train step, 16 clips", "share of the peak FLOP/s", "0.12", "PyTorch 0.10", "-"],
+        ["train step, 16 clips", "share of the peak FLOP/s", "0.12", "PyTorch 0.1", "-"],
         ["16 clips", "peak memory, GB", "2", "PyTorch 3", "-"],
         ["special cases", "pool, ms (largest difference 0)", "4", "2", "0.5"],
         ["special cases", "late: no such option", "-", "", "-"],
@@ -169,7 +173,10 @@ def test_report_states_what_falls_short():
 
 def test_report_states_when_nothing_falls_short_or_is_compared():
     parts = {"jax 16": rates(300.0, 131.0), "pytorch 16": rates(200.0, 100.0)}
+    parts["jax 16"]["result"]["forward"]["peak_flops"] = None
     assert accelerator.report({"machine": MACHINE, "small": False, "parts": parts}).endswith("PyTorch: nothing")
+    text = accelerator.report({"machine": MACHINE, "small": False, "parts": parts})
+    assert ["forward, 16 clips", "GFLOP/s, the peak is unknown", "300", "PyTorch 200", "-"] in cells(text)
     del parts["pytorch 16"]
     text = accelerator.report({"machine": MACHINE, "small": False, "parts": parts})
     assert text.endswith("short of 1.3 times PyTorch: not known, as PyTorch was not measured")
@@ -196,8 +203,15 @@ def test_other_files_are_refused(tmp_path, monkeypatch):
         accelerator.run(tmp_path / "new.json", None, small=False)
 
 
-def test_command_needs_a_file(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["accelerator"])
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "give a file with --json, which keeps what is finished"),
+        (["--json", "x.json", "--batch_sizes", "4", "0"], "--batch_sizes must be at least 1 each"),
+    ],
+)
+def test_command_refuses_bad_arguments(monkeypatch, capsys, arguments, text):
+    monkeypatch.setattr(sys, "argv", ["accelerator", *arguments])
     with pytest.raises(SystemExit, match="2"):
         accelerator.main()
-    assert "give a file with --json, which keeps what is finished" in capsys.readouterr().err
+    assert text in capsys.readouterr().err

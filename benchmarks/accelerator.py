@@ -114,8 +114,13 @@ def run_part(name: str, flags: Sequence[str], scratch: pathlib.Path, limit: floa
     file.unlink(missing_ok=True)
     command = [sys.executable, "-m", "benchmarks.accelerator_parts", name, str(file), *flags]
     paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    # A part has the device to itself: JAX may take nearly all of a GPU's memory.
-    defaults = {"JAX_COMPILATION_CACHE_DIR": str(scratch / "cache"), "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92"}
+    defaults = {
+        "JAX_COMPILATION_CACHE_DIR": str(scratch / "jax"),
+        # Not the usual folder, where a process that was ended may have left half a file.
+        "TORCHINDUCTOR_CACHE_DIR": str(scratch / "torch"),
+        # A part has the device to itself: JAX may take nearly all of a GPU's memory.
+        "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.92",
+    }
     environment = defaults | os.environ
     environment["PYTHONPATH"] = os.pathsep.join(paths)
     start = time.perf_counter()

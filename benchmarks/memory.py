@@ -51,7 +51,7 @@ def _make_mesh(topology: str | None) -> Mesh:
 
 def largest_batches(mesh: Mesh, dtype: str, remat: bool, gigabytes: Sequence[int]) -> dict[str, Any]:
     """The largest batch for each size of memory, and the memory of a further clip."""
-    run, state = step.create_step(dtype, mesh, remat)
+    run, state = step.create_step(step.model(dtype=dtype, remat=remat), mesh)
     replicated = NamedSharding(mesh, PartitionSpec())
     state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
 

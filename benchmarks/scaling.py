@@ -42,7 +42,7 @@ def main() -> None:
 def _step(batch_size: int, num_devices: int, arguments) -> tuple[Any, float]:
     """A function that runs one training step, and the seconds that its compilation took."""
     mesh = parallel.make_mesh(num_devices)
-    run, state = step.create_step(arguments.dtype, mesh)
+    run, state = step.create_step(step.model(dtype=arguments.dtype), mesh)
     state = parallel.replicate(state, mesh)
     batch = parallel.shard_batch(step.make_batch(batch_size, arguments.size), mesh)
     start = time.perf_counter()

@@ -18,14 +18,14 @@ import optax
 from benchmarks import measure
 from manet_jax import optimizers, parallel, tasks, train_step
 from manet_jax.models import ModelSpec
-from manet_jax.models.manet import MANetOptions
+from manet_jax.models.manet import STAGES, MANetOptions
 from manet_jax.models.variables import abstract_variables, merge
 from tfds_ma52.labels import MA52
 
 
-def model(dtype: str = "float32", remat: bool = False) -> ModelSpec:
-    """The released model."""
-    return ModelSpec("manet", MANetOptions(embedding_dim=300, dtype=dtype, remat=remat))
+def model(**options: Any) -> ModelSpec:
+    """The released model, or one with other options."""
+    return ModelSpec("manet", MANetOptions(**{"embedding_dim": 300, **options}))
 
 
 def main() -> None:
@@ -39,12 +39,14 @@ def main() -> None:
     arguments = parser.parse_args()
 
     batch = make_batch(arguments.batch_size, arguments.size)
-    functions, compiled, compile_seconds = ours(batch, arguments.dtype, remat=arguments.remat)
+    spec = model(dtype=arguments.dtype, remat=arguments.remat)
+    functions, compiled, compile_seconds = ours(batch, spec)
     if not arguments.no_torch:
-        functions |= plain_pytorch(batch, arguments.dtype)
+        on_gpu = jax.default_backend() == "gpu"
+        functions |= plain_pytorch(batch, spec, "cuda" if on_gpu else "cpu", compiled=on_gpu)
     seconds = measure.in_turn(functions, arguments.repeats)
 
-    forward_flops = jax.jit(forward_function(arguments.dtype)).lower(*_abstract(batch)).cost_analysis()["flops"]
+    forward_flops = count_forward_flops(batch, spec)
     rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()
     rows = []
     for part, factor in (("forward", 1), ("train step", 3)):
@@ -78,9 +80,9 @@ def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
     return {"video": video, "label": rng.integers(0, 52, batch_size).astype(np.int32)}
 
 
-def forward_function(dtype: str, remat: bool = False) -> Callable:
-    """The released model's forward pass as a function of variables and video."""
-    graphdef, _ = abstract_variables(model(dtype, remat))
+def forward_function(spec: ModelSpec) -> Callable:
+    """A model's forward pass as a function of variables and video."""
+    graphdef, _ = abstract_variables(spec)
 
     def forward(variables: Any, video: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
         outputs = merge(graphdef, variables)({"video": video})
@@ -89,11 +91,14 @@ def forward_function(dtype: str, remat: bool = False) -> Callable:
     return forward
 
 
-def _abstract(batch: dict[str, np.ndarray]) -> tuple[Any, Any]:
-    return abstract_variables(model())[1], jax.ShapeDtypeStruct(batch["video"].shape, jnp.uint8)
+def count_forward_flops(batch: dict[str, np.ndarray], spec: ModelSpec) -> float:
+    """Floating-point operations of a forward pass over a batch; a training step has three times as many."""
+    video = jax.ShapeDtypeStruct(batch["video"].shape, jnp.uint8)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # other backends do not count before they compile
+        return jax.jit(forward_function(spec)).lower(abstract_variables(spec)[1], video).cost_analysis()["flops"]
 
 
-def create_step(dtype: str, mesh: jax.sharding.Mesh, remat: bool = False) -> tuple[Callable, train_step.TrainState]:
+def create_step(spec: ModelSpec, mesh: jax.sharding.Mesh) -> tuple[Callable, train_step.TrainState]:
     """The step of training over a mesh, and a fresh state on this machine's first device."""
     vectors = np.random.default_rng(0).normal(size=(52, 300)).astype(np.float32)
     optimizer = optimizers.create_optimizer(
@@ -104,18 +109,18 @@ def create_step(dtype: str, mesh: jax.sharding.Mesh, remat: bool = False) -> tup
         head_lr_multiplier=5.0,
         head="last",
     )
-    graphdef, state = train_step.create_train_state(model(dtype, remat), optimizer, seed=0)
+    graphdef, state = train_step.create_train_state(spec, optimizer, seed=0)
     task = tasks.SingleLabel(MA52, tasks.JointEmbedding(vectors, 50.0))
     return train_step.create_step(graphdef, optimizer, [task], mesh, seed=0), state
 
 
-def ours(batch: dict[str, np.ndarray], dtype: str, *, remat: bool):
+def ours(batch: dict[str, np.ndarray], spec: ModelSpec):
     """Functions that run our forward pass and training step once, their compiled programs and compile times."""
     mesh = parallel.make_mesh(1)
-    step, state = create_step(dtype, mesh, remat)
+    step, state = create_step(spec, mesh)
     state, batch = parallel.replicate(state, mesh), parallel.shard_batch(batch, mesh)
-    variables = jax.tree.map(jnp.copy, {"params": state.params, "batch_stats": state.batch_stats})
-    forward = jax.jit(forward_function(dtype, remat), compiler_options=parallel.compiler_options())
+    variables = parallel.replicate(state.variables, mesh)  # copies: the step takes its state's memory
+    forward = jax.jit(forward_function(spec), compiler_options=parallel.compiler_options())
     compiled, compile_seconds = {}, {}
     for part, lowered in (
         ("forward", forward.lower(variables, batch["video"])),
@@ -136,27 +141,39 @@ def ours(batch: dict[str, np.ndarray], dtype: str, *, remat: bool):
     return {"ours forward": run_forward, "ours train step": run_step}, compiled, compile_seconds
 
 
-def plain_pytorch(batch: dict[str, np.ndarray], dtype: str) -> dict[str, Callable[[], None]]:
+def plain_pytorch(
+    batch: dict[str, np.ndarray], spec: ModelSpec, device: str, *, compiled: bool
+) -> dict[str, Callable[[], None]]:
     """Functions that run a plain PyTorch MANet's forward pass and training step once.
 
-    On a GPU in PyTorch's fast form: channels last, torch.compile and, for bfloat16, autocast.
+    On a GPU in PyTorch's fast form: channels last, the fastest of cuDNN's convolutions and, for bfloat16, autocast.
+
+    Args:
+      batch: of `make_batch`.
+      spec: the model.
+      device: "cuda" or "cpu".
+      compiled: by torch.compile, at the first call of each function.
     """
     import torch
 
     from tests.torch_reference import manet as torch_manet
 
-    on_gpu = jax.default_backend() == "gpu"
+    on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no GPU, but JAX does: install a CUDA build of torch, or add --no_torch")
-    device = "cuda" if on_gpu else "cpu"
-    model = torch_manet.MANet().to(device)
+    options = spec.options
+    stages = STAGES[options.depth]
+    model = torch_manet.MANet(options.num_classes, options.embedding_dim, stages, options.width).to(device)
     optimizer = torch_manet.create_optimizer(model)
     video, label = (torch.tensor(batch[name], device=device) for name in ("video", "label"))
     vectors = torch.randn(52, 300, device=device)
     if on_gpu:
-        model = torch.compile(model.to(memory_format=torch.channels_last))
+        model = model.to(memory_format=torch.channels_last)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    context = functools.partial(torch.autocast, device, torch.bfloat16, enabled=dtype == "bfloat16")
+        torch.backends.cudnn.benchmark = True
+    if compiled:
+        model = torch.compile(model)
+    context = functools.partial(torch.autocast, device, torch.bfloat16, enabled=options.dtype == "bfloat16")
 
     def run_forward() -> None:
         model.eval()

@@ -17,8 +17,7 @@ from manet_jax.config_sections import Data, Evaluation, Multilabel, Optimizer, S
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, OptionError
 from manet_jax.models.options import at_least, one_of
 from manet_jax.warm_start import Source
-from tfds_ma52.errors import UserError
-from tfds_ma52.folder import report
+from tfds_ma52.errors import UserError, report
 from tfds_ma52.labels import LabelSet
 
 FORMS = ("appearance", "micro_action", "fused")  # of emotion recognition

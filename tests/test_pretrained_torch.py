@@ -144,9 +144,9 @@ def test_reference_reproduces_the_golden_float64_run():
         torch.tensor(inputs.LABELS),
         torch.tensor(inputs.label_vectors(0)).double(),
     )
-    import fidelity
+    import recorded
 
-    assert loss == pytest.approx(fidelity.EXACT["losses"][0], rel=1e-9)
-    assert norm == pytest.approx(fidelity.EXACT["grad_norms"][0], rel=1e-9)
+    assert loss == pytest.approx(recorded.EXACT["losses"][0], rel=1e-9)
+    assert norm == pytest.approx(recorded.EXACT["grad_norms"][0], rel=1e-9)
     target, ranked = make_golden.predictions()
     assert make_golden.published_metrics(target, ranked)["f1_mean"] == pytest.approx(0.3462313368880278)

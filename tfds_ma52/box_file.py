@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from tfds_ma52 import tables
 from tfds_ma52.boxes import Box
-from tfds_ma52.errors import UserError
-from tfds_ma52.folder import Folder, report, slashed
+from tfds_ma52.errors import UserError, report
+from tfds_ma52.folder import Folder, slashed
 
 COLUMNS = ("video", "x0", "y0", "x1", "y1")
 

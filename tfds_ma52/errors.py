@@ -1,4 +1,6 @@
-"""The one exception that stands for a mistake of the user rather than of the program."""
+"""The one exception that stands for a mistake of the user rather than of the program; lists of problems as its text."""
+
+from collections.abc import Sequence
 
 
 class UserError(Exception):
@@ -21,3 +23,9 @@ class UserError(Exception):
     def under(self, prefix: str) -> "UserError":
         """The same error, its field a part of another: "manual_dir" becomes "config.data.manual_dir"."""
         return type(self)(self.args[0], f"{prefix}.{self.field}") if self.field else self
+
+
+def report(title: str, problems: Sequence[str]) -> str:
+    """One text that counts and lists problems, a line each."""
+    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+    return "\n  ".join([f"{title}: {count}", *problems])

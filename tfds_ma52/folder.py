@@ -150,12 +150,6 @@ def _content(path: pathlib.Path) -> bytes:
     return content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
-def report(title: str, problems: Sequence[str]) -> str:
-    """One text that counts and lists problems, a line each."""
-    count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-    return "\n  ".join([f"{title}: {count}", *problems])
-
-
 def _find_lists(root: pathlib.Path, list_file: str) -> tuple[dict[str, pathlib.Path], pathlib.Path | None]:
     """Returns the list of each split that has one, and the file of label names if there is one."""
     if not root.is_dir():

@@ -19,7 +19,7 @@ from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo
-from tfds_ma52.errors import UserError
+from tfds_ma52.errors import UserError, report
 
 _log = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 kept[split] = [clip for clip, _, _ in rows]
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
             elif split in folder_lib.REQUIRED_SPLITS:
-                raise UserError(folder_lib.report(f"split {split} has no readable clip", left_out))
+                raise UserError(report(f"split {split} has no readable clip", left_out))
         self.info.metadata.update(metadata.of_set(root, folder, kept, infos, left_out))
         return shards
 
@@ -182,8 +182,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         title = "the data set cannot be built"
         if damaged:
             title += f"; damaged clips can be repaired, or left out with {{flag}}={len(damaged)}"
-        report = folder_lib.report(title, [*folder.problems, *damaged])
-        raise UserError(report, field="allow_damaged" if damaged else "")
+        text = report(title, [*folder.problems, *damaged])
+        raise UserError(text, field="allow_damaged" if damaged else "")
 
 
 def _shards(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> list[_Shard]:
@@ -351,7 +351,7 @@ def _open(
             raise
         return built
     if named and folder.problems:
-        raise UserError(folder_lib.report(f"{target} is there, but its source is not", folder.problems))
+        raise UserError(report(f"{target} is there, but its source is not", folder.problems))
     if changed := metadata.difference(manual_dir, folder, built.info.metadata):
         raise UserError(
             f"{target} was built from other {changed} than those now in {manual_dir}: build it again with "

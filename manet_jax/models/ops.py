@@ -117,34 +117,41 @@ def _patches(x: Array, size: int, stride: int, axis: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Array, kernel: Array, stride: int) -> Array:
-    return _convolve_with_xla(x, kernel, stride)
+    return convolve_with_xla(x, kernel, stride)
 
 
-def _convolve_with_xla(x: Array, kernel: Array, stride: int) -> Array:
+def convolve_with_xla(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"], stride: int) -> Array:
+    """The same as XLA makes it, with XLA's gradients."""
     padding = [(kernel.shape[0] // 2, kernel.shape[0] // 2)] * 2
     return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_DIMENSIONS)
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve_with_xla(x, kernel, stride), (x, kernel)
+    return convolve_with_xla(x, kernel, stride), (x, kernel)
 
 
 def _convolve_backward(stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
-    def with_xla(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-        return jax.vjp(lambda x, kernel: _convolve_with_xla(x, kernel, stride), x, kernel)[1](gradient)
-
-    def on_cpu(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:
-        # Three readers; without a barrier each computes what comes before it anew.
-        gradient = jax.lax.optimization_barrier(gradient)
-        halved = kernel.shape[:2] == (3, 3) and stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0
-        # Where there are more channels, the dilated convolution that XLA makes of it is as fast, but for small images.
-        if halved and (x.shape[-1] <= 128 or min(gradient.shape[1:3]) < 3):
-            along_x = _gradient_of_input(kernel, gradient)
-        else:
-            along_x, _ = with_xla(x, kernel, gradient)
-        return along_x, _gradient_of_kernel(x, kernel, gradient, stride)
-
+    on_cpu = functools.partial(gradients_as_products, stride=stride)
+    with_xla = functools.partial(gradients_with_xla, stride=stride)
     return jax.lax.platform_dependent(*residuals, gradient, cpu=on_cpu, default=with_xla)
+
+
+def gradients_with_xla(x: Array, kernel: Array, gradient: Array, *, stride: int) -> tuple[Array, Array]:
+    """The gradients of a convolution's input and kernel, given that of its result, as XLA makes them."""
+    return jax.vjp(lambda x, kernel: convolve_with_xla(x, kernel, stride), x, kernel)[1](gradient)
+
+
+def gradients_as_products(x: Array, kernel: Array, gradient: Array, *, stride: int) -> tuple[Array, Array]:
+    """The same as sums of matrix products and of small convolutions."""
+    # Three readers; without a barrier each computes what comes before it anew.
+    gradient = jax.lax.optimization_barrier(gradient)
+    halved = kernel.shape[:2] == (3, 3) and stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0
+    # Where there are more channels, the dilated convolution that XLA makes of it is as fast, but for small images.
+    if halved and (x.shape[-1] <= 128 or min(gradient.shape[1:3]) < 3):
+        along_x = _gradient_of_input(kernel, gradient)
+    else:
+        along_x, _ = gradients_with_xla(x, kernel, gradient, stride=stride)
+    return along_x, _gradient_of_kernel(x, kernel, gradient, stride)
 
 
 def _gradient_of_kernel(x: Array, kernel: Array, gradient: Array, stride: int) -> Array:

@@ -11,8 +11,7 @@ from jaxtyping import Float
 
 from manet_jax.models import ModelSpec, NetworkOptions
 from manet_jax.models.variables import Variables, abstract_variables, flatten
-from tfds_ma52.errors import UserError
-from tfds_ma52.folder import report
+from tfds_ma52.errors import UserError, report
 
 State = Mapping[str, Float[np.ndarray, "..."]]  # tensors by name
 

@@ -11,9 +11,8 @@ import numpy as np
 from jaxtyping import Int
 
 from manet_jax.evaluate import Evaluation
-from tfds_ma52.errors import UserError
+from tfds_ma52.errors import UserError, report
 from tfds_ma52.files import write_atomically
-from tfds_ma52.folder import report
 
 _RANKS = {"current": 5, "2024": 1}  # actions a clip
 _COLUMNS = {

@@ -61,37 +61,40 @@ class Block(nn.Module):
 
 
 class Backbone(nn.Module):
-    def __init__(self, stages):
+    def __init__(self, stages, width):
         super().__init__()
-        self.conv1 = ConvBN(convolution(3, 64, 7, 2), 64)
+        self.conv1 = ConvBN(convolution(3, width, 7, 2), width)
         self.pool = nn.MaxPool2d(3, 2, 1)
-        in_features = 64
+        in_features = width
         for stage, num_blocks in enumerate(stages):
-            features = 64 * 2**stage
+            features = width * 2**stage
             blocks = []
             for block in range(num_blocks):
                 blocks.append(Block(in_features, features, 2 if stage and not block else 1))
                 in_features = 4 * features
             self.add_module(f"layer{stage + 1}", nn.Sequential(*blocks))
+        self.stages, self.num_features = [f"layer{stage + 1}" for stage in range(len(stages))], in_features
 
     def forward(self, x):
         x = self.pool(self.conv1(x).relu())
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        for stage in self.stages:
+            x = self.get_submodule(stage)(x)
+        return x
 
 
 class Head(nn.Module):
-    def __init__(self, num_classes, embedding_dim):
+    def __init__(self, num_features, num_classes, embedding_dim):
         super().__init__()
-        self.fc_cls = nn.Linear(2048, num_classes)
-        self.fc_emb = nn.Linear(2048, embedding_dim)
+        self.fc_cls = nn.Linear(num_features, num_classes)
+        self.fc_emb = nn.Linear(num_features, embedding_dim)
         self.fc_emb_t = nn.Linear(embedding_dim, embedding_dim)
 
 
 class MANet(nn.Module):
-    def __init__(self, num_classes=52, embedding_dim=300, stages=(3, 4, 6, 3)):
+    def __init__(self, num_classes=52, embedding_dim=300, stages=(3, 4, 6, 3), width=64):
         super().__init__()
-        self.backbone = Backbone(stages)
-        self.cls_head = Head(num_classes, embedding_dim)
+        self.backbone = Backbone(stages, width)
+        self.cls_head = Head(self.backbone.num_features, num_classes, embedding_dim)
 
     def forward(self, video):
         """uint8 [b, t, h, w, 3] -> logits [b, n], embedding [b, e]; without dropout."""
@@ -117,15 +120,19 @@ def create_optimizer(model, learning_rate=0.00125):
 
     Biases: 2x the rate, no decay. BatchNorm: no decay. The last linear layer: 5x, its bias 10x.
     """
-    groups = []
+    groups = {}  # few of them: PyTorch updates the parameters of a group together
     for name, parameter in model.named_parameters():
         factor, decay = 1.0, 1e-4
         if name.endswith("bias") or ".bn." in name:
             factor, decay = (1.0 if ".bn." in name else 2.0), 0.0
         if name.startswith("cls_head.fc_emb_t"):
             factor *= 5
-        groups.append({"params": [parameter], "lr": factor * learning_rate, "weight_decay": decay})
-    return torch.optim.SGD(groups, lr=learning_rate, momentum=0.9)
+        groups.setdefault((factor, decay), []).append(parameter)
+    options = [
+        {"params": parameters, "lr": factor * learning_rate, "weight_decay": decay}
+        for (factor, decay), parameters in groups.items()
+    ]
+    return torch.optim.SGD(options, lr=learning_rate, momentum=0.9)
 
 
 def train_step(model, optimizer, video, label, label_vectors, embedding_weight=50.0, clip_norm=20.0):

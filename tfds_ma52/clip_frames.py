@@ -32,24 +32,25 @@ class ClipFrames:
     num_frames: int | None = None
     frame_rate: float = FRAME_RATE
 
-    def read(self, *, num_threads: int = 1) -> Iterator[Frame[Any]]:
+    def read(self, *, num_threads: int = 0, convert: bool = False) -> Iterator[Frame[Any]]:
         """The frames in order; their pictures have `size`, `num_bytes` and `image()`, as `video.Picture` has.
 
         Args:
-          num_threads: of a video's decoder.
+          num_threads: of a video's decoder; 0 leaves it to FFmpeg.
+          convert: whether all frames are wanted, see `video.read_frames`.
 
         Raises:
           DamagedVideoError: see `video.read_frames`, `image_folder.read_frames`; or there is no frame in the span or
             nothing in the box.
         """
-        frames = self._all_frames(num_threads)
+        frames = self._all_frames(num_threads, convert and not self.span)
         if self.span:
             frames = video.frames_between(frames, *self.span)
         return boxes.crop(frames, self.box) if self.box else frames
 
-    def _all_frames(self, num_threads: int) -> Iterator[Frame[Any]]:
+    def _all_frames(self, num_threads: int, convert: bool) -> Iterator[Frame[Any]]:
         if not self.path.is_dir():
-            return video.read_frames(self.path, num_threads=num_threads)
+            return video.read_frames(self.path, num_threads=num_threads, convert=convert)
         options = {"pattern": self.frame_pattern, "num_frames": self.num_frames}
         return image_folder.read_frames(self.path, frame_rate=self.frame_rate, **options)
 

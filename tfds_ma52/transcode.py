@@ -32,7 +32,7 @@ def transcode(clip: ClipFrames, short_side: int, form: Literal["h264", "jpeg"] =
     Raises:
       DamagedVideoError: see `ClipFrames.read`.
     """
-    frames = _resized(clip.read(), short_side)
+    frames = _resized(clip.read(convert=True), short_side)
     content, info = encode_h264(frames, preset="medium") if form == "h264" else encode_jpegs(frames)
     return content, dataclasses.replace(info, announces_length=clip.announces_length())
 

@@ -28,6 +28,9 @@ _SLACK = 1e-6  # seconds that rounding may cost
 _OPTIONS = {"correct_ts_overflow": "0"}  # FFmpeg would take a joined recording's earlier times for a day later
 
 
+Matrix = tuple[int, int, int, int]
+
+
 class DamagedVideoError(Exception):
     """A file that cannot be read as a video from its first to its last frame; the text gives the reason."""
 
@@ -39,10 +42,14 @@ class Picture:
     Attributes:
       size: height and width of the video's first frame, upright.
       decoded: not upright and not RGB yet.
+      matrix: how it must be turned and mirrored, see `_display_matrix`.
+      converted: as RGB, but not upright, where that was done already.
     """
 
     size: tuple[int, int]
     decoded: av.VideoFrame
+    matrix: Matrix
+    converted: UInt8[np.ndarray, "h w 3"] | None = None
 
     @property
     def num_bytes(self) -> int:
@@ -51,7 +58,8 @@ class Picture:
 
     def image(self) -> UInt8[np.ndarray, "h w 3"]:
         """The RGB image, upright, scaled to the size of the first frame where the video changes its size."""
-        image = upright_image(self.decoded)
+        image = self.decoded.to_ndarray(format="rgb24") if self.converted is None else self.converted
+        image = _upright(image, self.matrix)
         if image.shape[:2] == self.size:
             return image
         return cv2.resize(image, self.size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -80,12 +88,16 @@ class Frame(Generic[P]):
         return (self.start + self.end) / 2
 
 
-def read_frames(source: pathlib.Path | bytes, *, num_threads: int = 1) -> Iterator[Frame[Picture]]:
+def read_frames(
+    source: pathlib.Path | bytes, *, num_threads: int = 0, convert: bool = False
+) -> Iterator[Frame[Picture]]:
     """Decodes a video from its start to its end, frame by frame.
 
     Args:
       source: a file, or its content.
-      num_threads: of the decoder.
+      num_threads: of the decoder; 0 leaves it to FFmpeg.
+      convert: whether to convert every frame at once. Where all are wanted that is quicker than later: the pixels are
+        still in the processor's cache.
 
     Raises:
       DamagedVideoError: it is missing, empty, not a video, without a video track or a frame, cut off, or broken. What
@@ -98,21 +110,25 @@ def read_frames(source: pathlib.Path | bytes, *, num_threads: int = 1) -> Iterat
         if isinstance(source, pathlib.Path):
             _check_index(stream, source.stat().st_size)
         stream.codec_context.thread_count = num_threads
-        clock, size, held, start = _Clock(stream), (0, 0), None, 0.0
+        clock, held, start = _Clock(stream), None, 0.0
+        size, rotation, matrix = (0, 0), 0, (1, 0, 0, 1)
         for decoded in _decode(container, stream):
             next_start = clock.read(decoded)
             if held is None:
                 size = _upright_size(decoded)
-            elif held.is_corrupt:
+            elif held.decoded.is_corrupt:
                 raise DamagedVideoError(f"the file is damaged: its picture at {start:.2f} s is broken")
             else:
-                yield Frame(start, next_start, Picture(size, held))
-            held, start = decoded, next_start
+                yield Frame(start, next_start, held)
+            if held is None or decoded.rotation != rotation:  # to look for the matrix takes a tenth of decoding
+                rotation, matrix = decoded.rotation, _display_matrix(decoded)
+            converted = decoded.to_ndarray(format="rgb24") if convert else None
+            held, start = Picture(size, decoded, matrix, converted), next_start
         if held is None:
             raise DamagedVideoError("the file has no frame")
-        if held.is_corrupt:
+        if held.decoded.is_corrupt:
             raise DamagedVideoError(f"the file is cut off: its last picture, at {start:.2f} s, is incomplete")
-        yield Frame(start, start + clock.duration(held), Picture(size, held))
+        yield Frame(start, start + clock.duration(held.decoded), held)
 
 
 def frames_between(frames: Iterable[Frame[P]], start: float, end: float) -> Iterator[Frame[P]]:
@@ -169,10 +185,11 @@ def estimate_duration(path: pathlib.Path) -> float:
         return min(LONGEST, (container.duration or 0) / av.time_base)
 
 
-def upright_image(frame: av.VideoFrame) -> UInt8[np.ndarray, "h w 3"]:
-    """The RGB image of a frame, turned and mirrored as the file's header asks."""
-    image = frame.to_ndarray(format="rgb24")
-    a, b, c, d = _display_matrix(frame)
+def _upright(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """An image, turned and mirrored."""
+    a, b, c, d = matrix
+    if a > 0 < d and b == c == 0:
+        return image
     if abs(b) + abs(c) > abs(a) + abs(d):  # a quarter turn, perhaps mirrored: x' = cy, y' = bx
         image, a, d = image.transpose(1, 0, 2), c, b
     return np.ascontiguousarray(image[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
@@ -184,7 +201,7 @@ def _upright_size(frame: av.VideoFrame) -> tuple[int, int]:
     return size[::-1] if abs(b) + abs(c) > abs(a) + abs(d) else size
 
 
-def _display_matrix(frame: av.VideoFrame) -> tuple[int, int, int, int]:
+def _display_matrix(frame: av.VideoFrame) -> Matrix:
     """The part (a, b, c, d) of a header's matrix that turns and mirrors: x' = ax + cy, y' = bx + dy."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(data, SideData):

@@ -74,7 +74,7 @@ def decode_original(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.
     """
     wanted, order = np.unique(indices, return_inverse=True)
     frames: list[np.ndarray] = []
-    for index, frame in enumerate(video.read_frames(content)):
+    for index, frame in enumerate(video.read_frames(content, num_threads=1)):
         if index == wanted[len(frames)]:
             frames.append(frame.picture.image())
         if len(frames) == len(wanted):

@@ -31,8 +31,8 @@ class Box:
         height, width = size
         scale_x, scale_y = (width, height) if self.in_shares else (1, 1)
         margin_x, margin_y = MARGIN * (self.x1 - self.x0) * scale_x, MARGIN * (self.y1 - self.y0) * scale_y
-        left, right = (round(max(0, self.x0 * scale_x - margin_x)), round(min(width, self.x1 * scale_x + margin_x)))
-        top, bottom = (round(max(0, self.y0 * scale_y - margin_y)), round(min(height, self.y1 * scale_y + margin_y)))
+        left, right = round(max(0, self.x0 * scale_x - margin_x)), round(min(width, self.x1 * scale_x + margin_x))
+        top, bottom = round(max(0, self.y0 * scale_y - margin_y)), round(min(height, self.y1 * scale_y + margin_y))
         if left >= right or top >= bottom:
             raise DamagedVideoError(f"its box lies outside of the picture of {width} x {height} pixels")
         return top, bottom, left, right

@@ -1,4 +1,4 @@
-"""What a built set says of itself beside its examples: labels, counts, sources, and what was left out."""
+"""The metadata of a built set: labels, counts, sources, and the clips that were left out."""
 
 import collections
 import dataclasses

@@ -101,13 +101,13 @@ class Source:
       examples: as TFDS reads them.
       split: its name.
       data_dir: the folder of the set.
-      decode: how its videos are decoded, see `StoredVideo`.
+      decode: of `decoding.DECODERS`, for its videos.
     """
 
     examples: Any
     split: str
     data_dir: str | os.PathLike
-    decode: Callable[[bytes, np.ndarray], np.ndarray]
+    decode: decoding.Decode
 
     def __len__(self) -> int:
         return len(self.examples)

@@ -382,7 +382,7 @@ def assert_stored(stored, images, each):
     with av.open(io.BytesIO(content)) as container:
         found = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
     assert info.num_frames == len(found) == len(images), each
-    np.testing.assert_allclose(quarters(found), quarters(images), atol=6, err_msg=str(each))
+    np.testing.assert_allclose(quarters(found), quarters(images), atol=4, err_msg=str(each))
 
 
 def quarters(images):

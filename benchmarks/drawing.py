@@ -15,7 +15,7 @@ def main() -> None:
     cv2.setNumThreads(1)  # as in the processes that draw
     functions, frames = {}, {}
     for width in _WIDTHS:
-        settings = {"seed": 0, "short_side": width}
+        settings = {"seed": 0, "short_side": width, "frame_rate": 30}
         clips = [writer.render_clip(clip, settings) for clip in _CLIPS]
         frames[width] = sum(map(len, clips))
         functions[width, "drawing"] = lambda settings=settings: [writer.render_clip(clip, settings) for clip in _CLIPS]

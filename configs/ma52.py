@@ -115,6 +115,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic.pro = False  # several micro-actions and an emotion in every clip
     config.data.synthetic.subjects = "shared"  # between train and val, as in MA-52, or "disjoint"
     config.data.synthetic.short_side = 256  # pixels
+    config.data.synthetic.frame_rate = 30  # frames a second: 30, 15 or 10
     config.data.synthetic.seed = 0
 
     # Evaluation: middle frames and centre crop; the best checkpoint is the one with the highest F1 mean (mAP for

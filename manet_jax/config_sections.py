@@ -73,6 +73,7 @@ class Synthetic:
     pro: bool
     subjects: str
     short_side: int
+    frame_rate: int
     seed: int
 
     def __post_init__(self):

@@ -14,7 +14,9 @@ from manet_jax.tasks import Task, create_tasks
 from tfds_ma52.labels import LabelSet
 
 FORMAT = 2
-_LATER_FIELDS = {"data": {"boxes": "", "frame_pattern": ""}}  # of a config of this format, and what runs before did
+_LATER_FIELDS = {
+    "data": {"boxes": "", "frame_pattern": "", "synthetic": {"frame_rate": 30}}
+}  # of a config of this format, and what runs before did
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
 
 
@@ -88,7 +90,15 @@ class RunMetadata:
 
 def _complete(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run with the fields that came after it, which change nothing; none for converted weights."""
-    return config and config | {name: later | config[name] for name, later in _LATER_FIELDS.items()}
+    return config and _with_defaults(config, _LATER_FIELDS)
+
+
+def _with_defaults(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    nested = {
+        name: _with_defaults(config.get(name, {}), value) if isinstance(value, Mapping) else config.get(name, value)
+        for name, value in defaults.items()
+    }
+    return config | nested
 
 
 def versions() -> dict[str, str]:

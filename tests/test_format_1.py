@@ -127,7 +127,9 @@ def test_a_config_without_later_fields_is_completed(models):
     """Fields that came within a format: a run before them resumes and evaluates."""
     saved = models["manet"].metadata.to_json()
     data = {name: value for name, value in saved["config"]["data"].items() if name not in ("boxes", "frame_pattern")}
+    data["synthetic"] = {name: value for name, value in data["synthetic"].items() if name != "frame_rate"}
     older = RunMetadata.from_json(json.loads(json.dumps(saved | {"config": saved["config"] | {"data": data}})))
     assert older.config["data"]["boxes"] == older.config["data"]["frame_pattern"] == ""
+    assert older.config["data"]["synthetic"] == saved["config"]["data"]["synthetic"] | {"frame_rate": 30}
     assert configuration.changes(older.config, saved["config"]) == []
     assert RunMetadata.from_json(json.loads(json.dumps(saved | {"config": {}}))).config == {}

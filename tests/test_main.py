@@ -231,7 +231,7 @@ def test_main_draws_builds_and_trains_without_data(run_command, drawn, tmp_path)
 
     # What the command has drawn is not drawn again.
     build = {"manual_dir": str(tmp_path / "data"), "config": "original"}
-    settings = {"size": 1e-6, "pro": False, "subjects": "disjoint", "short_side": 40, "seed": 0}
+    settings = {"size": 1e-6, "pro": False, "subjects": "disjoint", "short_side": 40, "frame_rate": 30, "seed": 0}
     dataset = input_pipeline.open_dataset(build, settings)
     assert dataset.labels.names[9] == "nodding"
     assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"

@@ -28,16 +28,16 @@ def area(surface):
 
 def test_ellipsoid_faces_outwards_and_has_its_area():
     axes = np.stack([X, Y, Z], axis=1)
-    ball = mesh.ellipsoid(ORIGIN, np.array((1.0, 1.0, 1.0)), axes, (1, 2, 3), rows=40, sides=60)
+    ball = mesh.Shapes().ellipsoid(ORIGIN, np.array((1.0, 1.0, 1.0)), axes, (1, 2, 3), rows=40, sides=60)
     assert outwards(ball, 0).min() > 0.9
     np.testing.assert_allclose(area(ball), 4 * np.pi, rtol=0.01)
-    egg = mesh.ellipsoid(ORIGIN, np.array((1.0, 2.0, 3.0)), axes, (1, 2, 3), rows=40, sides=60)
+    egg = mesh.Shapes().ellipsoid(ORIGIN, np.array((1.0, 2.0, 3.0)), axes, (1, 2, 3), rows=40, sides=60)
     np.testing.assert_allclose(np.abs(corners(egg)).max((0, 1, 2)), (1, 2, 3), rtol=0.01)
 
 
 @pytest.mark.parametrize("direction", [X, Y, Z, -Z, mesh.unit(X + Y - 2 * Z)])
 def test_tube_has_its_radii_and_faces_outwards(direction):
-    tube = mesh.tube([ORIGIN, 10 * direction], (1.0, 1.5, 2.0), (1, 2, 3), sides=32)
+    tube = mesh.Shapes().tube([ORIGIN, 10 * direction], (1.0, 1.5, 2.0), (1, 2, 3), sides=32)
     along = np.einsum("tfki,ti->tfk", corners(tube), direction)
     radius = np.linalg.norm(corners(tube) - along[..., None] * direction[:, None, None], axis=-1)
     for position, expected in ((0, 1.0), (5, 1.5), (10, 2.0)):
@@ -74,7 +74,7 @@ def test_join_keeps_faces_and_repeats_still_meshes():
 
 def test_faces_share_the_points_of_their_rings():
     # A tube of two radii has three rings of caps at either end.
-    tube = mesh.tube([ORIGIN, X], (1.0, 1.0), (1, 2, 3), sides=5)
+    tube = mesh.Shapes().tube([ORIGIN, X], (1.0, 1.0), (1, 2, 3), sides=5)
     assert tube.points.shape == (2, 3, 8 * 5)
     assert np.bincount(tube.faces.ravel()).tolist() == [2] * 5 + [4] * 30 + [2] * 5
 
@@ -83,3 +83,13 @@ def test_cross_is_the_cross_product():
     first, second = np.random.default_rng(0).normal(size=(2, 7, 3))
     np.testing.assert_array_equal(mesh.cross(first, second), np.cross(first, second))
     np.testing.assert_array_equal(mesh.cross(X, Y), Z)
+
+
+def test_coarse_shapes_have_half_the_faces_and_the_same_extent():
+    ends, axes = [ORIGIN, 10 * X], np.stack([X, Y, Z], axis=1)
+    fine, coarse = (shapes.tube(ends, (1.0, 1.5), (1, 2, 3), sides=10) for shapes in (mesh.Shapes(), mesh.COARSE))
+    assert coarse.faces.shape[1] < 0.5 * fine.faces.shape[1]
+    np.testing.assert_allclose(coarse.points.max((0, 2)), fine.points.max((0, 2)), rtol=0.15)
+    ball = mesh.COARSE.ellipsoid(ORIGIN, np.array((1.0, 2.0, 3.0)), axes, (1, 2, 3))
+    assert outwards(ball, 0).min() > 0.5
+    np.testing.assert_allclose(np.abs(corners(ball)).max((0, 1, 2)), (1, 2, 3), rtol=0.15)

@@ -13,7 +13,15 @@ from tfds_ma52.labels import MA52_NAMES, read_labels
 from tfds_ma52.synthetic import face, motions, pro, render, skeleton, write_synthetic, writer
 from tfds_ma52.synthetic.__main__ import main
 
-SETTINGS = {"size": 0.05, "pro": True, "subjects": "shared", "test": False, "short_side": 64, "seed": 1, "version": 1}
+SETTINGS = {
+    "size": 0.05,
+    "pro": True,
+    "subjects": "shared",
+    "test": False,
+    "short_side": 64,
+    "frame_rate": 30,
+    "seed": 1,
+}
 PART_OF = {name: part for part, names in pro.PARTS.items() for name in names}
 
 

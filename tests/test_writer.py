@@ -21,6 +21,7 @@ SETTINGS = {
     "subjects": "disjoint",
     "test": False,
     "short_side": 64,
+    "frame_rate": 30,
     "seed": 3,
     "version": 1,
 }
@@ -141,6 +142,19 @@ def test_encode_keeps_the_look_of_frames(tmp_path):
     _, _, decoded = decode(tmp_path / "clip.mp4")
     assert decoded.shape == frames.shape
     assert np.abs(decoded.astype(float) - frames).mean() < 6
+
+
+def test_a_lower_frame_rate_leaves_frames_out(tmp_path):
+    clip = writer.PlannedClip("train", 3, (9,), 1)
+    every, third = (writer.render_clip(clip, SETTINGS | {"frame_rate": rate}) for rate in (30, 10))
+    assert len(third) == -(-len(every) // 3)
+    for number, frame in enumerate(third):  # but for the sensor's noise, which is drawn frame by frame
+        assert np.abs(frame.astype(float) - every[3 * number]).mean() < 5
+    (tmp_path / "clip.mp4").write_bytes(writer.encode(third, 10))
+    with av.open(str(tmp_path / "clip.mp4")) as container:
+        assert container.streams.video[0].average_rate == 10
+    with pytest.raises(UserError, match=r"^frame_rate is 12; give one of 30, 15, 10 frames a second\.$"):
+        write_synthetic(tmp_path / "set", size=TINY, frame_rate=12)
 
 
 def test_write_clips_is_independent_of_processes_and_order(tmp_path):

@@ -31,12 +31,15 @@ class VideoInfo:
     announces_length: bool = True
 
 
-def encode_h264(frames: Iterable[UInt8[np.ndarray, "h w c"]], *, preset: str) -> tuple[bytes, VideoInfo]:
-    """Encodes RGB frames of one even size as an mp4 file of 30 frames/s without sound.
+def encode_h264(
+    frames: Iterable[UInt8[np.ndarray, "h w c"]], *, preset: str, frame_rate: int = FRAME_RATE
+) -> tuple[bytes, VideoInfo]:
+    """Encodes RGB frames of one even size as an mp4 file without sound.
 
     Args:
       frames: at least one.
       preset: x264's, such as "medium".
+      frame_rate: frames a second.
 
     Returns:
       The file's content, the same for the same frames, and its frame count and size.
@@ -47,7 +50,7 @@ def encode_h264(frames: Iterable[UInt8[np.ndarray, "h w c"]], *, preset: str) ->
         for image in frames:
             if stream is None:
                 height, width = image.shape[:2]
-                stream = container.add_stream("libx264", rate=FRAME_RATE, options={**_X264_OPTIONS, "preset": preset})
+                stream = container.add_stream("libx264", rate=frame_rate, options={**_X264_OPTIONS, "preset": preset})
                 stream.height, stream.width, stream.pix_fmt = height, width, "yuv420p"
                 stream.codec_context.thread_count = 1  # clips are spread over the cores, one each
             frame = av.VideoFrame.from_ndarray(image, format="rgb24")

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfds_ma52.command import run_command
 from tfds_ma52.synthetic.preview import write_preview
-from tfds_ma52.synthetic.writer import SUBJECTS, write_synthetic
+from tfds_ma52.synthetic.writer import FRAME_RATES, SUBJECTS, write_synthetic
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,13 +32,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--subjects", choices=SUBJECTS, default="shared", help="whether train and val share people")
     parser.add_argument("--test", action="store_true", help="write a test split too, its labels hidden")
     parser.add_argument("--short_side", type=int, default=256, help="width of the portrait frames in pixels, even")
+    parser.add_argument("--frame_rate", type=int, choices=FRAME_RATES, default=FRAME_RATES[0], help="frames a second")
     parser.add_argument("--seed", type=int, default=0, help="fixes everything: the same seed gives the same clips")
     parser.add_argument("--processes", type=int, default=0, help="processes to draw with; 0 takes all cores")
     parser.add_argument(
         "--preview", action="store_true", help="write a contact sheet and a GIF of each class instead of clips"
     )
     options = vars(parser.parse_args(arguments))
-    for name in ("size", "pro", "subjects", "test", "processes"):
+    for name in ("size", "pro", "subjects", "test", "frame_rate", "processes"):
         if options["preview"] and options[name] != parser.get_default(name):
             parser.error(f"--preview takes no --{name}: it draws one clip of each class")
     return run_command("tfds_ma52.synthetic", functools.partial(_write, options))

@@ -56,60 +56,83 @@ def times(vector: Float[np.ndarray, "t 3"], factors: Sequence[float] | Float[np.
     return vector[..., None] * np.asarray(factors)
 
 
-def loft(centers: Vectors, rights: Vectors, fronts: Vectors, color: Color, *, sides: int, nearer: float = 0.0) -> Mesh:
-    """A skin over elliptic cross-sections, given by their centres and their two half axes.
+@dataclasses.dataclass(frozen=True)
+class Shapes:
+    """Round shapes, of as many faces as the size of the drawing lets one see.
 
-    It faces outwards where right x front points back, against the way from section to section.
+    Attributes:
+      detail: the share of the sides and rows that a shape is given, of which at least four are drawn.
+      round_end: sections of a limb's round end, the outermost first: radii beyond its end, and the share of the radius.
     """
-    angles = np.linspace(0, 2 * np.pi, sides, endpoint=False)
-    rings = centers[..., None] + np.cos(angles) * rights[..., None] + np.sin(angles) * fronts[..., None]
-    frames, _, sections, _ = rings.shape
-    point = np.arange(sections * sides).reshape(sections, sides)
-    beside = np.roll(point, -1, axis=1)
-    faces = np.stack([point[:-1], point[1:], beside[1:], beside[:-1]])
-    return _mesh(rings.reshape(frames, 3, -1), faces.reshape(4, -1), color, nearer=nearer)
+
+    detail: float = 1.0
+    round_end: tuple[tuple[float, ...], tuple[float, ...]] = ((0.95, 0.75, 0.4), (0.25, 0.66, 0.92))
+
+    def loft(
+        self, centers: Vectors, rights: Vectors, fronts: Vectors, color: Color, *, sides: int, nearer: float = 0.0
+    ) -> Mesh:
+        """A skin over elliptic cross-sections, given by their centres and their two half axes.
+
+        It faces outwards where right x front points back, against the way from section to section.
+        """
+        sides = self._number(sides)
+        angles = np.linspace(0, 2 * np.pi, sides, endpoint=False)
+        rings = centers[..., None] + np.cos(angles) * rights[..., None] + np.sin(angles) * fronts[..., None]
+        frames, _, sections, _ = rings.shape
+        point = np.arange(sections * sides).reshape(sections, sides)
+        beside = np.roll(point, -1, axis=1)
+        faces = np.stack([point[:-1], point[1:], beside[1:], beside[:-1]])
+        return _mesh(rings.reshape(frames, 3, -1), faces.reshape(4, -1), color, nearer=nearer)
+
+    def tube(
+        self,
+        ends: Sequence[Vector],
+        radii: Sequence[float],
+        color: Color,
+        *,
+        sides: int,
+        round_ends: bool = True,
+        nearer: float = 0.0,
+    ) -> Mesh:
+        """A limb: round, straight, with a radius at equal distances from its first end to its second."""
+        first, second = ends
+        axis = unit(second - first)
+        # Any direction across will do, as long as it never lies along the limb.
+        helper = np.where(np.abs(axis[:, 2:]) < 0.8, np.array((0.0, 0.0, 1.0)), np.array((1.0, 0.0, 0.0)))
+        right = unit(cross(helper, axis))
+        front = cross(right, axis)
+        offsets, shares = np.array(self.round_end if round_ends else ((0.0,), (0.02,)))
+        # Of each section: the share of the way between the ends, metres beyond it, and the radius.
+        inner = np.linspace(0, 1, len(radii))
+        along = np.concatenate([0 * offsets, inner, 1 + 0 * offsets])
+        beyond = np.concatenate([-offsets * radii[0], 0 * inner, offsets[::-1] * radii[-1]])
+        widths = np.concatenate([shares * radii[0], radii, shares[::-1] * radii[-1]])
+        centers = first[..., None] + times(second - first, along) + times(axis, beyond)
+        return self.loft(centers, times(right, widths), times(front, widths), color, sides=sides, nearer=nearer)
+
+    def ellipsoid(
+        self,
+        center: Vector,
+        radii: Float[np.ndarray, "3"],
+        axes: Float[np.ndarray, "t 3 3"],
+        color: Color,
+        *,
+        rows: int = 9,
+        sides: int = 14,
+    ) -> Mesh:
+        """An ellipsoid; `radii` are along the rows of `axes`: to the left, up, to the front."""
+        left, up, front = (radius * axes[:, i] for i, radius in enumerate(radii))
+        heights = -np.cos(np.linspace(0.06, np.pi - 0.06, self._number(rows)))
+        widths = np.sqrt(1 - heights**2)
+        return self.loft(
+            center[..., None] + times(up, heights), times(left, widths), times(front, widths), color, sides=sides
+        )
+
+    def _number(self, wanted: int) -> int:
+        return max(min(4, wanted), round(self.detail * wanted))
 
 
-def tube(
-    ends: Sequence[Vector],
-    radii: Sequence[float],
-    color: Color,
-    *,
-    sides: int,
-    round_ends: bool = True,
-    nearer: float = 0.0,
-) -> Mesh:
-    """A limb: round, straight, with a radius at equal distances from its first end to its second."""
-    first, second = ends
-    axis = unit(second - first)
-    # Any direction across will do, as long as it never lies along the limb.
-    helper = np.where(np.abs(axis[:, 2:]) < 0.8, np.array((0.0, 0.0, 1.0)), np.array((1.0, 0.0, 0.0)))
-    right = unit(cross(helper, axis))
-    front = cross(right, axis)
-    offsets, shares = np.array(((0.95, 0.75, 0.4), (0.25, 0.66, 0.92)) if round_ends else ((0.0,), (0.02,)))
-    # Of each section: the share of the way between the ends, metres beyond it, and the radius.
-    inner = np.linspace(0, 1, len(radii))
-    along = np.concatenate([0 * offsets, inner, 1 + 0 * offsets])
-    beyond = np.concatenate([-offsets * radii[0], 0 * inner, offsets[::-1] * radii[-1]])
-    widths = np.concatenate([shares * radii[0], radii, shares[::-1] * radii[-1]])
-    centers = first[..., None] + times(second - first, along) + times(axis, beyond)
-    return loft(centers, times(right, widths), times(front, widths), color, sides=sides, nearer=nearer)
-
-
-def ellipsoid(
-    center: Vector,
-    radii: Float[np.ndarray, "3"],
-    axes: Float[np.ndarray, "t 3 3"],
-    color: Color,
-    *,
-    rows: int = 9,
-    sides: int = 14,
-) -> Mesh:
-    """An ellipsoid; `radii` are along the rows of `axes`: to the left, up, to the front."""
-    left, up, front = (radius * axes[:, i] for i, radius in enumerate(radii))
-    heights = -np.cos(np.linspace(0.06, np.pi - 0.06, rows))
-    widths = np.sqrt(1 - heights**2)
-    return loft(center[..., None] + times(up, heights), times(left, widths), times(front, widths), color, sides=sides)
+COARSE = Shapes(detail=0.6, round_end=((0.85,), (0.45,)))  # half as many faces
 
 
 def disc(center: Vector, right: Vector, up: Vector, color: Color, *, nearer: float = 0.012) -> Mesh:

@@ -13,13 +13,14 @@ from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import mesh
 from tfds_ma52.synthetic.camera import Camera, Scene
 from tfds_ma52.synthetic.face import NEUTRAL, Expression, brow, eye, mouth
-from tfds_ma52.synthetic.mesh import Color, Mesh
+from tfds_ma52.synthetic.mesh import Color, Mesh, Shapes
 from tfds_ma52.synthetic.motions import Number
 from tfds_ma52.synthetic.skeleton import FINGERS, Body
 
 # Drawn larger by a whole number, at least twice as large and this many pixels wide, then averaged down: hands and
 # fingers are seen in the smallest frames too.
 _DRAWN_WIDTH = 192
+_FINE_WIDTH = 300  # of a drawing whose faces are a few pixels large; below it, half as many look the same
 _SHIFT = 3  # fractional bits of OpenCV's coordinates
 _DOT = 0.5  # square pixels, twice the area of the smallest face that is drawn
 
@@ -123,7 +124,8 @@ def render_frames(
     oversampling = max(2, math.ceil(_DRAWN_WIDTH / width))
     camera = Camera(scene, height * oversampling, width * oversampling)
     room = _room(camera, scene)
-    clip = mesh.join([*_stool(body, scene), *_person(points, body, looks)])
+    shapes = mesh.COARSE if camera.width < _FINE_WIDTH else Shapes()
+    clip = mesh.join([*_stool(body, scene, shapes), *_person(points, body, looks, shapes)])
     noise = np.rint(rng.normal(0, scene.noise, (height + 64, width + 64, 3))).astype(np.int16)
     frames, canvas = np.empty((len(clip.points), height, width, 3), np.uint8), np.empty_like(room)
     for t, points in enumerate(clip.points):
@@ -206,30 +208,30 @@ def _fill(
     cv2.fillConvexPoly(room, np.rint(pixels * 2**_SHIFT).astype(np.int32), color, cv2.LINE_8, _SHIFT)
 
 
-def _stool(body: Body, scene: Scene) -> list[Mesh]:
+def _stool(body: Body, scene: Scene, shapes: Shapes) -> list[Mesh]:
     """A round seat on four legs; one frame, for all."""
     top = body.pelvis_height - 0.09
     seat = [np.array([[0, y, 0.03]]) for y in (top - 0.04, top)]
-    parts = [mesh.tube(seat, (0.19, 0.19), scene.stool, sides=14, round_ends=False)]
+    parts = [shapes.tube(seat, (0.19, 0.19), scene.stool, sides=14, round_ends=False)]
     for x, z in ((-0.13, -0.10), (0.13, -0.10), (-0.13, 0.15), (0.13, 0.15)):
         leg = [np.array([[1.25 * x, 0.01, 0.03 + 1.25 * (z - 0.03)]]), np.array([[x, top - 0.03, z]])]
-        parts.append(mesh.tube(leg, (0.014, 0.016), scene.stool, sides=5, round_ends=False))
+        parts.append(shapes.tube(leg, (0.014, 0.016), scene.stool, sides=5, round_ends=False))
     return parts
 
 
-def _person(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]:
+def _person(points: dict[str, np.ndarray], body: Body, looks: Looks, shapes: Shapes) -> list[Mesh]:
     """The moving parts."""
-    parts = [_trunk(points, body, looks), *_head(points, body, looks)]
+    parts = [_trunk(points, body, looks, shapes), *_head(points, body, looks, shapes)]
     for side in ("left", "right"):
-        parts += _leg(points, side, body, looks) + _arm(points, side, body, looks)
+        parts += _leg(points, side, body, looks, shapes) + _arm(points, side, body, looks, shapes)
     # Something long between the hands; where a motion has none, its ends coincide and nothing is seen.
     grip = [points["object start"], points["object end"]]
     if np.ptp(np.stack(grip), axis=0).max() > 0.01:
-        parts.append(mesh.tube(grip, (0.016, 0.016), (40, 44, 52), sides=6))
+        parts.append(shapes.tube(grip, (0.016, 0.016), (40, 44, 52), sides=6))
     return parts
 
 
-def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
+def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks, shapes: Shapes) -> Mesh:
     """Elliptic cross-sections from the seat to the neck."""
     g = body.girth
     hips = mesh.unit(points["left hip"] - points["right hip"])
@@ -259,10 +261,10 @@ def _trunk(points: dict[str, np.ndarray], body: Body, looks: Looks) -> Mesh:
     for i in (-3, -2):
         centers[i] = centers[i] + (lift + 0.035 * mesh.unit(upper)) * 0.7
     centers, rights, fronts = (np.stack(each, axis=-1) for each in (centers, rights, fronts))
-    return mesh.loft(centers, rights, fronts, looks.shirt, sides=18)
+    return shapes.loft(centers, rights, fronts, looks.shirt, sides=18)
 
 
-def _leg(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> list[Mesh]:
+def _leg(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks, shapes: Shapes) -> list[Mesh]:
     g = 0.5 + 0.5 * body.girth
     hip, knee, ankle = (points[f"{side} {joint}"] for joint in ("hip", "knee", "ankle"))
     heel, toe = points[f"{side} heel"], points[f"{side} toe"]
@@ -275,13 +277,13 @@ def _leg(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     shares, widths, heights = np.array(sections).T
     centers = heel[..., None] + mesh.times(sole, shares) + mesh.times(up, 0.6 * heights - 0.012)
     return [
-        mesh.tube([hip, knee], (0.084 * g, 0.078 * g, 0.069 * g, 0.060 * g), looks.trousers, sides=12),
-        mesh.tube([knee, ankle], (0.058 * g, 0.060 * g, 0.050 * g, 0.040 * g), looks.trousers, sides=10),
-        mesh.loft(centers, mesh.times(across, widths), mesh.times(up, heights), looks.shoes, sides=8),
+        shapes.tube([hip, knee], (0.084 * g, 0.078 * g, 0.069 * g, 0.060 * g), looks.trousers, sides=12),
+        shapes.tube([knee, ankle], (0.058 * g, 0.060 * g, 0.050 * g, 0.040 * g), looks.trousers, sides=10),
+        shapes.loft(centers, mesh.times(across, widths), mesh.times(up, heights), looks.shoes, sides=8),
     ]
 
 
-def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> list[Mesh]:
+def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks, shapes: Shapes) -> list[Mesh]:
     g, size = body.girth, body.hand
     shoulder, elbow, wrist = (points[f"{side} {joint}"] for joint in ("shoulder", "elbow", "wrist"))
     sleeve = looks.shirt if looks.long_sleeves else looks.skin
@@ -292,9 +294,9 @@ def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     sections = ((-0.05, 0.12, 0.10), (0.0, 0.135, 0.11), (0.5, 0.20, 0.095), (0.95, 0.215, 0.08), (1.05, 0.17, 0.04))
     shares, widths, heights = np.array(sections).T
     parts = [
-        mesh.tube([shoulder, elbow], (0.058 * g, 0.053 * g, 0.046 * g), looks.shirt, sides=9),
-        mesh.tube([elbow, wrist], (0.044 * g, 0.043 * g, 0.030 * g), sleeve, sides=8),
-        mesh.loft(
+        shapes.tube([shoulder, elbow], (0.058 * g, 0.053 * g, 0.046 * g), looks.shirt, sides=9),
+        shapes.tube([elbow, wrist], (0.044 * g, 0.043 * g, 0.030 * g), sleeve, sides=8),
+        shapes.loft(
             wrist[..., None] + mesh.times(along, shares),
             mesh.times(across, widths * size),
             mesh.times(out, heights * size),
@@ -305,12 +307,12 @@ def _arm(points: dict[str, np.ndarray], side: str, body: Body, looks: Looks) -> 
     for finger in range(FINGERS):
         joint, tip = points[f"{side} joint {finger}"], points[f"{side} tip {finger}"]
         radius = (0.055 if finger == 0 else 0.048) * size
-        parts.append(mesh.tube([knuckles[finger], joint], (radius, 0.95 * radius), looks.skin, sides=5, nearer=0.002))
-        parts.append(mesh.tube([joint, tip], (0.95 * radius, 0.8 * radius), looks.skin, sides=5, nearer=0.002))
+        parts.append(shapes.tube([knuckles[finger], joint], (radius, 0.95 * radius), looks.skin, sides=5, nearer=0.002))
+        parts.append(shapes.tube([joint, tip], (0.95 * radius, 0.8 * radius), looks.skin, sides=5, nearer=0.002))
     return parts
 
 
-def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]:
+def _head(points: dict[str, np.ndarray], body: Body, looks: Looks, shapes: Shapes) -> list[Mesh]:
     k = body.head_scale
     center, left = points["head"], mesh.unit(points["left ear"] - points["right ear"])
     up = mesh.unit(points["crown"] - center)
@@ -322,21 +324,21 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
 
     skin, hair = looks.skin, looks.hair
     parts = [
-        mesh.tube([points["chest"], at(0, -0.05, -0.01)], (0.050, 0.046, 0.046), _darker(skin, 0.9), sides=8),
-        mesh.ellipsoid(at(0, 0.0, 0.005), k * np.array((0.078, 0.115, 0.098)), axes, skin),
-        mesh.ellipsoid(at(0, -0.055, 0.035), k * np.array((0.055, 0.055, 0.058)), axes, skin, rows=6, sides=10),
+        shapes.tube([points["chest"], at(0, -0.05, -0.01)], (0.050, 0.046, 0.046), _darker(skin, 0.9), sides=8),
+        shapes.ellipsoid(at(0, 0.0, 0.005), k * np.array((0.078, 0.115, 0.098)), axes, skin),
+        shapes.ellipsoid(at(0, -0.055, 0.035), k * np.array((0.055, 0.055, 0.058)), axes, skin, rows=6, sides=10),
         # Hair: where it lies outside the first ellipsoid.
-        mesh.ellipsoid(at(0, 0.03, -0.022), k * np.array((0.086, 0.104, 0.098)), axes, hair),
+        shapes.ellipsoid(at(0, 0.03, -0.022), k * np.array((0.086, 0.104, 0.098)), axes, hair),
     ]
     if looks.long_hair:
         back = [at(0, -0.21, -0.06), at(0, -0.20, -0.06), at(0, -0.08, -0.065), at(0, 0.05, -0.06)]
         widths = mesh.times(k * left, (0.02, 0.075, 0.09, 0.08))
         depths = mesh.times(k * front, (0.01, 0.04, 0.04, 0.04))
-        parts.append(mesh.loft(np.stack(back, axis=-1), widths, depths, hair, sides=10))
+        parts.append(shapes.loft(np.stack(back, axis=-1), widths, depths, hair, sides=10))
     axes_of_face = (k * left, k * up, k * front)
     for name, sign in (("left", 1), ("right", -1)):
         ear = np.array((0.012, 0.03, 0.02))
-        parts.append(mesh.ellipsoid(points[f"{name} ear"], k * ear, axes, skin, rows=4, sides=6))
+        parts.append(shapes.ellipsoid(points[f"{name} ear"], k * ear, axes, skin, rows=4, sides=6))
         parts += eye(points[f"{name} eye"], axes_of_face, looks.expression)
         parts.append(brow(points[f"{name} brow"], sign, axes_of_face, looks.expression, hair))
         if looks.glasses:
@@ -344,6 +346,6 @@ def _head(points: dict[str, np.ndarray], body: Body, looks: Looks) -> list[Mesh]
             lens = points[f"{name} lens"]
             parts.append(mesh.ring(lens, 0.029 * k * left, 0.023 * k * up, 0.2, (25, 25, 30), nearer=0.02))
             ear = at(0.083 * sign, 0.02, 0.0) + (lens - at(0.042 * sign, 0.026, 0.112))
-            parts.append(mesh.tube([lens + 0.029 * k * sign * left, ear], (0.004, 0.004), (25, 25, 30), sides=4))
-    parts.append(mesh.tube([at(0, 0.035, 0.094), points["nose"]], (0.008, 0.016), skin, sides=6, nearer=0.014))
+            parts.append(shapes.tube([lens + 0.029 * k * sign * left, ear], (0.004, 0.004), (25, 25, 30), sides=4))
+    parts.append(shapes.tube([at(0, 0.035, 0.094), points["nose"]], (0.008, 0.016), skin, sides=6, nearer=0.014))
     return parts + mouth(points["mouth"], axes_of_face, looks.expression)

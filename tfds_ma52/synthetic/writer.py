@@ -23,6 +23,7 @@ from tfds_ma52.labels import MA52_COUNTS, MA52_NAMES
 from tfds_ma52.pool import process_pool
 from tfds_ma52.synthetic import face, motions, skeleton
 from tfds_ma52.synthetic import pro as pro_lib
+from tfds_ma52.synthetic.motions import FPS
 
 # Subject ids of the splits; 205 people as in MA-52, of whom train and val there share 186.
 _SUBJECTS = {
@@ -31,11 +32,12 @@ _SUBJECTS = {
 }
 SUBJECTS = tuple(_SUBJECTS)
 SPLITS = ("train", "val", "test")
+FRAME_RATES = tuple(FPS // step for step in (1, 2, 3))  # every, every second or every third of the posed frames
 _PARTIAL = ".partial"
 _SETTINGS_FILE = "synthetic.json"
 _LABELS_FILE = "label_name.txt"
 # Raised whenever the same settings give other clips.
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +76,7 @@ def write_synthetic(
     subjects: str = "shared",
     test: bool = False,
     short_side: int = 256,
+    frame_rate: int = FPS,
     seed: int = 0,
     processes: int = 0,
 ) -> None:
@@ -86,6 +89,7 @@ def write_synthetic(
       subjects: "shared" between train and val, as in MA-52, or "disjoint".
       test: whether to write a test split too, with anonymous names and hidden labels.
       short_side: width of the frames in pixels, even; the height is 1.2 times that.
+      frame_rate: frames a second, one of `FRAME_RATES`.
       seed: fixes everything.
       processes: how many to encode with; 0 takes as many as there are cores. The clips do not depend on it.
 
@@ -99,9 +103,10 @@ def write_synthetic(
         "subjects": subjects,
         "test": test,
         "short_side": short_side,
+        "frame_rate": frame_rate,
         "seed": seed,
     }
-    check_settings(size=size, subjects=subjects, short_side=short_side, seed=seed)
+    check_settings(size=size, subjects=subjects, short_side=short_side, frame_rate=frame_rate, seed=seed)
     if processes < 0:
         raise UserError(f"processes is {processes}; give 0 for all cores, or a positive number.", field="processes")
     clips = plan_clips(settings)
@@ -119,7 +124,7 @@ def write_synthetic(
         ) from error
 
 
-def check_settings(*, size: float, subjects: str, short_side: int, seed: int) -> None:
+def check_settings(*, size: float, subjects: str, short_side: int, frame_rate: int, seed: int) -> None:
     """Checks arguments of `write_synthetic`.
 
     Raises:
@@ -129,6 +134,9 @@ def check_settings(*, size: float, subjects: str, short_side: int, seed: int) ->
         raise UserError(f"size is {size}; give a number above 0, up to 100.", field="size")
     if subjects not in SUBJECTS:
         raise UserError(f"subjects is {subjects!r}; give one of {', '.join(SUBJECTS)}.", field="subjects")
+    if frame_rate not in FRAME_RATES:
+        known = ", ".join(map(str, FRAME_RATES))
+        raise UserError(f"frame_rate is {frame_rate}; give one of {known} frames a second.", field="frame_rate")
     check_drawing(short_side=short_side, seed=seed)
 
 
@@ -219,6 +227,8 @@ def render_clip(clip: PlannedClip, settings: dict[str, Any]) -> UInt8[np.ndarray
         variation = dataclasses.replace(variation, frames=int(rng.integers(60, 91)))
         points = skeleton.pose_acts(_draw_acts(clip, variation, rng), body, variation)
         looks = dataclasses.replace(looks, expression=_draw_face(clip.expression, rng))
+    step = FPS // settings["frame_rate"]
+    points = {name: point[::step] for name, point in points.items()}
     return render.render_frames(points, body, looks, scene, frame_size(settings["short_side"]), rng)
 
 
@@ -281,14 +291,14 @@ def write_clips(clips: list[PlannedClip], root: pathlib.Path, settings: dict[str
 
 
 def _write_clip(clip: PlannedClip, root: pathlib.Path, settings: dict[str, Any]) -> None:
-    write_atomically(root / clip.split / clip.name, encode(render_clip(clip, settings)))
+    write_atomically(root / clip.split / clip.name, encode(render_clip(clip, settings), settings["frame_rate"]))
 
 
-def encode(frames: UInt8[np.ndarray, "t h w 3"]) -> bytes:
-    """Encodes RGB frames of even size as an H.264 mp4 of 30 frames/s."""
+def encode(frames: UInt8[np.ndarray, "t h w 3"], frame_rate: int = FPS) -> bytes:
+    """Encodes RGB frames of even size as an H.264 mp4."""
     from tfds_ma52.encoding import encode_h264  # PyAV only where it is needed
 
-    return encode_h264(frames, preset="veryfast")[0]
+    return encode_h264(frames, preset="ultrafast", frame_rate=frame_rate)[0]
 
 
 def _write_lists(root: pathlib.Path, clips: list[PlannedClip]) -> None:

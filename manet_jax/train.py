@@ -208,7 +208,7 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
     tasks = _create_tasks(config, model, dataset, vectors)
     evaluate.check_targets(dataset, config.eval.split, tasks)
     steps = count_steps(config, len(source))
-    optimizer, schedule = _create_optimizer(config, steps)
+    optimizer, schedule = _create_optimizer(config, steps, model)
     graphdef, state = create_train_state(model, optimizer, config.seed)
     metadata = RunMetadata(
         model=model,
@@ -240,6 +240,11 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
 def _create_tasks(
     config: Configuration, model: ModelSpec, dataset: input_pipeline.Dataset, vectors: np.ndarray | None
 ) -> tuple[tasks_lib.Task, ...]:
+    if config.label_smoothing and dataset.multilabel and config.emotion is None:
+        raise UserError(
+            f"config.label_smoothing is {config.label_smoothing}; that is for one class a clip, and the clips of "
+            f"{dataset.location} have several: set it to 0"
+        )
     return tasks_lib.create_tasks(
         model,
         dataset.labels,
@@ -249,10 +254,13 @@ def _create_tasks(
         positive_weights=dataset.positive_weights() if dataset.multilabel else None,
         joint_embedding=None if vectors is None else tasks_lib.JointEmbedding(vectors, config.embedding_weight),
         emotion_weight=config.emotion.weight if config.emotion else 1.0,
+        label_smoothing=config.label_smoothing,
     )
 
 
-def _create_optimizer(config: Configuration, steps: StepCounts) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _create_optimizer(
+    config: Configuration, steps: StepCounts, model: ModelSpec
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     schedule = optimizers.create_schedule(
         config.schedule.name,
         learning_rate=config.optimizer.learning_rate,
@@ -261,15 +269,9 @@ def _create_optimizer(config: Configuration, steps: StepCounts) -> tuple[optax.G
         decay_steps=steps.decay,
         decay_factor=config.schedule.decay_factor,
     )
-    optimizer = optimizers.create_optimizer(
-        schedule,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        clip_norm=config.optimizer.clip_norm,
-        head_lr_multiplier=config.optimizer.head_lr_multiplier,
-        head=config.optimizer.head,
-        frozen_module=config.frozen_module,
-    )
+    settings = {name: value for name, value in dataclasses.asdict(config.optimizer).items() if name != "learning_rate"}
+    layers = model.options.layers if config.optimizer.layer_decay != 1 else ()
+    optimizer = optimizers.create_optimizer(schedule, **settings, layers=layers, frozen_module=config.frozen_module)
     return optimizer, schedule
 
 
@@ -339,7 +341,9 @@ def _warm_start(
     """Returns a fresh state with other checkpoints' weights, and the metadata with their origins."""
     variables, origins = state.variables, []
     for source in config.sources:
-        variables, origin = warm_start.warm_start(variables, source, metadata.labels, parallel.replicated(mesh))
+        variables, origin = warm_start.warm_start(
+            variables, source, metadata.labels, parallel.replicated(mesh), metadata.model
+        )
         origins.append(dataclasses.asdict(origin))
     return dataclasses.replace(state, **variables), dataclasses.replace(metadata, initialized_from=tuple(origins))
 

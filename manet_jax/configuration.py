@@ -148,6 +148,18 @@ class Configuration:
                 "'', or add a column 'emotion' to the annotation files (docs/data.md)"
             )
 
+    def check_label_smoothing(self, multilabel: bool, location: str) -> None:
+        """Checks that there is a cross-entropy if its labels are to be smoothed.
+
+        Raises:
+          UserError: the clips of the data set at `location` have several labels, and no emotions are recognised.
+        """
+        if self.label_smoothing and multilabel and self.emotion is None:
+            raise UserError(
+                f"config.label_smoothing is {self.label_smoothing}, which is for one label a clip, but the clips of "
+                f"{location} have several: set it to 0"
+            )
+
 
 def parse(config: ml_collections.ConfigDict) -> Configuration:
     """Parses and checks a config.

@@ -100,7 +100,7 @@ def create_optimizer(
 
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     decay = optax.add_decayed_weights(weight_decay, mask=lambda params: groups(params, 1))
-    steps = [optax.scale_by_adam(*betas), decay] if name == "adamw" else [decay, optax.trace(momentum, nesterov)]
+    steps = [_scale_by_adam(*betas), decay] if name == "adamw" else [decay, optax.trace(momentum, nesterov)]
     scale = _scale_by(lambda params: groups(params, 0))
     return optax.chain(clip, *steps, scale, optax.scale_by_learning_rate(schedule))
 
@@ -160,6 +160,16 @@ def layer_of(path: Sequence[str], layers: Sequence[Sequence[str]]) -> int:
     if len(found) != 1:
         raise ValueError(f"the parameter {'.'.join(path)} belongs to {len(found)} of the network's layers, not one")
     return found[0]
+
+
+def _scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(b1, b2)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer's power
+            return adam.update(updates, state, params)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _scale_by(multipliers: Callable[[Any], Any]) -> optax.GradientTransformation:

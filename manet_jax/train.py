@@ -10,6 +10,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import jax
@@ -202,6 +203,7 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
     dataset = config.data.open(check_labels=load_vectors)  # what they lack is found before the build, which takes hours
     source = dataset.source("train")
     config.check_emotions(dataset.emotions, dataset.location)
+    config.check_label_smoothing(dataset.multilabel, dataset.location)
     vectors = load_vectors(dataset.labels)
     embedding_dim = 0 if vectors is None else vectors.shape[1]
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
@@ -240,11 +242,6 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
 def _create_tasks(
     config: Configuration, model: ModelSpec, dataset: input_pipeline.Dataset, vectors: np.ndarray | None
 ) -> tuple[tasks_lib.Task, ...]:
-    if config.label_smoothing and dataset.multilabel and config.emotion is None:
-        raise UserError(
-            f"config.label_smoothing is {config.label_smoothing}; that is for one class a clip, and the clips of "
-            f"{dataset.location} have several: set it to 0"
-        )
     return tasks_lib.create_tasks(
         model,
         dataset.labels,
@@ -269,7 +266,8 @@ def _create_optimizer(
         decay_steps=steps.decay,
         decay_factor=config.schedule.decay_factor,
     )
-    settings = {name: value for name, value in dataclasses.asdict(config.optimizer).items() if name != "learning_rate"}
+    settings: dict[str, Any] = dataclasses.asdict(config.optimizer)
+    del settings["learning_rate"]  # the schedule has it
     layers = model.options.layers if config.optimizer.layer_decay != 1 else ()
     optimizer = optimizers.create_optimizer(schedule, **settings, layers=layers, frozen_module=config.frozen_module)
     return optimizer, schedule

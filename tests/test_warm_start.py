@@ -123,6 +123,7 @@ def test_warm_start_warns_of_other_clips(tmp_path, caplog, changes, fresh, liste
     source = Source("init_from", str(tmp_path / "source"))
     warm_start(random_variables(model, seed=1), source, MA52, model=ours)
     messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    messages = [text for text in messages if "never trained" not in text]
     message = (
         f"config.init_from: the weights in {tmp_path}/source were trained on other clips than this run's ({listed}); "
         "set config.clip to theirs, unless the difference is meant"

@@ -220,7 +220,7 @@ def eval_batches(
     """
 
     # A video is decoded once: a thread reads its views one after the other.
-    @functools.lru_cache(max(1, reading.num_threads))
+    @functools.lru_cache(2 * max(1, reading.num_threads))
     def read(clip: int) -> tuple[dict, clips.EvalClips]:
         example = source[clip]
         decode = functools.partial(clips.stored_eval_clips, example["video"], inputs, views)

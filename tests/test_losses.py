@@ -36,7 +36,7 @@ def test_cross_entropy_with_smoothed_labels_is_pytorchs():
         outputs = Outputs(logits=jnp.array(LOGITS), emotion=jnp.array(LOGITS))
         batch = {"label": jnp.array(label), "emotion": jnp.array(label)}
         for expected, options in ((each, {"label_smoothing": smoothing}), (plain, {})):
-            assert task(abc, **options).loss(outputs, batch)[1][name] == pytest.approx(expected.mean(), rel=1e-5)
+            assert task(abc, **options).loss(outputs, batch)[1][name] == pytest.approx(float(expected.mean()), rel=1e-5)
 
 
 def test_joint_embedding_by_hand():

@@ -28,7 +28,13 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What the network sees of a video.
     config.clip = ml_collections.ConfigDict()
-    config.clip.num_frames = 8  # one from each of as many equal segments of the video
+    config.clip.num_frames = 8
+    # "segments": one frame from each of num_frames equal segments of the video. "dense": frames frame_interval apart,
+    # from a random start in training and in the middle in evaluation; a video that is shorter than that is "spread"
+    # over the clip, its frames in order and some of them repeated, or continues with its start ("wrap", as mmaction2).
+    config.clip.sampling = "segments"
+    config.clip.frame_interval = 1  # for "dense": frames of the video from one of the clip to the next
+    config.clip.short_videos = "spread"  # for "dense"
     config.clip.short_side = 256  # pixels of the frames' shorter side before cropping
     config.clip.crop_size = 224  # pixels of the network's input
     config.clip.crop_scales = (1.0, 0.875, 0.75, 0.66)  # sides of training crops, as shares of the short side
@@ -44,6 +50,8 @@ def get_config() -> ml_collections.ConfigDict:
     # vector for each name, for names without English words.
     config.label_vectors = ""
     config.embedding_weight = 50.0  # of the joint-embedding loss beside the cross-entropy
+
+    config.label_smoothing = 0.0  # share of a cross-entropy's target that is spread over all classes
 
     # Clips with several labels (configs/ma52_pro.py, configs/mma52.py): how the imbalance of classes is met.
     config.multilabel = ml_collections.ConfigDict()
@@ -75,14 +83,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 10  # clips a step, over all devices
     config.num_epochs = 80.0
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "sgd"  # or "adamw"
     config.optimizer.learning_rate = 0.00125
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 1e-4  # none on biases and BatchNorm
+    config.optimizer.momentum = 0.9  # of "sgd"
+    config.optimizer.nesterov = False  # of "sgd": Nesterov's momentum
+    config.optimizer.betas = (0.9, 0.999)  # of "adamw"
+    config.optimizer.weight_decay = 1e-4  # none on biases, norms, class tokens and tables of positions
     config.optimizer.clip_norm = 20.0  # largest norm of the gradient; 0: no clipping
     config.optimizer.head_lr_multiplier = 5.0  # of the learning rate of one layer of the heads
     # Which layer: "last" (as released: the joint-embedding head's second layer, or the classifier in a model without
     # that head) or "classifier".
     config.optimizer.head = "last"
+    config.optimizer.layer_decay = 1.0  # the learning rate of a layer over that of the next one; 1: the same for all
     config.schedule = ml_collections.ConfigDict()
     config.schedule.name = "step"  # or "cosine"
     config.schedule.decay_epochs = (30.0, 60.0)  # for "step": when the rate falls
@@ -118,12 +130,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic.frame_rate = 30  # frames a second: 30, 15 or 10
     config.data.synthetic.seed = 0
 
-    # Evaluation: middle frames and centre crop; the best checkpoint is the one with the highest F1 mean (mAP for
+    # Evaluation; the best checkpoint is the one with the highest F1 mean (mAP for
     # several labels, macro F1 of the emotions where they are recognised).
     config.eval = ml_collections.ConfigDict()
     config.eval.split = "val"
     config.eval.batch_size = 16  # clips, over all devices
     config.eval.every_epochs = 5.0
+    # Probabilities are averaged over num_clips x num_crops views of a video, and their mirror images with `flip`.
+    config.eval.num_clips = 1  # clips, spread over the video
+    config.eval.num_crops = (
+        1  # the centre; 3: side by side along the longer side; 10: corners, centre, all mirrored too
+    )
+    config.eval.flip = False
 
     config.log_every_steps = 50
     config.checkpoint_every_steps = 500  # besides after every evaluation

@@ -14,9 +14,13 @@ from manet_jax.tasks import Task, create_tasks
 from tfds_ma52.labels import LabelSet
 
 FORMAT = 2
-_LATER_FIELDS = {
-    "data": {"boxes": "", "frame_pattern": "", "synthetic": {"frame_rate": 30}}
-}  # of a config of this format, and what runs before did
+_LATER_FIELDS = {  # of a config of this format, and what runs before did
+    "clip": {"sampling": "segments", "frame_interval": 1, "short_videos": "spread"},
+    "data": {"boxes": "", "frame_pattern": "", "synthetic": {"frame_rate": 30}},
+    "eval": {"num_clips": 1, "num_crops": 1, "flip": False},
+    "label_smoothing": 0.0,
+    "optimizer": {"name": "sgd", "nesterov": False, "betas": (0.9, 0.999), "layer_decay": 1.0},
+}
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
 
 
@@ -93,12 +97,10 @@ def _complete(config: dict[str, Any]) -> dict[str, Any]:
     return config and _with_defaults(config, _LATER_FIELDS)
 
 
-def _with_defaults(config: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    nested = {
-        name: _with_defaults(config.get(name, {}), value) if isinstance(value, Mapping) else config.get(name, value)
-        for name, value in defaults.items()
-    }
-    return config | nested
+def _with_defaults(section: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    added = {name: value for name, value in defaults.items() if name not in section and not isinstance(value, Mapping)}
+    sections = {name: value for name, value in defaults.items() if name in section and isinstance(value, Mapping)}
+    return section | added | {name: _with_defaults(section[name], value) for name, value in sections.items()}
 
 
 def versions() -> dict[str, str]:

@@ -156,6 +156,8 @@ def _class_maps(evaluation: Evaluation, model: LoadedModel, result: TaskResult) 
     if not rows:
         return title, text, {}
     sizes = {" x ".join(map(str, maps.shape[1:])) for _, _, maps in rows if maps is not None}
+    if len(evaluation.views) > 1:
+        text += " They are those of a single view, the centre of each clip; the percentages are of all views."
     text += f" The maps have {', '.join(sizes)} locations a frame, the network's last layer."
     return title, text, {"activation": figures.plot_frames(rows)}
 
@@ -174,6 +176,8 @@ def _head(evaluation: Evaluation) -> str:
         f"The {evaluation.checkpoint} checkpoint (step {evaluation.metrics['step']}) of {evaluation.workdir}, on the "
         f"{len(evaluation.video_ids)} clips of split {evaluation.split} of {evaluation.dataset.location}."
     )
+    if len(evaluation.views) > 1:
+        text += f" Predictions are means over {len(evaluation.views)} views of each clip ({evaluation.views})."
     warning = "This file shows frames of these clips: pass it on only as you may pass on the clips."
     return f"<h1>Evaluation of {html.escape(evaluation.workdir.name)}</h1><p>{html.escape(text)} {warning}</p>"
 

@@ -26,10 +26,11 @@ from manet_jax.models.emotion import EmotionNet
 from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
+from manet_jax.models.timesformer import TimeSformer
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
-MODELS: dict[str, Any] = {"manet": MANet, "emotion": EmotionNet}
+MODELS: dict[str, Any] = {"manet": MANet, "timesformer": TimeSformer, "emotion": EmotionNet}
 
 
 def create(spec: ModelSpec, rngs: nnx.Rngs) -> Any:

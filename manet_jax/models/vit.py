@@ -19,9 +19,15 @@ def linear(in_features: int, out_features: int, *, dtype: jnp.dtype, rngs: nnx.R
     return nnx.Linear(in_features, out_features, kernel_init=normal_init, dtype=dtype, rngs=rngs)
 
 
-def layer_norm(num_features: int, epsilon: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Makes a layer normalisation, whose statistics are float32."""
-    return nnx.LayerNorm(num_features, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation, computed in float32."""
+
+    def __init__(self, num_features: int, epsilon: float, *, rngs: nnx.Rngs):
+        super().__init__(num_features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """Normalises each token."""
+        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _of_patches(x: Array, kernel: Array, strides: Any, *_, **__) -> Array:

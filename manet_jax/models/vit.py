@@ -74,7 +74,10 @@ class Attention(nnx.Module):
         """Returns the attention's result for each token."""
         *sequences, length, features = x.shape
         heads = self.qkv(x).reshape(-1, length, 3, self.num_heads, features // self.num_heads)
-        attended = jax.nn.dot_product_attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
+        query, key, value = (heads[:, :, i] for i in range(3))
+        scores = jnp.einsum("nqhd,nkhd->nhqk", query, key, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5).astype(x.dtype)
+        attended = jnp.einsum("nhqk,nkhd->nqhd", weights, value)
         return self.out(attended.reshape(*sequences, length, features))
 
 

@@ -9,7 +9,7 @@ A network over one clip is a class in `MODELS`, held to this contract by tests/t
 - A parameter named `kernel` decays; biases, norms (modules named `bn` or `...norm...`) and all else do not.
 - `Network(options, rngs=rngs)` has fresh weights. It is in evaluation mode; `nnx.view(network, train=True)` trains.
 - `network(inputs, keys=None)` takes {"video": uint8 [b, t, h, w, 3]}, RGB, 0..255, and returns `Outputs`. It normalises
-  the pixels itself. `keys`, one random key a clip, are for dropout; None drops nothing.
+  the pixels itself. `keys`, one random key a clip, are for dropout and drop path; None drops nothing.
 - `network.features(video)` returns feature maps [b, t, h, w, c], where there are any.
 - `network.heads` is a `layers.Heads`: what lies below that name belongs to a task, all else is the backbone. Where the
   classifier is linear on features that are averaged over space and time, `network.class_maps(inputs)` returns the
@@ -29,10 +29,11 @@ from manet_jax.models.emotion import EmotionNet
 from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
+from manet_jax.models.timesformer import TimeSformer
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
-MODELS: dict[str, Any] = {"manet": MANet, "emotion": EmotionNet}
+MODELS: dict[str, Any] = {"manet": MANet, "timesformer": TimeSformer, "emotion": EmotionNet}
 
 
 def create(spec: ModelSpec, rngs: nnx.Rngs) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from manet_jax.models.ops import convolve
+from manet_jax.models.ops import convolve, convolve_3d
 from manet_jax.models.options import NetworkOptions
 from manet_jax.models.outputs import Outputs
 
@@ -131,6 +131,34 @@ class ConvBN(nnx.Module):
             x = x[:, :: self.stride, :: self.stride]
             return self.bn(self.conv(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1))
         return self.bn(self.conv(x))
+
+
+def _conv_3d(x: Array, kernel: Array, strides: tuple[int, int, int], *_, **__) -> Array:
+    return convolve_3d(x, kernel, strides)
+
+
+def create_conv_3d(
+    in_features: int,
+    out_features: int,
+    kernel_size: tuple[int, int, int],
+    strides: tuple[int, int, int] = (1, 1, 1),
+    *,
+    use_bias: bool = False,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A convolution of clips, of sizes over time, height and width; padded as in PyTorch, see `ops.convolve_3d`."""
+    return nnx.Conv(
+        in_features,
+        out_features,
+        kernel_size,
+        strides,
+        use_bias=use_bias,
+        kernel_init=_conv_init,
+        conv_general_dilated=_conv_3d,
+        dtype=dtype,
+        rngs=rngs,
+    )
 
 
 class SqueezeExcite(nnx.Module):

@@ -19,12 +19,14 @@ State = Mapping[str, Float[np.ndarray, "..."]]  # tensors by name
 _VARIABLES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _TO_OURS = {
     "OIHW": lambda weight: weight.transpose(2, 3, 1, 0),
+    "OITHW": lambda weight: weight.transpose(2, 3, 4, 1, 0),
     "OI11": lambda weight: weight[:, :, 0, 0].T,  # a 1x1 convolution; ours is a matrix product
     "OI": lambda weight: weight.T,
     "same": lambda values: values,
 }
 _TO_PYTORCH = {
     "OIHW": lambda kernel: kernel.transpose(3, 2, 0, 1),
+    "OITHW": lambda kernel: kernel.transpose(4, 3, 0, 1, 2),
     "OI11": lambda kernel: kernel.T[:, :, None, None],
     "OI": lambda kernel: kernel.T,
     "same": lambda values: values,

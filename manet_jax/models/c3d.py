@@ -1,6 +1,7 @@
 """C3D: eight convolutions over space and time, and two layers over all that they see."""
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,7 @@ class C3D(nnx.Module):
         sizes = [3, *(size * options.width for group in GROUPS for size in group)]
         self.convs = nnx.List(
             create_conv_3d(before, after, (3, 3, 3), use_bias=True, dtype=dtype, rngs=rngs)
-            for before, after in zip(sizes[:-1], sizes[1:], strict=True)
+            for before, after in itertools.pairwise(sizes)
         )
         self.fc6 = nnx.Linear(options.num_flattened, hidden, kernel_init=_linear_init, dtype=dtype, rngs=rngs)
         self.fc7 = nnx.Linear(hidden, hidden, kernel_init=_linear_init, dtype=dtype, rngs=rngs)
@@ -95,14 +96,14 @@ class C3D(nnx.Module):
 
 
 def _convolve_and_pool(convs: list[nnx.Conv], x: Float[Array, "b t h w c"], number: int) -> Array:
-    """The convolutions of a group, each with a ReLU, and the max pooling of 2 x 2 pixels, from the second on 2 frames."""
+    """The convolutions of a group, each with a ReLU, then the max pooling."""
     for conv in convs:
         x = nnx.relu(conv(x))
     return pool(x, number)
 
 
 def pool(x: Float[Array, "b t h w c"], number: int) -> Float[Array, "b t2 h2 w2 c"]:
-    """The max pooling after a group of convolutions; the last pads the frames by one, with what never is the largest."""
+    """The max pooling after a group: of 2 x 2 pixels, from the second on of 2 frames; the last pads frames by a pixel."""
     if number == len(GROUPS) - 1:
         x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     x = max_of_pairs(max_of_pairs(x, axis=3), axis=2)

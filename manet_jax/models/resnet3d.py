@@ -120,13 +120,14 @@ def inflate(images: Mapping[str, Array], clips: Mapping[str, Array]) -> dict[str
     Returns:
       All of `images`, those that `clips` has a place for by its path; as they are unless only there they see time.
     """
-    places = {path: path if path in clips else path.replace(".", ".slow.", 1) for path in images}
-    return {
-        place if place in clips else path: _inflate(images[path], clips[place].shape)
-        if place in clips
-        else images[path]
-        for path, place in places.items()
-    }
+    inflated = {}
+    for path, value in images.items():
+        place = path if path in clips else path.replace(".", ".slow.", 1)
+        if place in clips:
+            inflated[place] = _inflate(value, clips[place].shape)
+        else:
+            inflated[path] = value
+    return inflated
 
 
 def _inflate(value: Array, shape: tuple[int, ...]) -> Array:

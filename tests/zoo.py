@@ -20,9 +20,12 @@ from jax import Array
 from recorded import Measurement, relative_to_largest
 
 from manet_jax import losses, pretrained
-from manet_jax.models import ModelSpec
+from manet_jax.models import ModelSpec, c3d
+from manet_jax.models.i3d import I3DOptions
 from manet_jax.models.manet import MANetOptions
-from manet_jax.models.ops import max_pool
+from manet_jax.models.ops import max_of_pairs, max_pool
+from manet_jax.models.resnet3d import max_pool_frames
+from manet_jax.models.slowfast import SlowFastOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
 from manet_jax.pretrained import table
 
@@ -63,6 +66,20 @@ def clip_fields(name):
     return {key: tuple(x) if isinstance(x, list) else x for key, x in zoo_inputs.record(name).clip.items()}
 
 
+def resnet_stages(ours, theirs):
+    """Traces of the stages of a ResNet-50, by what comes before their names."""
+    return {f"{theirs}layer{stage}": Trace(f"{ours}blocks.{block}") for stage, block in enumerate((2, 6, 12, 15), 1)}
+
+
+SLOWFAST_TRACES = {
+    "backbone.slow_path.conv1": Trace("slow.stem", nnx.relu),
+    "backbone.fast_path.conv1": Trace("fast.stem", nnx.relu),
+    "backbone.slow_path.conv1_lateral": Trace("laterals.stem"),
+    "backbone.slow_path.layer3_lateral": Trace("laterals.stage3"),
+    **resnet_stages("slow.", "backbone.slow_path."),
+    **resnet_stages("fast.", "backbone.fast_path."),
+}
+
 NETWORKS: dict[str, Network] = {
     "tsm": Network(
         ModelSpec("manet", MANetOptions(se=False)),
@@ -75,6 +92,28 @@ NETWORKS: dict[str, Network] = {
             "backbone.layer4": Trace("blocks.15"),
         },
     ),
+    "c3d": Network(
+        ModelSpec("c3d", c3d.C3DOptions()),
+        {
+            "backbone.pool1": Trace("convs.0", lambda x: c3d.pool(nnx.relu(x), 0)),
+            "backbone.pool2": Trace("convs.1", lambda x: c3d.pool(nnx.relu(x), 1)),
+            "backbone.pool3": Trace("convs.3", lambda x: c3d.pool(nnx.relu(x), 2)),
+            "backbone.pool4": Trace("convs.5", lambda x: c3d.pool(nnx.relu(x), 3)),
+            "backbone.pool5": Trace("convs.7", lambda x: c3d.pool(nnx.relu(x), 4)),
+            "backbone.fc6": Trace("fc6"),
+        },
+    ),
+    "i3d": Network(
+        ModelSpec("i3d", I3DOptions()),
+        {
+            "backbone.conv1": Trace("stem", nnx.relu),
+            "backbone.maxpool": Trace("stem", lambda x: max_pool_frames(nnx.relu(x)[:, ::2])),
+            "backbone.pool2": Trace("blocks.2", lambda x: max_of_pairs(x, axis=1)),
+            **resnet_stages("", "backbone."),
+        },
+    ),
+    "slowfast_4x16": Network(ModelSpec("slowfast", SlowFastOptions()), SLOWFAST_TRACES),
+    "slowfast_8x8": Network(ModelSpec("slowfast", SlowFastOptions(tau=4, alpha=4, lateral_kernel=7)), SLOWFAST_TRACES),
 }
 
 

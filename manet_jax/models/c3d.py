@@ -31,7 +31,13 @@ class C3DOptions(NetworkOptions):
     width: int = 64
     clip: ClipSpec = dataclasses.field(
         default_factory=lambda: ClipSpec(
-            num_frames=16, short_side=128, crop_size=112, mean=(104.0, 117.0, 128.0), std=(1.0, 1.0, 1.0)
+            num_frames=16,
+            sampling="dense",
+            short_side=128,
+            crop_size=112,
+            crop_scales=(0.875,),  # 112 of 128 pixels
+            mean=(104.0, 117.0, 128.0),
+            std=(1.0, 1.0, 1.0),
         )
     )
 
@@ -103,7 +109,7 @@ def _convolve_and_pool(convs: list[nnx.Conv], x: Float[Array, "b t h w c"], numb
 
 
 def pool(x: Float[Array, "b t h w c"], number: int) -> Float[Array, "b t2 h2 w2 c"]:
-    """The max pooling after a group: of 2 x 2 pixels, from the second on of 2 frames; the last pads frames by a pixel."""
+    """The max pooling after a group: 2 x 2 pixels, from the second on 2 frames; the last pads frames by a pixel."""
     if number == len(GROUPS) - 1:
         x = jnp.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
     x = max_of_pairs(max_of_pairs(x, axis=3), axis=2)

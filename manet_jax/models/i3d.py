@@ -25,7 +25,9 @@ class I3DOptions(NetworkOptions):
 
     depth: int = 50
     width: int = 64
-    clip: ClipSpec = dataclasses.field(default_factory=lambda: ClipSpec(num_frames=32))
+    clip: ClipSpec = dataclasses.field(
+        default_factory=lambda: ClipSpec(num_frames=32, sampling="dense", frame_interval=2)
+    )
 
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""

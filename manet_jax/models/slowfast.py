@@ -33,7 +33,9 @@ class SlowFastOptions(NetworkOptions):
     tau: int = 8
     alpha: int = 8
     lateral_kernel: int = 5
-    clip: ClipSpec = dataclasses.field(default_factory=lambda: ClipSpec(num_frames=32))
+    clip: ClipSpec = dataclasses.field(
+        default_factory=lambda: ClipSpec(num_frames=32, sampling="dense", frame_interval=2)
+    )
 
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""

@@ -74,8 +74,8 @@ def resnet_stages(ours, theirs):
 SLOWFAST_TRACES = {
     "backbone.slow_path.conv1": Trace("slow.stem", nnx.relu),
     "backbone.fast_path.conv1": Trace("fast.stem", nnx.relu),
-    "backbone.slow_path.conv1_lateral": Trace("laterals.stem"),
-    "backbone.slow_path.layer3_lateral": Trace("laterals.stage3"),
+    "backbone.slow_path.conv1_lateral": Trace("laterals.stage1"),
+    "backbone.slow_path.layer3_lateral": Trace("laterals.stage4"),
     **resnet_stages("slow.", "backbone.slow_path."),
     **resnet_stages("fast.", "backbone.fast_path."),
 }

@@ -114,11 +114,8 @@ class SlowFast(nnx.Module):
         self.slow = Pathway(width, 1, 2, NARROWER // LATERAL_CHANNELS, options, rngs=rngs)
         self.fast = Pathway(narrow, 5, 0, 0, options, rngs=rngs)
         # The fast path's channels where a stage begins.
-        names = ["stem", *(f"stage{number}" for number in range(1, len(stages)))]
         sizes = [narrow, *(narrow * EXPANSION * 2**stage for stage in range(len(stages) - 1))]
-        self.laterals = nnx.Dict(
-            {name: self._create_lateral(size, rngs) for name, size in zip(names, sizes, strict=True)}
-        )
+        self.laterals = nnx.Dict({_name(stage): self._create_lateral(size, rngs) for stage, size in enumerate(sizes)})
         last = 2 ** (len(stages) - 1) * EXPANSION
         self.heads = Heads((narrow + width) * last, options, rngs=rngs)
 
@@ -143,8 +140,14 @@ class SlowFast(nnx.Module):
         options = self.options
         x = normalize(video, options)
         slow, fast = self.slow.begin(x[:, :: options.tau]), self.fast.begin(x[:, :: options.tau // options.alpha])
-        for stage, lateral in enumerate(self.laterals.values()):
-            slow = self.slow.run_stage(stage, jnp.concatenate([slow, lateral(fast)], axis=-1))
+        for stage in range(len(self.slow.stages)):
+            lateral = self.laterals[_name(stage)](fast)
+            slow = self.slow.run_stage(stage, jnp.concatenate([slow, lateral], axis=-1))
             fast = self.fast.run_stage(stage, fast)
         fast = fast.reshape(*slow.shape[:2], options.alpha, *fast.shape[2:]).mean(2)
         return jnp.concatenate([fast, slow], axis=-1)
+
+
+def _name(stage: int) -> str:
+    """The name of the lateral connection before a stage."""
+    return f"stage{stage + 1}"

@@ -6,10 +6,10 @@ from manet_jax.pretrained.manet import block_name, find_depth, find_rows
 from manet_jax.pretrained.table import State, WeightTable
 
 _LATERALS: dict[str, tuple[str | None, str]] = {
-    "laterals.stem": ("backbone.slow_path.conv1_lateral.conv", "OITHW"),
-    "laterals.stage1": ("backbone.slow_path.layer1_lateral.conv", "OITHW"),
-    "laterals.stage2": ("backbone.slow_path.layer2_lateral.conv", "OITHW"),
-    "laterals.stage3": ("backbone.slow_path.layer3_lateral.conv", "OITHW"),
+    "laterals.stage1": ("backbone.slow_path.conv1_lateral.conv", "OITHW"),
+    "laterals.stage2": ("backbone.slow_path.layer1_lateral.conv", "OITHW"),
+    "laterals.stage3": ("backbone.slow_path.layer2_lateral.conv", "OITHW"),
+    "laterals.stage4": ("backbone.slow_path.layer3_lateral.conv", "OITHW"),
 }
 
 

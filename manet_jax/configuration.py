@@ -217,7 +217,8 @@ def _parse_network(
         return None
     spec = _parse(ClipSpec, {**clip, **more}, f"{prefix}clip", problems)
     options = {field: value for field, value in model.items() if field not in ("name", "embedding")}
-    made = _parse(MODELS[name].Options, options, f"{prefix}model", problems)
+    seen = {} if spec is None else {"clip": spec}  # a network may not fit every clip
+    made = _parse(MODELS[name].Options, {**options, **seen}, f"{prefix}model", problems)
     if spec is None or made is None:
         return None
     return Network(name, options, spec, model.get("embedding", False))

@@ -26,6 +26,7 @@ from manet_jax.models.manet import MANetOptions
 from manet_jax.models.ops import max_of_pairs, max_pool
 from manet_jax.models.resnet3d import max_pool_frames
 from manet_jax.models.slowfast import SlowFastOptions
+from manet_jax.models.timesformer import TimeSformerOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
 from manet_jax.pretrained import table
 
@@ -114,6 +115,18 @@ NETWORKS: dict[str, Network] = {
     ),
     "slowfast_4x16": Network(ModelSpec("slowfast", SlowFastOptions()), SLOWFAST_TRACES),
     "slowfast_8x8": Network(ModelSpec("slowfast", SlowFastOptions(tau=4, alpha=4, lateral_kernel=7)), SLOWFAST_TRACES),
+    "timesformer": Network(
+        ModelSpec("timesformer", TimeSformerOptions()),
+        {
+            "backbone.patch_embed": Trace("patches", channels_first=False),
+            "backbone.transformer_layers.layers.0.attentions.0": Trace("blocks.0.temporal", channels_first=False),
+            "backbone.transformer_layers.layers.0.attentions.1": Trace("blocks.0.spatial", channels_first=False),
+            **{
+                f"backbone.transformer_layers.layers.{i}": Trace(f"blocks.{i}", channels_first=False)
+                for i in (0, 5, 11)
+            },
+        },
+    ),
 }
 
 

@@ -29,10 +29,18 @@ from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
 from manet_jax.models.slowfast import SlowFast
+from manet_jax.models.timesformer import TimeSformer
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
-MODELS: dict[str, Any] = {"manet": MANet, "c3d": C3D, "i3d": I3D, "slowfast": SlowFast, "emotion": EmotionNet}
+MODELS: dict[str, Any] = {
+    "manet": MANet,
+    "c3d": C3D,
+    "i3d": I3D,
+    "slowfast": SlowFast,
+    "timesformer": TimeSformer,
+    "emotion": EmotionNet,
+}
 
 
 def create(spec: ModelSpec, rngs: nnx.Rngs) -> Any:

@@ -4,10 +4,10 @@ A table (`table.WeightTable`) gives the names that a family of files has for a n
 rest, in both directions: it reports all that is wrong with a file at once, and never changes with a new family.
 """
 
-from manet_jax.pretrained import c3d, i3d, manet, slowfast, torchvision_resnet
+from manet_jax.pretrained import c3d, i3d, manet, slowfast, timesformer, torchvision_resnet
 
-# Of those that a file looks like as much, the first is taken: MANet's after others of mmaction2.
+# Where a file's names are those of several families, it is the first's.
 TABLES = [
     *(i3d.TABLE, slowfast.TABLE, c3d.TABLE, c3d.SPORTS_1M),
-    *(manet.TABLE, torchvision_resnet.TABLE),
+    *(manet.TABLE, torchvision_resnet.TABLE, *timesformer.TABLES),
 ]

@@ -32,6 +32,21 @@ COUNTS = {
         ({"se": False, "embedding_dim": 300}, RESNET50 + 2049 * 52 + 2049 * 300 + 301 * 300),
         ({}, RESNET50 + 2049 * 52 + SE50),
     ],
+    "c3d": [
+        ({}, 78_208_820),
+        ({"embedding_dim": 300}, 78_208_820 + 4097 * 300 + 301 * 300),
+        # 512 channels at 2 x 5 x 5 locations instead of 1 x 4 x 4.
+        ({"clip": ClipSpec(num_frames=33, crop_size=130)}, 78_208_820 + 512 * (2 * 5 * 5 - 1 * 4 * 4) * 4096),
+    ],
+    "i3d": [
+        ({}, 27_330_420),
+        ({"embedding_dim": 300}, 27_330_420 + 2049 * 300 + 301 * 300),
+    ],
+    "slowfast": [
+        ({}, 33_677_148),
+        ({"tau": 4, "alpha": 4, "lateral_kernel": 7}, 33_763_420),
+        ({"embedding_dim": 300}, 33_677_148 + 2305 * 300 + 301 * 300),
+    ],
     "timesformer": [
         ({}, 121_298_740),
         ({"embedding_dim": 300}, 121_298_740 + 769 * 300 + 301 * 300),
@@ -58,6 +73,33 @@ BAD_OPTIONS = {
             "dropout is 1.0; it must lie in 0..1, below 1",
             "depth is 34; choose one of 8, 14, 50, 101",
             "shift_div is 8: with width 4 no channel moves",
+        ],
+    ),
+    "c3d": (
+        {"num_classes": 0, "width": 0, "clip": ClipSpec(num_frames=15)},
+        [
+            "num_classes is 0; it must be at least 1",
+            "width is 0; it must be at least 1",
+            "clip.num_frames is 15; it must be at least 16",
+        ],
+    ),
+    "i3d": (
+        {"dropout": -1.0, "depth": 101, "width": 0, "clip": ClipSpec(num_frames=4)},
+        [
+            "dropout is -1.0; it must lie in 0..1, below 1",
+            "depth is 101; choose one of 8, 14, 50",
+            "width is 0; it must be at least 1",
+            "clip.num_frames is 4; it must be at least 5",
+        ],
+    ),
+    "slowfast": (
+        {"depth": 101, "width": 12, "tau": 6, "alpha": 4, "lateral_kernel": 4, "clip": ClipSpec(num_frames=8)},
+        [
+            "depth is 101; choose one of 8, 14, 50",
+            "width is 12; it must be a multiple of 8",
+            "lateral_kernel is 4; it must be odd",
+            "alpha is 4; it must divide tau, which is 6",
+            "clip.num_frames is 8; it must be a multiple of tau, 6",
         ],
     ),
     "timesformer": (

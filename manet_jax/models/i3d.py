@@ -31,7 +31,7 @@ class I3DOptions(NetworkOptions):
 
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""
-        problems = super().problems() + one_of(self, depth=(8, 14, 50)) + at_least(self, width=4)
+        problems = super().problems() + one_of(self, depth=(8, 14, 50)) + at_least(self, width=1)
         # Of fewer, none is left after the first convolution and two poolings, each by half.
         return problems + [f"clip.{problem}" for problem in at_least(self.clip, num_frames=5)]
 

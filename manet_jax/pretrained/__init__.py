@@ -6,8 +6,7 @@ rest, in both directions: it reports all that is wrong with a file at once, and 
 
 from manet_jax.pretrained import c3d, i3d, manet, slowfast, timesformer, torchvision_resnet
 
-# Where a file's names are those of several families, it is the first's.
 TABLES = [
-    *(i3d.TABLE, slowfast.TABLE, c3d.TABLE, c3d.SPORTS_1M),
-    *(manet.TABLE, torchvision_resnet.TABLE, *timesformer.TABLES),
+    *(manet.TABLE, torchvision_resnet.TABLE, i3d.TABLE, slowfast.TABLE, c3d.TABLE, c3d.SPORTS_1M),
+    *timesformer.TABLES,
 ]

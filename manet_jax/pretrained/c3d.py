@@ -14,12 +14,11 @@ _BACKBONE: dict[str, tuple[str | None, str]] = {
     "fc6": ("fc6", "OI"),
     "fc7": ("fc7", "OI"),
 }
-_NAMES = r"(conv\d[ab]\.conv|fc[67])\.\w+$"
 
 
 def _recognise(prefix: str, state: State) -> int:
-    named = [bool(re.match(prefix + _NAMES, name)) for name in state]
-    return any(named) * (sum(named) + sum(name.startswith("cls_head.") for name in state))
+    # Twice, as names of other families may begin alike.
+    return 2 * len(state) if any(re.match(prefix + r"(conv\d[ab]\.conv|fc[67])\.", name) for name in state) else 0
 
 
 def _options_from(state: State) -> C3DOptions:

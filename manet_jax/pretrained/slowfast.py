@@ -1,5 +1,7 @@
 """The weight table of mmaction2's SlowFast; its versions 0.x and 1.x have the same names."""
 
+import re
+
 from manet_jax.models.slowfast import SlowFastOptions
 from manet_jax.pretrained.i3d import HEADS, embedding_dim, resnet_modules
 from manet_jax.pretrained.manet import block_name, find_depth, find_rows
@@ -39,10 +41,8 @@ TABLE = WeightTable(
     },
     unused={"num_batches_tracked": r"\.num_batches_tracked$"},
     example="backbone.slow_path.layer1.0.conv1.conv.weight",
-    recognise=lambda state: (
-        any(".slow_path." in name or ".fast_path." in name for name in state)
-        * sum(name.startswith(("backbone.slow_path.", "backbone.fast_path.", "cls_head.")) for name in state)
-    ),
+    # Twice, as names of other families may begin alike.
+    recognise=lambda state: 2 * len(state) if any(re.match(r"backbone\.(slow|fast)_path\.", n) for n in state) else 0,
     options_from=_options_from,
     numbering=block_name,
 )

@@ -135,7 +135,7 @@ def test_c3d_flattens_channels_first_and_drops_out_twice():
     spec = tiny("c3d", clip=dataclasses.replace(MODELS["c3d"].Options.tiny().clip, num_frames=32))
     graphdef, _ = abstract_variables(spec)
     variables = random_variables(spec)
-    video = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 32, 3), np.uint8)
+    video = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 32, 32, 32, 3), np.uint8))
     keys = jax.random.split(jax.random.key(0), 2)
 
     @jax.jit

@@ -56,10 +56,12 @@ class Network:
     Attributes:
       spec: at its full size.
       traces: the recorded modules.
+      gradient_tolerance: the largest difference of a gradient that is tolerated.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
+    gradient_tolerance: float = 1e-3
 
 
 def clip_fields(name):
@@ -103,6 +105,9 @@ NETWORKS: dict[str, Network] = {
             "backbone.pool5": Trace("convs.7", lambda x: c3d.pool(nnx.relu(x), 4)),
             "backbone.fc6": Trace("fc6"),
         },
+        # Rounding decides which of two nearly equal values five max poolings take: in double precision the gradient of
+        # the first layer is 3.3e-3 from the recorded one, ours 1.1e-3.
+        gradient_tolerance=5e-3,
     ),
     "i3d": Network(
         ModelSpec("i3d", I3DOptions()),
@@ -206,7 +211,8 @@ def compare(name, weights, outputs, loss, backwards, traces, gradients):
     for key in record.gradients:
         tensor = tensors[_published(key)]
         gradient = tensor.to_pytorch(gradients[tensor.path])
-        measured.append(Measurement(f"gradient of {key}", 1e-3, probe_difference(gradient, known[f"grad/{key}"])))
+        difference = probe_difference(gradient, known[f"grad/{key}"])
+        measured.append(Measurement(f"gradient of {key}", network.gradient_tolerance, difference))
     return measured
 
 

@@ -60,7 +60,7 @@ class I3D(nnx.Module):
         self.options = options
         dtype, stages = jnp.dtype(options.dtype), STAGES[options.depth]
         self.stem = ConvBN3D(3, options.width, (5, 7, 7), (2, 2, 2), dtype=dtype, rngs=rngs)
-        self.blocks = create_blocks(options.width, stages, _inflated, dtype=dtype, rngs=rngs)
+        self.blocks = nnx.List(create_blocks(options.width, stages, _inflated, dtype=dtype, rngs=rngs))
         self.heads = Heads(options.width * 2 ** (len(stages) - 1) * EXPANSION, options, rngs=rngs)
 
     def __call__(self, inputs: dict[str, Array], keys: Key[Array, " b"] | None = None) -> Outputs:

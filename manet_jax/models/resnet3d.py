@@ -67,7 +67,7 @@ def create_blocks(
     lateral_share: int = 0,
     dtype: jnp.dtype,
     rngs: nnx.Rngs,
-) -> nnx.List:
+) -> list[Bottleneck3D]:
     """The bottlenecks of a ResNet.
 
     Args:
@@ -87,7 +87,7 @@ def create_blocks(
             block = Bottleneck3D(in_features, features, stride, inflated(stage, number), dtype=dtype, rngs=rngs)
             blocks.append(block)
             in_features = features * EXPANSION
-    return nnx.List(blocks)
+    return blocks
 
 
 def run_blocks(

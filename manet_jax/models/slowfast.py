@@ -78,7 +78,7 @@ class Pathway(nnx.Module):
         self.stages, self.remat = STAGES[options.depth], options.remat
         dtype = jnp.dtype(options.dtype)
         self.stem = ConvBN3D(3, width, (stem_frames, 7, 7), (1, 2, 2), dtype=dtype, rngs=rngs)
-        self.blocks = create_blocks(
+        blocks = create_blocks(
             width,
             self.stages,
             lambda stage, _: stage >= first_inflated,
@@ -86,6 +86,7 @@ class Pathway(nnx.Module):
             dtype=dtype,
             rngs=rngs,
         )
+        self.blocks = nnx.List(blocks)
 
     def begin(self, x: Float[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
         """The first convolution and the pooling."""

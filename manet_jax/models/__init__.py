@@ -23,13 +23,15 @@ from typing import Any
 from flax import nnx
 
 from manet_jax.models.emotion import EmotionNet
+from manet_jax.models.gc_tsm import GCTSM
 from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
+from manet_jax.models.tin import TIN
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
-MODELS: dict[str, Any] = {"manet": MANet, "emotion": EmotionNet}
+MODELS: dict[str, Any] = {"manet": MANet, "tin": TIN, "gc_tsm": GCTSM, "emotion": EmotionNet}
 
 
 def create(spec: ModelSpec, rngs: nnx.Rngs) -> Any:

@@ -3,7 +3,8 @@
 import re
 from collections.abc import Iterable
 
-from manet_jax.models.manet import STAGES, MANetOptions
+from manet_jax.models.manet import MANetOptions
+from manet_jax.models.resnet import STAGES
 from manet_jax.pretrained.table import State, WeightTable
 
 _MODULES: dict[str, tuple[str | None, str]] = {

@@ -1,0 +1,176 @@
+"""Measures how far the networks of the zoo are from the recorded outputs of their PyTorch references.
+
+A network of the zoo is an entry in `NETWORKS`. Its published names come from the weight table, its shapes and the
+names of what is recorded from golden/zoo/<name>.json.
+
+python tests/zoo.py [NAME ...]
+"""
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from golden import zoo_inputs
+from jax import Array
+from recorded import Measurement, relative_to_largest
+
+from manet_jax import losses, pretrained
+from manet_jax.models import ModelSpec
+from manet_jax.models.manet import MANetOptions
+from manet_jax.models.ops import max_pool
+from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
+from manet_jax.pretrained import table
+
+# conftest.py's options are for programs that are small; these run for seconds.
+COMPILER_OPTIONS = {"xla_backend_optimization_level": 3, "xla_cpu_parallel_codegen_split_count": 32}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """Where the recorded output of a module is in ours.
+
+    Attributes:
+      module: of ours, its path; its `__call__` returns what is recorded.
+      change: what PyTorch's module does beyond it.
+      channels_first: whether PyTorch has the channels, our last axis, after the batch.
+    """
+
+    module: str
+    change: Callable[[Array], Array] = lambda x: x
+    channels_first: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network of the zoo.
+
+    Attributes:
+      spec: at its full size.
+      traces: the recorded modules.
+    """
+
+    spec: ModelSpec
+    traces: dict[str, Trace]
+
+
+def clip_fields(name):
+    """What the reference sees, as fields of a clip specification."""
+    return {key: tuple(x) if isinstance(x, list) else x for key, x in zoo_inputs.record(name).clip.items()}
+
+
+NETWORKS: dict[str, Network] = {
+    "tsm": Network(
+        ModelSpec("manet", MANetOptions(se=False)),
+        {
+            "backbone.conv1": Trace("stem", nnx.relu),
+            "backbone.maxpool": Trace("stem", lambda x: max_pool(nnx.relu(x))),
+            "backbone.layer1": Trace("blocks.2"),
+            "backbone.layer2": Trace("blocks.6"),
+            "backbone.layer3": Trace("blocks.12"),
+            "backbone.layer4": Trace("blocks.15"),
+        },
+    ),
+}
+
+
+def measure(name):
+    """How far a network is from all that is recorded of it.
+
+    Its weights come from the published names, and go back to them; the published ones are those of a file as
+    `pretrained.state_dict` reads it, without `module.` in front.
+    """
+    drawn, video = zoo_inputs.weights(name), zoo_inputs.clips(name)
+    np.testing.assert_array_equal(zoo_inputs.check(drawn, video), zoo_inputs.outputs(name)["check"])
+    state = {_published(key): value for key, value in drawn.items()}
+    weights = table.recognise(state, pretrained.TABLES, name)
+    variables = load(name, state, weights)
+    ran = jax.device_get(run(name, variables, weights, jnp.asarray(video)))
+    return compare(name, weights, *ran)
+
+
+def load(name, state, weights):
+    """The variables of a network with published weights, after it was made sure that nothing of them is lost."""
+    spec, record = NETWORKS[name].spec, zoo_inputs.record(name)
+    found = weights.options_from(state)
+    assert dataclasses.replace(found, clip=spec.options.clip) == spec.options
+    assert spec.options.clip == dataclasses.replace(spec.options.clip, **clip_fields(name))
+    abstract = abstract_variables(spec)[1]
+    assert count_parameters(abstract["params"]) == record.parameters
+    variables = replace(abstract, table.to_variables(state, spec, weights, name))
+    back = table.to_state_dict(variables, spec, weights)
+    unused = {key for keys in table.find_unused(state, weights).values() for key in keys}
+    assert back.keys() == state.keys() - unused
+    for key, value in back.items():
+        np.testing.assert_array_equal(value, state[key])
+    return jax.tree.map(jnp.asarray, variables)
+
+
+def run(name, variables, weights, video):
+    """Outputs, loss, logits of the clips backwards, traces, and gradients by their published names."""
+    network, record = NETWORKS[name], zoo_inputs.record(name)
+    graphdef, _ = abstract_variables(network.spec)
+    paths = {tensor.name: tensor.path for tensor in table.tensors_of(network.spec, weights)}
+    gradients = [paths[_published(key)] for key in record.gradients]
+
+    def loss_of(chosen, variables, video):
+        model = merge(graphdef, replace(variables, chosen))
+        outputs, captured = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)({"video": video})
+        returned = flatten(nnx.to_pure_dict(captured))
+        traces = {key: trace.change(returned[f"{trace.module}.__call__.0"]) for key, trace in network.traces.items()}
+        return losses.cross_entropy(outputs.logits, jnp.asarray(zoo_inputs.LABELS)).mean(), (outputs, traces)
+
+    @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+    def measured(variables, video):
+        chosen = {path: flatten(variables)[path] for path in gradients}
+        (loss, (outputs, traces)), gradient = jax.value_and_grad(loss_of, has_aux=True)(chosen, variables, video)
+        backwards = merge(graphdef, variables)({"video": video[:, ::-1]}).logits
+        return outputs, loss, backwards, traces, gradient
+
+    return measured(variables, video)
+
+
+def compare(name, weights, outputs, loss, backwards, traces, gradients):
+    """The differences of what `run` returns from what is recorded."""
+    network, record, known = NETWORKS[name], zoo_inputs.record(name), zoo_inputs.outputs(name)
+    # Where the classifier multiplies the features of each frame, ours are their mean.
+    features = known["pooled"].reshape(len(known["logits"]), -1, known["pooled"].shape[-1]).mean(1)
+    measured = [
+        Measurement("logits", 1e-5, relative_to_largest(outputs.logits, known["logits"])),
+        Measurement("logits of the clips backwards", 1e-5, relative_to_largest(backwards, known["logits_reversed"])),
+        Measurement("features", 1e-5, relative_to_largest(outputs.features, features)),
+        Measurement("loss", 1e-5, relative_to_largest(loss, known["loss"])),
+    ]
+    assert traces.keys() == record.traces.keys()
+    for key, shape in record.traces.items():
+        value = np.moveaxis(traces[key], -1, 1) if network.traces[key].channels_first else traces[key]
+        assert value.size == np.prod(shape), key
+        measured.append(Measurement(key, 1e-4, probe_difference(value, known[f"trace/{key}"])))
+    tensors = {tensor.name: tensor for tensor in table.tensors_of(network.spec, weights)}
+    for key in record.gradients:
+        tensor = tensors[_published(key)]
+        gradient = tensor.to_pytorch(gradients[tensor.path])
+        measured.append(Measurement(f"gradient of {key}", 1e-3, probe_difference(gradient, known[f"grad/{key}"])))
+    return measured
+
+
+def probe_difference(ours, theirs):
+    """The largest difference of an array's probe: of its values and its mean over the largest value, of its norm."""
+    (mean, norm, *values), (known_mean, known_norm, *known) = zoo_inputs.probe(ours), theirs
+    largest = np.abs(known).max()
+    values = np.abs(np.array(values) - known).max() / largest
+    return float(max(values, abs(mean - known_mean) / largest, abs(norm / known_norm - 1)))
+
+
+def _published(name):
+    return name.removeprefix("module.")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or NETWORKS:
+        for each in measure(name):
+            print(f"{name}: {each.quantity}: {each.difference:.2g} (at most {each.tolerance:g})")

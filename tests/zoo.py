@@ -21,8 +21,10 @@ from recorded import Measurement, relative_to_largest
 
 from manet_jax import losses, pretrained
 from manet_jax.models import ModelSpec
+from manet_jax.models.gc_tsm import GCTSMOptions
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.ops import max_pool
+from manet_jax.models.tin import TINOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
 from manet_jax.pretrained import table
 
@@ -52,10 +54,12 @@ class Network:
     Attributes:
       spec: at its full size.
       traces: the recorded modules.
+      stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
+    stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
 
 
 def clip_fields(name):
@@ -63,17 +67,52 @@ def clip_fields(name):
     return {key: tuple(x) if isinstance(x, list) else x for key, x in zoo_inputs.record(name).clip.items()}
 
 
+RESNET = {
+    "conv1": Trace("stem", nnx.relu),
+    "maxpool": Trace("stem", lambda x: max_pool(nnx.relu(x))),
+    "layer1": Trace("blocks.2"),
+    "layer2": Trace("blocks.6"),
+    "layer3": Trace("blocks.12"),
+    "layer4": Trace("blocks.15"),
+}
+
+
+def with_prefix(prefix, traces):
+    return {f"{prefix}.{module}": trace for module, trace in traces.items()}
+
+
+def of_frames(module):
+    """The trace of a module of ours that has the frames of each clip in an axis of their own."""
+    return Trace(module, lambda x: x.reshape(-1, *x.shape[2:]))
+
+
 NETWORKS: dict[str, Network] = {
-    "tsm": Network(
-        ModelSpec("manet", MANetOptions(se=False)),
-        {
-            "backbone.conv1": Trace("stem", nnx.relu),
-            "backbone.maxpool": Trace("stem", lambda x: max_pool(nnx.relu(x))),
-            "backbone.layer1": Trace("blocks.2"),
-            "backbone.layer2": Trace("blocks.6"),
-            "backbone.layer3": Trace("blocks.12"),
-            "backbone.layer4": Trace("blocks.15"),
-        },
+    "tsn": Network(ModelSpec("manet", MANetOptions(se=False, shift=False)), with_prefix("backbone", RESNET)),
+    "tsm": Network(ModelSpec("manet", MANetOptions(se=False)), with_prefix("backbone", RESNET)),
+    "tin": Network(
+        ModelSpec("tin", TINOptions()),
+        with_prefix(
+            "backbone",
+            RESNET
+            | {
+                "layer1.0.conv1.conv.net1": of_frames("blocks.0.interlace"),
+                "layer2.0.conv1.conv.net1": of_frames("blocks.3.interlace"),
+            },
+        ),
+        stacked={"offsets": [f"blocks.{i}.interlace.offset_net" for i in range(16)]},
+    ),
+    "gc_tsm": Network(
+        ModelSpec("gc_tsm", GCTSMOptions()),
+        with_prefix(
+            "module.base_model",
+            {"relu" if module == "conv1" else module: trace for module, trace in RESNET.items()}
+            | {
+                "layer2.0.eft1": of_frames("blocks.3.gates.local"),
+                "layer2.0.eft2": of_frames("blocks.3.gates.time"),
+                "layer2.0.eft3": of_frames("blocks.3.gates.space"),
+                "layer2.0.eft4": of_frames("blocks.3.gates.clip"),
+            },
+        ),
     ),
 }
 
@@ -119,9 +158,12 @@ def run(name, variables, weights, video):
 
     def loss_of(chosen, variables, video):
         model = merge(graphdef, replace(variables, chosen))
+        show_inherited_calls(model)
         outputs, captured = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)({"video": video})
         returned = flatten(nnx.to_pure_dict(captured))
         traces = {key: trace.change(returned[f"{trace.module}.__call__.0"]) for key, trace in network.traces.items()}
+        for key, modules in network.stacked.items():
+            traces[key] = jnp.stack([returned[f"{module}.__call__.0"] for module in modules])
         return losses.cross_entropy(outputs.logits, jnp.asarray(zoo_inputs.LABELS)).mean(), (outputs, traces)
 
     @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
@@ -132,6 +174,15 @@ def run(name, variables, weights, video):
         return outputs, loss, backwards, traces, gradient
 
     return measured(variables, video)
+
+
+def show_inherited_calls(model):
+    """Makes the inherited `__call__` of each module one of its own class, of which alone `nnx.capture` takes note."""
+    for _, module in nnx.iter_modules(model):
+        own = type(module)
+        call = next((vars(each)["__call__"] for each in own.__mro__ if "__call__" in vars(each)), None)
+        if call is not None:
+            own.__call__ = call
 
 
 def compare(name, weights, outputs, loss, backwards, traces, gradients):
@@ -145,6 +196,8 @@ def compare(name, weights, outputs, loss, backwards, traces, gradients):
         Measurement("features", 1e-5, relative_to_largest(outputs.features, features)),
         Measurement("loss", 1e-5, relative_to_largest(loss, known["loss"])),
     ]
+    for key in network.stacked:
+        measured.append(Measurement(key, 1e-5, relative_to_largest(traces.pop(key), known[key])))
     assert traces.keys() == record.traces.keys()
     for key, shape in record.traces.items():
         value = np.moveaxis(traces[key], -1, 1) if network.traces[key].channels_first else traces[key]

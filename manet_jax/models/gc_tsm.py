@@ -12,8 +12,9 @@ from manet_jax.models.ops import temporal_shift
 from manet_jax.models.options import at_least
 from manet_jax.models.resnet import Bottleneck, ResNet, ResNetOptions, moves_a_channel
 
-_KINDS = 4  # of context
+_GATES = 4
 _xavier = nnx.initializers.variance_scaling(1.0, "fan_avg", "normal")
+_of_clip_init = nnx.initializers.normal(0.001)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,55 +30,69 @@ class GCTSMOptions(ResNetOptions):
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""
         problems = super().problems() + at_least(self, shift_div=2) + moves_a_channel(self)
-        if self.width % _KINDS:
-            problems.append(f"width is {self.width}; it must be a multiple of {_KINDS}")
+        if self.width % _GATES:
+            problems.append(f"width is {self.width}; it must be a multiple of {_GATES}")
         return problems
 
 
 class Gate(nnx.Module):
-    """The sigmoid of a linear operation on a context and, where `normalized`, of its BatchNorm."""
+    """Multiplies channels by a gate: the sigmoid of a linear operation on their means, and of its BatchNorm.
 
-    def __init__(self, conv: nnx.Module, num_features: int, *, normalized: bool = True):
+    Attributes:
+      over: axes of the means.
+      normalized: whether the BatchNorm is used.
+    """
+
+    def __init__(self, conv: nnx.Module, num_features: int, over: tuple[int, ...], *, normalized: bool = True):
         self.conv = conv
         self.bn = BatchNorm(num_features)
+        self.over = over
         self.normalized = normalized
 
-    def __call__(self, context: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        """Returns a factor for each value of the context."""
-        x = self.conv(context)
+    def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
+        """Returns x times its gate, which has a size of 1 along the axes of the means."""
+        gate = self.conv(x.mean(self.over, keepdims=True))
         if self.normalized:
-            x = self.bn(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
-        return jax.nn.sigmoid(x)
+            gate = self.bn(gate.reshape(-1, *gate.shape[2:])).reshape(gate.shape)
+        return x * jax.nn.sigmoid(gate)
 
 
 class ContextGates(nnx.Module):
-    """Multiplies each quarter of the channels by a gate that is computed from a context of that quarter.
+    """Multiplies each quarter of the channels by a gate that sees a context of that quarter.
 
-    `local` sees a pixel in neighbouring frames, `time` the means of neighbouring frames, `space` the mean of all frames
-    around a pixel, and `clip` the mean of the clip.
+    `local` sees each pixel in neighbouring frames, `time` the means of neighbouring frames, `space` the mean of all
+    frames around each pixel, and `clip` the mean of the clip.
     """
 
     def __init__(self, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        size = num_features // _KINDS
-        in_time = {"use_bias": False, "kernel_init": _xavier, "dtype": dtype, "rngs": rngs}
-        self.local = Gate(TemporalConv(size, size, **in_time), size)
-        self.time = Gate(TemporalConv(size, size, **in_time), size)
-        in_space = {"kernel_dilation": 2, "padding": 2, **in_time}
-        # Its BatchNorm is in the authors' files, and no computation uses it.
-        self.space = Gate(nnx.Conv(size, size, (3, 3), **in_space), size, normalized=False)
-        normal = nnx.initializers.normal(0.001)
-        self.clip = Gate(nnx.Linear(size, size, use_bias=False, kernel_init=normal, dtype=dtype, rngs=rngs), size)
+        size = num_features // _GATES
+
+        def in_time() -> TemporalConv:
+            return TemporalConv(size, size, use_bias=False, kernel_init=_xavier, dtype=dtype, rngs=rngs)
+
+        in_space = nnx.Conv(
+            size,
+            size,
+            (3, 3),
+            kernel_dilation=2,
+            padding=2,
+            use_bias=False,
+            kernel_init=_xavier,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        linear = nnx.Linear(size, size, use_bias=False, kernel_init=_of_clip_init, dtype=dtype, rngs=rngs)
+        self.local = Gate(in_time(), size, over=())
+        self.time = Gate(in_time(), size, over=(2, 3))
+        # The authors' files hold a BatchNorm for it, which takes part in none of their computations either.
+        self.space = Gate(in_space, size, over=(1,), normalized=False)
+        self.clip = Gate(linear, size, over=(1, 2, 3))
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         """Returns the channels times their gates."""
-        local, time, space, clip = jnp.split(x, _KINDS, axis=-1)
-        gates = [
-            self.local(local),
-            self.time(time.mean((2, 3), keepdims=True)),
-            self.space(space.mean(1, keepdims=True)),
-            self.clip(clip.mean((1, 2, 3), keepdims=True)),
-        ]
-        return x * jnp.concatenate([jnp.broadcast_to(gate, local.shape) for gate in gates], axis=-1)
+        gates = (self.local, self.time, self.space, self.clip)
+        parts = jnp.split(x, _GATES, axis=-1)
+        return jnp.concatenate([gate(part) for gate, part in zip(gates, parts, strict=True)], axis=-1)
 
 
 class GCTSMBlock(Bottleneck):

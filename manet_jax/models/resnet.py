@@ -123,7 +123,7 @@ class ResNet(nnx.Module):
         x = normalize(video, self.options)
         x = x.reshape(-1, *x.shape[2:])
         x = max_pool(nnx.relu(self.stem(x)))
-        apply = nnx.remat(Bottleneck.__call__) if self.options.remat else Bottleneck.__call__
         for block in self.blocks:
+            apply = nnx.remat(type(block).__call__) if self.options.remat else type(block).__call__
             x = jax.lax.optimization_barrier(apply(block, x))
         return x.reshape(*video.shape[:2], *x.shape[1:])

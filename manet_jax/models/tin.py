@@ -14,7 +14,7 @@ from manet_jax.models.resnet import Bottleneck, ResNet, ResNetOptions
 
 _GROUPS = 4  # of channels, which move by the two offsets and by their negatives
 _REACH = 2  # frames that a channel moves at most
-_INITIAL = 0.5108  # moves by half a frame
+_half_a_frame = nnx.initializers.constant(0.5108)  # of the offsets, before the sigmoid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,35 +41,42 @@ class TINOptions(ResNetOptions):
         return super().tiny(**{"width": 16, **options})
 
 
-class TemporalInterlace(nnx.Module):
-    """Moves channels along time by offsets, and scales them by weights, both computed from the channels' means.
+class OffsetNet(nnx.Module):
+    """Two offsets of a clip, from the means of its frames' channels; its linear layers fix the number of frames."""
 
-    The offsets, two numbers of a clip between -2 and 2 frames, come from linear layers over time, which fix the number
-    of frames; the weights, two of each frame, from a convolution. Two groups of channels move by the offsets, and two
-    by their negatives.
+    def __init__(self, num_features: int, num_frames: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.conv = TemporalConv(num_features, 1, use_bias=True, dtype=dtype, rngs=rngs)
+        self.fc1 = nnx.Linear(num_frames, num_frames, dtype=dtype, rngs=rngs)
+        self.fc2 = nnx.Linear(num_frames, 2, bias_init=_half_a_frame, dtype=dtype, rngs=rngs)
+
+    def __call__(self, pooled: Float[Array, "b t c"]) -> Float[Array, "b 2"]:
+        """Returns frames, from -2 to 2, float32."""
+        hidden = nnx.relu(self.fc1(self.conv(pooled)[..., 0]))
+        return 2 * _REACH * (jax.nn.sigmoid(self.fc2(hidden).astype(jnp.float32)) - 0.5)
+
+
+class TemporalInterlace(nnx.Module):
+    """Moves the first channels along time by offsets, and scales them by weights, both computed from their means.
+
+    Of four groups of these channels two move by the offsets, two by their negatives; two weights of each frame scale
+    the first and the third, and the second and the fourth of them.
     """
 
     def __init__(self, num_features: int, num_frames: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
-        self.offset_conv = TemporalConv(num_features, 1, use_bias=True, dtype=dtype, rngs=rngs)
-        self.offset_hidden = nnx.Linear(num_frames, num_frames, dtype=dtype, rngs=rngs)
-        initial = nnx.initializers.constant(_INITIAL)
-        self.offset_out = nnx.Linear(num_frames, 2, bias_init=initial, dtype=dtype, rngs=rngs)
-        self.weight_conv = TemporalConv(num_features, 2, use_bias=True, dtype=dtype, rngs=rngs)
+        self.num_features = num_features
+        self.offset_net = OffsetNet(num_features, num_frames, dtype=dtype, rngs=rngs)
+        self.weight_net = TemporalConv(num_features, 2, use_bias=True, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
-        """Returns the channels moved and scaled."""
-        pooled = x.mean((2, 3))
-        offsets, weights = self.offsets(pooled), self.weights(pooled)
-        return interlace(x, jnp.concatenate([offsets, -offsets], axis=-1), jnp.concatenate([weights] * 2, axis=-1))
-
-    def offsets(self, pooled: Float[Array, "b t c"]) -> Float[Array, "b 2"]:
-        """The frames that the first two groups of channels move by, to later frames where positive."""
-        hidden = nnx.relu(self.offset_hidden(self.offset_conv(pooled)[..., 0]))
-        return 2 * _REACH * (jax.nn.sigmoid(self.offset_out(hidden).astype(jnp.float32)) - 0.5)
-
-    def weights(self, pooled: Float[Array, "b t c"]) -> Float[Array, "b t 2"]:
-        """The factors of two groups of channels in each frame."""
-        return 2 * jax.nn.sigmoid(self.weight_conv(pooled).astype(jnp.float32))
+        """Returns all channels, the first `num_features` of them moved."""
+        moving, staying = jnp.split(x, [self.num_features], axis=-1)
+        pooled = moving.mean((2, 3))
+        offsets = self.offset_net(pooled)
+        weights = 2 * jax.nn.sigmoid(self.weight_net(pooled).astype(jnp.float32))
+        moved = interlace(
+            moving, jnp.concatenate([offsets, -offsets], axis=-1), jnp.concatenate([weights, weights], axis=-1)
+        )
+        return jnp.concatenate([moved, staying], axis=-1)
 
 
 def interlace(
@@ -95,18 +102,16 @@ def interlace(
 
 
 class TINBlock(Bottleneck):
-    """A bottleneck with an interlace of the first channels before its first convolution."""
+    """A bottleneck with an interlace before its first convolution."""
 
     def __init__(self, in_features: int, features: int, stride: int, options: TINOptions, *, rngs: nnx.Rngs):
         super().__init__(in_features, features, stride, options, rngs=rngs)
-        self.num_moved = in_features // options.shift_div
         dtype = jnp.dtype(options.dtype)
-        self.interlace = TemporalInterlace(self.num_moved, self.num_frames, dtype=dtype, rngs=rngs)
+        self.interlace = TemporalInterlace(in_features // options.shift_div, self.num_frames, dtype=dtype, rngs=rngs)
 
     def mix(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
-        """Interlaces the first channels; the rest stays."""
-        moved = self.interlace(self.split_frames(x[..., : self.num_moved]))
-        return jnp.concatenate([moved.reshape(*x.shape[:-1], -1), x[..., self.num_moved :]], axis=-1)
+        """Moves some channels along time."""
+        return self.interlace(self.split_frames(x)).reshape(x.shape)
 
 
 class TIN(ResNet):

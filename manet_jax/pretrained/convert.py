@@ -91,13 +91,16 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoint:
         raise UserError(f"{out}: only .safetensors files are written; give it that ending")
     saved = read_model(workdir, checkpoint)
     spec = saved.metadata.model
-    table = next((table for table in pretrained.TABLES if table.network == spec.name), None)
+    table = next(
+        (table for table in pretrained.TABLES if table.network == spec.name and table.fits(spec.options)), None
+    )
     if table is None:
         raise UserError(f"{workdir} holds a network {spec.name!r}, for which there is no table of PyTorch's names")
     state = to_state_dict(saved.variables, spec, table)
     # Of the metadata only what belongs to the weights: the rest holds paths of this machine.
     labels, fresh = dataclasses.asdict(saved.metadata.labels), saved.metadata.fresh
     notes = {"format": FORMAT, "model": spec.to_json(), "labels": labels, "fresh": fresh}
+    state = {table.written_prefix + name: tensor for name, tensor in state.items()}
     state_dict.write(out, state, {**notes, "multilabel": saved.metadata.multilabel})
     return len(state)
 

@@ -93,10 +93,11 @@ def _on_cores(count: int) -> Iterator[None]:
 
 def decode(source: Sequence[dict[str, Any]], config: Configuration, count: int, seconds: float) -> float:
     """Clips a second when the frames of a training clip are decoded and nothing else is done."""
+    inputs = {"video": config.network.clip}
 
     def one(i: int) -> None:
         video, rng = videos[i % len(videos)], np.random.default_rng(i)
-        video.frames(sampling.random_segments(rng, video.num_frames, config.network.clip.num_frames))
+        video.frames(sampling.random_frames(rng, video.num_frames, inputs)["video"])
 
     videos = [source[i]["video"] for i in range(len(source))]
     return _in_threads(one, count, seconds)

@@ -28,7 +28,13 @@ def get_config() -> ml_collections.ConfigDict:
 
     # What the network sees of a video.
     config.clip = ml_collections.ConfigDict()
-    config.clip.num_frames = 8  # one from each of as many equal segments of the video
+    config.clip.num_frames = 8
+    # "segments": one frame from each of num_frames equal segments of the video. "dense": frames frame_interval apart,
+    # from a random start in training and in the middle in evaluation; a video that is shorter than that is "spread"
+    # over the clip, its frames in order and some of them repeated, or continues with its start ("wrap", as mmaction2).
+    config.clip.sampling = "segments"
+    config.clip.frame_interval = 1  # for "dense": frames of the video from one of the clip to the next
+    config.clip.short_videos = "spread"  # for "dense"
     config.clip.short_side = 256  # pixels of the frames' shorter side before cropping
     config.clip.crop_size = 224  # pixels of the network's input
     config.clip.crop_scales = (1.0, 0.875, 0.75, 0.66)  # sides of training crops, as shares of the short side

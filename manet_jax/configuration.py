@@ -217,7 +217,8 @@ def _parse_network(
         return None
     spec = _parse(ClipSpec, {**clip, **more}, f"{prefix}clip", problems)
     options = {field: value for field, value in model.items() if field not in ("name", "embedding")}
-    made = _parse(MODELS[name].Options, options, f"{prefix}model", problems)
+    seen = {} if spec is None else {"clip": spec}  # a network may not fit every clip
+    made = _parse(MODELS[name].Options, {**options, **seen}, f"{prefix}model", problems)
     if spec is None or made is None:
         return None
     return Network(name, options, spec, model.get("embedding", False))
@@ -235,10 +236,12 @@ def _parse_emotion(raw: dict[str, Any], problems: list[str]) -> Emotion | None:
         found.append("appearance_from is for emotion.form 'fused'; use init_from")
     problems += [f"emotion.{problem}" for problem in found]
     shared = {name: raw["model"][name] for name in ("dtype", "remat") if name in raw["model"]}
-    subset_of = raw["clip"]["num_frames"] if form in ("appearance", "fused") else 0
-    appearance = _parse_network(
-        {**shared, **section["model"]}, section["clip"], "emotion.", problems, subset_of=subset_of
-    )
+    sampled = {}  # the frames are some of those that the network of micro-actions sees
+    if form in ("appearance", "fused"):
+        names = ("sampling", "frame_interval", "short_videos")
+        sampled = {name: raw["clip"][name] for name in names if name in raw["clip"]}
+        sampled["subset_of"] = raw["clip"]["num_frames"]
+    appearance = _parse_network({**shared, **section["model"]}, section["clip"], "emotion.", problems, **sampled)
     if not form:
         return None
     return Emotion(

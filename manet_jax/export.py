@@ -18,6 +18,7 @@ from jaxtyping import Array
 from manet_jax.checkpoint import CHECKPOINTS, json_roundtrip
 from manet_jax.data.clips import clip_shape
 from manet_jax.loaded_model import LoadedModel, load_model
+from manet_jax.models import ClipSpec
 from manet_jax.run_metadata import versions
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
@@ -82,8 +83,7 @@ def _notes(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
         "labels": dataclasses.asdict(model.labels),
         "emotions": list(model.emotions),
         "preprocessing": {
-            "frames": "the middle one of each of num_frames equal parts: floor((i + 1/2) * frames / num_frames); with "
-            "subset_of by the same rule from the frames of a clip of so many",
+            "frames": {name: _describe_frames(spec) for name, spec in model.inputs.items()},
             "box": "top, left, bottom, right as shares of the frame, cut out before resizing",
             "resize": "bilinear, so that the shorter side has short_side pixels; then the middle crop_size x crop_size",
             "colors": "RGB, 0..255, uint8; the model normalises them itself",
@@ -94,6 +94,19 @@ def _notes(model: LoadedModel, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
         "config": model.metadata.config,
         "versions": versions(),
     }
+
+
+def _describe_frames(spec: ClipSpec) -> str:
+    """The rule by which evaluation takes the frames of a video, n frames long."""
+    count = spec.subset_of or spec.num_frames
+    text = f"frame i of {count}: floor((i + 1/2) * n / {count}), the middle one of each of {count} equal parts"
+    if spec.sampling == "dense":
+        text = f"frame i of {count}: floor(max(n - {spec.span}, 0) / 2) + {spec.frame_interval} * i, modulo n"
+        if spec.short_videos == "spread":
+            text += f"; where n < {spec.span}, floor(i * (n - 1) / {count - 1} + 1/2)"
+    if spec.subset_of:
+        text += f"; of these {count}, {spec.num_frames}: floor((i + 1/2) * {count} / {spec.num_frames})"
+    return text
 
 
 def main(argv: list[str] | None = None) -> int:

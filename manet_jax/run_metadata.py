@@ -14,7 +14,10 @@ from manet_jax.tasks import Task, create_tasks
 from tfds_ma52.labels import LabelSet
 
 FORMAT = 2
-_LATER_FIELDS = {"data": {"boxes": "", "frame_pattern": ""}}  # of a config of this format, and what runs before did
+_LATER_FIELDS = {  # of a config of this format, and what runs before did
+    "clip": {"sampling": "segments", "frame_interval": 1, "short_videos": "spread"},
+    "data": {"boxes": "", "frame_pattern": ""},
+}
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
 
 
@@ -88,7 +91,7 @@ class RunMetadata:
 
 def _complete(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run with the fields that came after it, which change nothing; none for converted weights."""
-    return config and config | {name: later | config[name] for name, later in _LATER_FIELDS.items()}
+    return config | {name: later | config[name] for name, later in _LATER_FIELDS.items() if name in config}
 
 
 def versions() -> dict[str, str]:

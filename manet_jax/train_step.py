@@ -115,7 +115,7 @@ def train_step(
 
     grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
     grads, metrics, batch_stats = jax.lax.pmean((grads, metrics, batch_stats), parallel.AXIS)
-    if frozen_module:  # an average over devices may round
+    if frozen_module in batch_stats:  # an average over devices may round
         batch_stats = batch_stats | {frozen_module: state.batch_stats[frozen_module]}
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)

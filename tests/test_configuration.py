@@ -139,6 +139,14 @@ def test_parse_needs_micro_actions_to_train_after_them():
     configuration.parse(config)
 
 
+def test_model_spec_samples_both_inputs_alike():
+    config = ma52_pro.get_config("fused")
+    config.clip.sampling, config.clip.frame_interval, config.clip.num_frames = "dense", 2, 16
+    inputs = configuration.parse(config).model_spec(labels.MA52, 50, 7).options.inputs
+    assert (inputs["appearance"].sampling, inputs["appearance"].frame_interval) == ("dense", 2)
+    assert inputs["appearance"].span == inputs["video"].span == 31
+
+
 def test_model_spec_has_the_networks_of_each_form():
     for form, present in (("appearance", (False, True)), ("micro_action", (True, False)), ("fused", (True, True))):
         options = configuration.parse(ma52_pro.get_config(form)).model_spec(labels.MA52, 50, 7).options

@@ -176,7 +176,7 @@ def test_convert_of_other_classes_needs_their_names(convert_state):
         convert_state(state)
     assert str(error.value) == (
         "the classifier has 10 classes, but MA-52 has 52: give a file with an '<id><TAB><name>' line for each of them "
-        "with --label_names"
+        "with --label_names, or leave the classifier out with --drop_classifier, to train for other classes"
     )
 
 

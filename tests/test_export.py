@@ -102,6 +102,17 @@ def test_export_of_half_precision_returns_float32(exports):
     np.testing.assert_allclose(outputs["logits"], exported.model(exported.clips).logits, rtol=2e-2, atol=2e-2)
 
 
+def test_notes_describe_which_frames_are_seen(tmp_path):
+    config = small(ma52_pro.get_config("fused"))
+    config.clip.update({"sampling": "dense", "frame_interval": 3})
+    notes = export.export_model(save(tmp_path / "run", config, emotions=("fear", "joy")), tmp_path / "out")
+    dense = "frame i of 4: floor(max(n - 10, 0) / 2) + 3 * i, modulo n; where n < 10, floor(i * (n - 1) / 3 + 1/2)"
+    assert notes["preprocessing"]["frames"] == {
+        "video": dense,
+        "appearance": f"{dense}; of these 4, 2: floor((i + 1/2) * 4 / 2)",
+    }
+
+
 def test_notes_describe_how_to_cut_frames(tmp_path):
     """A clip cut by the notes alone, with NumPy, gives what the model predicts of the file."""
     write_clip(tmp_path / "a.mp4", num_frames=17, height=80, width=64)
@@ -112,6 +123,8 @@ def test_notes_describe_how_to_cut_frames(tmp_path):
     assert [cut[name] for name in names] == [getattr(INPUTS["video"], name) for name in names]
     video = stored((tmp_path / "a.mp4").read_bytes())
     segments = cut["num_frames"]
+    rule = "frame i of 4: floor((i + 1/2) * n / 4), the middle one of each of 4 equal parts"
+    assert notes["preprocessing"]["frames"] == {"video": rule}
     numbers = np.floor((np.arange(segments) + 0.5) * video.num_frames / segments).astype(int)
     frames = clips_lib.resize_short_side(video.frames(numbers), cut["short_side"])
     top, left = ((side - cut["crop_size"]) // 2 for side in frames.shape[1:3])

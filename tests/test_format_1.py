@@ -18,6 +18,11 @@ from manet_jax.report import page
 from manet_jax.run_metadata import RunMetadata
 from tfds_ma52.errors import UserError
 
+LATER = {  # fields of a config that came within the present format
+    "clip": ("sampling", "frame_interval", "short_videos"),
+    "data": ("boxes", "frame_pattern"),
+}
+
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
@@ -126,8 +131,12 @@ def test_old_run_refuses_data_of_other_classes(runs, models, tmp_path):
 def test_a_config_without_later_fields_is_completed(models):
     """Fields that came within a format: a run before them resumes and evaluates."""
     saved = models["manet"].metadata.to_json()
-    data = {name: value for name, value in saved["config"]["data"].items() if name not in ("boxes", "frame_pattern")}
-    older = RunMetadata.from_json(json.loads(json.dumps(saved | {"config": saved["config"] | {"data": data}})))
+    sections = {name: dict(saved["config"][name]) for name in LATER}
+    for section, names in LATER.items():
+        for name in names:
+            del sections[section][name]
+    older = RunMetadata.from_json(json.loads(json.dumps(saved | {"config": saved["config"] | sections})))
     assert older.config["data"]["boxes"] == older.config["data"]["frame_pattern"] == ""
+    assert (older.config["clip"]["sampling"], older.config["clip"]["frame_interval"]) == ("segments", 1)
     assert configuration.changes(older.config, saved["config"]) == []
     assert RunMetadata.from_json(json.loads(json.dumps(saved | {"config": {}}))).config == {}

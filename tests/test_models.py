@@ -32,6 +32,11 @@ COUNTS = {
         ({"se": False, "embedding_dim": 300}, RESNET50 + 2049 * 52 + 2049 * 300 + 301 * 300),
         ({}, RESNET50 + 2049 * 52 + SE50),
     ],
+    "timesformer": [
+        ({}, 121_298_740),
+        ({"embedding_dim": 300}, 121_298_740 + 769 * 300 + 301 * 300),
+        ({"table_frames": 16, "table_size": 448}, 121_298_740 + (8 + 28**2 - 14**2) * 768),
+    ],
     "emotion": [
         # Of the emotions: a linear layer on 2048 features and 52 probabilities.
         (
@@ -53,6 +58,15 @@ BAD_OPTIONS = {
             "dropout is 1.0; it must lie in 0..1, below 1",
             "depth is 34; choose one of 8, 14, 50, 101",
             "shift_div is 8: with width 4 no channel moves",
+        ],
+    ),
+    "timesformer": (
+        {"num_heads": 5, "patch_size": 15, "drop_path": 1.0, "table_size": 100, "width": 32, "clip": ClipSpec()},
+        [
+            "width is 32; it must be a multiple of num_heads, 5",
+            "patch_size is 15; clip.crop_size, 224, must be a multiple of it",
+            "patch_size is 15; table_size, 100, must be a multiple of it",
+            "drop_path is 1.0; it must lie in 0..1, below 1",
         ],
     ),
     "emotion": (

@@ -24,6 +24,7 @@ from manet_jax.models import ModelSpec
 from manet_jax.models.gc_tsm import GCTSMOptions
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.ops import max_pool
+from manet_jax.models.timesformer import TimeSformerOptions
 from manet_jax.models.tin import TINOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
 from manet_jax.pretrained import table
@@ -113,6 +114,18 @@ NETWORKS: dict[str, Network] = {
                 "layer2.0.eft4": of_frames("blocks.3.gates.clip"),
             },
         ),
+    ),
+    "timesformer": Network(
+        ModelSpec("timesformer", TimeSformerOptions()),
+        {
+            "backbone.patch_embed": Trace("patches", channels_first=False),
+            "backbone.transformer_layers.layers.0.attentions.0": Trace("blocks.0.temporal", channels_first=False),
+            "backbone.transformer_layers.layers.0.attentions.1": Trace("blocks.0.spatial", channels_first=False),
+            **{
+                f"backbone.transformer_layers.layers.{i}": Trace(f"blocks.{i}", channels_first=False)
+                for i in (0, 5, 11)
+            },
+        },
     ),
 }
 

@@ -37,12 +37,12 @@ def train_clip(rng: np.random.Generator, video: StoredVideo, inputs: dict[str, C
     Raises:
       DamagedVideoError: the video cannot be decoded.
     """
-    frames = _sample(inputs, lambda count, segments: sampling.random_segments(rng, count, segments), video.num_frames)
+    frames = sampling.random_frames(rng, video.num_frames, inputs)
     return {name: _random_crops(rng, images, inputs[name]) for name, images in _decode(video, frames).items()}
 
 
 def eval_clip(video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
-    """Decodes the clip of a video that evaluation uses: middle frames, centre crops.
+    """Decodes the clip of a video that evaluation uses: centred frames, centre crops.
 
     Args:
       video: of a built data set.
@@ -51,7 +51,7 @@ def eval_clip(video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
     Raises:
       DamagedVideoError: the video cannot be decoded.
     """
-    frames = _sample(inputs, sampling.center_segments, video.num_frames)
+    frames = sampling.eval_frames(video.num_frames, inputs)
     return {name: _center_crops(images, inputs[name]) for name, images in _decode(video, frames).items()}
 
 
@@ -68,7 +68,7 @@ def clip_of_frames(num_frames: int, frame: Callable[[int], CroppedFrame], inputs
       frame: gives one of them, from `crop_frame`.
       inputs: what the network sees.
     """
-    chosen = _sample(inputs, sampling.center_segments, num_frames)
+    chosen = sampling.eval_frames(num_frames, inputs)
     return {name: np.stack([frame(i)[name] for i in indices.tolist()]) for name, indices in chosen.items()}
 
 
@@ -80,21 +80,6 @@ def blank_clip(inputs: dict[str, ClipSpec]) -> Clip:
 def clip_shape(spec: ClipSpec) -> tuple[int, int, int, int]:
     """The shape of a clip of one input."""
     return spec.num_frames, spec.crop_size, spec.crop_size, 3
-
-
-def _sample(
-    inputs: dict[str, ClipSpec], sample: Callable[[int, int], np.ndarray], num_frames: int
-) -> dict[str, Int[np.ndarray, " _"]]:
-    """Samples the frames of each input; inputs of as many frames of the video share them."""
-    of_video: dict[int, np.ndarray] = {}
-    frames = {}
-    for name, spec in inputs.items():
-        count = spec.subset_of or spec.num_frames
-        if count not in of_video:
-            of_video[count] = sample(num_frames, count)
-        chosen = sample(count, spec.num_frames) if spec.subset_of else slice(None)
-        frames[name] = of_video[count][chosen]
-    return frames
 
 
 def _decode(video: StoredVideo, frames: dict[str, Int[np.ndarray, " _"]]) -> dict[str, UInt8[np.ndarray, "_ h w 3"]]:

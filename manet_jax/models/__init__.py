@@ -27,11 +27,18 @@ from manet_jax.models.gc_tsm import GCTSM
 from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
+from manet_jax.models.timesformer import TimeSformer
 from manet_jax.models.tin import TIN
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
-MODELS: dict[str, Any] = {"manet": MANet, "tin": TIN, "gc_tsm": GCTSM, "emotion": EmotionNet}
+MODELS: dict[str, Any] = {
+    "manet": MANet,
+    "tin": TIN,
+    "gc_tsm": GCTSM,
+    "timesformer": TimeSformer,
+    "emotion": EmotionNet,
+}
 
 
 def create(spec: ModelSpec, rngs: nnx.Rngs) -> Any:

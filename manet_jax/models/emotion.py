@@ -1,7 +1,7 @@
 """Emotion recognition from appearance, from micro-actions, or from both (paper, section on applications)."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -109,8 +109,10 @@ class EmotionNet(nnx.Module):
             return self.micro_action(inputs, keys)
         return jax.lax.stop_gradient(nnx.view(self.micro_action, train=False)(inputs))
 
-    def class_maps(self, inputs: dict[str, Array]) -> Float[Array, "b t h w n"]:
-        """Returns those of the actions; by appearance alone those of the emotions."""
+    @property
+    def class_maps(self) -> Callable[[dict[str, Array]], Float[Array, "b t h w n"]]:
+        """Returns those of the actions; by appearance alone those of the emotions. Missing where that network's are."""
         if self.micro_action is not None:
-            return self.micro_action.class_maps(inputs)
-        return self.appearance.class_maps({"video": inputs["appearance"]})
+            return self.micro_action.class_maps
+        of_appearance = self.appearance.class_maps
+        return lambda inputs: of_appearance({"video": inputs["appearance"]})

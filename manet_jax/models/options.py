@@ -7,6 +7,8 @@ from typing import Any
 IMAGENET_MEAN = (123.675, 116.28, 103.53)  # RGB, 0..255
 IMAGENET_STD = (58.395, 57.12, 57.375)
 DTYPES = ("float32", "bfloat16")
+SAMPLINGS = ("segments", "dense")
+SHORT_VIDEOS = ("spread", "wrap")
 
 Numbers = tuple[Any, ...]  # of a config, whose values are checked here rather than assumed
 
@@ -28,9 +30,14 @@ class ClipSpec:
     """A clip specification: the frames of a video that a network sees, the part of them, its size and its scale.
 
     Attributes:
-      num_frames: frames a clip, one from each of as many equal segments of the video.
-      subset_of: the frames are one from each of `num_frames` segments of so many frames, which are sampled first and
-        shared with an input of that many frames; 0 samples the video itself.
+      num_frames: frames a clip.
+      sampling: "segments" takes one frame from each of `num_frames` equal segments of the video, "dense" takes frames
+        `frame_interval` apart, see `data.sampling`.
+      frame_interval: of "dense", in frames of the video.
+      short_videos: what "dense" does with a video shorter than the clip's `span`: "spread" takes frames from its first
+        to its last, evenly, and "wrap" continues with its start.
+      subset_of: the frames are one from each of `num_frames` segments of so many frames, which are sampled from the
+        video first and shared with an input of that many frames; 0 samples the video itself.
       box: top, left, bottom and right edge of the part that is seen, as shares of the frame's height and width.
       short_side: pixels of the part's shorter side before cropping.
       crop_size: pixels of the crop's sides, the network's input.
@@ -42,6 +49,9 @@ class ClipSpec:
     """
 
     num_frames: int = 8
+    sampling: str = "segments"
+    frame_interval: int = 1
+    short_videos: str = "spread"
     subset_of: int = 0
     box: Numbers = (0.0, 0.0, 1.0, 1.0)
     short_side: int = 256
@@ -52,7 +62,17 @@ class ClipSpec:
     std: Numbers = IMAGENET_STD
 
     def __post_init__(self):
-        problems = at_least(self, num_frames=1, crop_size=32)
+        problems = at_least(self, num_frames=1, frame_interval=1, crop_size=32)
+        problems += one_of(self, sampling=SAMPLINGS, short_videos=SHORT_VIDEOS)
+        if self.sampling == "segments":
+            problems += [
+                f"{name} is {value!r}; that is for sampling 'dense'"
+                for name, value, unused in (
+                    ("frame_interval", self.frame_interval, 1),
+                    ("short_videos", self.short_videos, "spread"),
+                )
+                if value != unused
+            ]
         if self.subset_of and self.num_frames > self.subset_of:
             problems.append(f"num_frames is {self.num_frames}, more than the video's {self.subset_of}: lower it")
         box = self.box
@@ -67,6 +87,11 @@ class ClipSpec:
             if len(values) != 3 or not _all_numbers(values) or (name == "std" and min(values) <= 0):
                 problems.append(f"{name} is {values}; give a number for each of red, green and blue, 0..255")
         raise_any(problems)
+
+    @property
+    def span(self) -> int:
+        """The frames of the video from a dense clip's first to its last."""
+        return ((self.subset_of or self.num_frames) - 1) * self.frame_interval + 1
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ClipSpec":

@@ -4,6 +4,10 @@ A table (`table.WeightTable`) gives the names that a family of files has for a n
 rest, in both directions: it reports all that is wrong with a file at once, and never changes with a new family.
 """
 
-from manet_jax.pretrained import gc_tsm, manet, tin, torchvision_resnet
+from manet_jax.pretrained import gc_tsm, manet, timesformer, tin, torchvision_resnet
 
-TABLES = [manet.TSN, manet.TABLE, tin.TABLE, gc_tsm.TABLE, torchvision_resnet.TABLE]
+# Of two that count as many names of a file, the first is its table.
+TABLES = [
+    *(manet.TSN, manet.TABLE, tin.TABLE, gc_tsm.TABLE),
+    *(torchvision_resnet.TABLE, *timesformer.TABLES),
+]

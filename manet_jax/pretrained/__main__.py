@@ -2,6 +2,8 @@
 
 python -m manet_jax.pretrained manet.pth runs/released     the released MANet, to evaluate or fine-tune
 python -m manet_jax.pretrained resnet50.pth runs/imagenet  torchvision's ResNet-50 or -101, to start training from
+python -m manet_jax.pretrained --drop_classifier timesformer.pth runs/kinetics
+                                                           a network of Kinetics' classes, to start training from
 python -m manet_jax.pretrained --to_pytorch runs/first first.safetensors
 """
 
@@ -27,9 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--to_pytorch", action="store_true", help="write a workdir's model with PyTorch's names")
     parser.add_argument("--checkpoint", choices=CHECKPOINTS, help="which to write (default: best)")
     parser.add_argument("--label_names", default="", help="the classes, if not MA-52's: '<id><TAB><name>' a line")
+    parser.add_argument("--drop_classifier", action="store_true", help="leave it out, to train for other classes")
     arguments = parser.parse_args(argv)
     if arguments.to_pytorch and arguments.label_names:
         parser.error("--label_names has no use with --to_pytorch: a workdir has its classes")
+    if arguments.drop_classifier and (arguments.to_pytorch or arguments.label_names):
+        parser.error("--drop_classifier has no use with --to_pytorch or --label_names: it is for a file to train from")
     if arguments.checkpoint and not arguments.to_pytorch:
         parser.error("--checkpoint is for --to_pytorch only")
     return run_command("manet_jax", lambda: _run(arguments))
@@ -40,7 +45,10 @@ def _run(arguments: argparse.Namespace) -> int:
         count = to_pytorch(arguments.source, arguments.out, arguments.checkpoint or "best")
         print(f"{arguments.out}: {count} tensors with the release's names, without its unused action_p2_*")
     else:
-        print(_summary(arguments.out, convert(arguments.source, arguments.out, arguments.label_names)))
+        metadata = convert(
+            arguments.source, arguments.out, arguments.label_names, drop_classifier=arguments.drop_classifier
+        )
+        print(_summary(arguments.out, metadata))
     return 0
 
 

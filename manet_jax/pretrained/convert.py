@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import pathlib
+import re
 from typing import Any
 
 import jax
@@ -19,14 +20,19 @@ from manet_jax.run_metadata import FORMAT, RunMetadata
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, LabelSet, read_labels
 
+_CLASSIFIER = "heads.classifier.linear"
 
-def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: str = "") -> RunMetadata:
+
+def convert(
+    source: str | pathlib.Path, out: str | pathlib.Path, label_names: str = "", *, drop_classifier: bool = False
+) -> RunMetadata:
     """Writes the weights of a PyTorch file as a checkpoint of ours.
 
     Args:
       source: a .safetensors file of one of the families in `pretrained.TABLES`, or one that `torch.save` wrote.
       out: a workdir for `load_model`, `--mode=evaluate` and `config.init_from`.
       label_names: a file of the classes' names (`id<TAB>name` a line), if they are not MA-52's.
+      drop_classifier: leave the file's classifier out, as it is for classes that do not matter; ours is then fresh.
 
     Returns:
       The checkpoint's metadata; its `source` counts the tensors of each kind.
@@ -38,6 +44,8 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
     source, out = pathlib.Path(source).expanduser(), _new_path(out)
     state, notes = state_dict.read(source)
     table = recognise(state, pretrained.TABLES, str(source))
+    if drop_classifier:
+        table = _without_classifier(table)
     known = _read_notes(notes, source) if notes else None
     labels = read_labels(pathlib.Path(label_names).expanduser()) if label_names else known.labels if known else MA52
     spec = known.model if known else _guess_spec(state, table, labels, source)
@@ -49,7 +57,8 @@ def convert(source: str | pathlib.Path, out: str | pathlib.Path, label_names: st
     if len(labels.names) != spec.options.num_classes:
         raise UserError(
             f"the classifier has {spec.options.num_classes} classes, but {label_names or 'MA-52'} has "
-            f"{len(labels.names)}: give a file with an '<id><TAB><name>' line for each of them with --label_names"
+            f"{len(labels.names)}: give a file with an '<id><TAB><name>' line for each of them with --label_names, or "
+            "leave the classifier out with --drop_classifier, to train for other classes"
         )
     taken = to_variables(state, spec, table, f"{source} is not quite {title}")
     variables = abstract_variables(spec)[1]
@@ -127,13 +136,21 @@ def _read_notes(notes: dict[str, Any], source: pathlib.Path) -> RunMetadata:
     return metadata
 
 
+def _without_classifier(table: WeightTable) -> WeightTable:
+    """A family whose files have no classifier, as far as they are used."""
+    name, layout = table.modules[_CLASSIFIER]
+    unused = {} if name is None else {"the classifier": rf"^{re.escape(name)}\.(weight|bias)$"}
+    modules = {**table.modules, _CLASSIFIER: (None, layout)}
+    return dataclasses.replace(table, modules=modules, unused={**table.unused, **unused})
+
+
 def _guess_spec(state: State, table: WeightTable, labels: LabelSet, source: pathlib.Path) -> ModelSpec:
     """The network that fits a file's tensors best."""
     try:
         options = table.options_from(state)
     except ValueError as error:
         raise UserError(f"{source}: {error}") from error
-    if table.modules["heads.classifier.linear"][0] is None:  # it will be fresh
+    if table.modules[_CLASSIFIER][0] is None:  # it will be fresh
         options = dataclasses.replace(options, num_classes=len(labels.names))
     return ModelSpec(table.network, options)
 

@@ -40,7 +40,7 @@ def _options_from(state: State) -> GCTSMOptions:
 
 
 TABLE = WeightTable(
-    title="a GC-TSM",
+    title="the authors' GC-TSM",
     network="gc_tsm",
     modules=_MODULES,
     unused=UNUSED,

@@ -47,7 +47,7 @@ def _tsn_options_from(state: State) -> MANetOptions:
 
 
 TABLE = WeightTable(
-    title="a MANet or TSM",
+    title="the released MANet or a TSM",
     network="manet",
     modules=_MODULES,
     # The release's action_p2_* take part in none of its own computations either.
@@ -60,7 +60,7 @@ TABLE = WeightTable(
 
 # Nothing wraps its convolutions.
 TSN = WeightTable(
-    title="a TSN",
+    title="mmaction2's TSN",
     network="manet",
     fits=lambda options: not options.shift and not options.se,
     modules=_TSN_MODULES,

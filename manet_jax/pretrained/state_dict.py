@@ -15,6 +15,7 @@ from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 
 _NOTES = "manet_jax"  # the entry of a .safetensors file's metadata with what the tensors do not hold
+_STATE_KEYS = ("state_dict", "model_state")  # under which `torch.save`d dicts hold the tensors
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, Any]]:
@@ -22,7 +23,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[
 
     Args:
       path: a .safetensors file; anything else is read as one that `torch.save` wrote, of a state dict or of a dict
-        that has one as `state_dict`.
+        that has one as `state_dict` or `model_state`.
 
     Returns:
       The tensors by name, without a leading `module.`, and the notes that `write` put beside them.
@@ -79,8 +80,8 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
             f"{path} is not a plain file of PyTorch weights: {reason}; nothing of it was run. Save the weights alone, "
             "with torch.save(model.state_dict(), FILE)"
         ) from error
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        content = next((content[key] for key in _STATE_KEYS if isinstance(content.get(key), Mapping)), content)
     if not isinstance(content, Mapping):
         raise UserError(f"{path} holds a {type(content).__name__}, not a dict of tensors")
     others = [

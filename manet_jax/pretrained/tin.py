@@ -41,7 +41,7 @@ def _options_from(state: State) -> TINOptions:
 
 
 TABLE = WeightTable(
-    title="a TIN",
+    title="mmaction2's TIN",
     network="tin",
     modules=_MODULES,
     unused=UNUSED,

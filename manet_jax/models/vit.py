@@ -1,0 +1,103 @@
+"""Layers that vision transformers share: patches, attention, MLP, LayerNorm, drop path.
+
+Tokens are [..., s, c]: sequences of s tokens.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Key
+
+# PyTorch's trunc_normal_ cuts at -2 and 2, a hundred standard deviations from 0.
+normal_init = nnx.initializers.normal(0.02)
+
+
+def linear(in_features: int, out_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+    """Makes a linear layer with a transformer's initial weights."""
+    return nnx.Linear(in_features, out_features, kernel_init=normal_init, dtype=dtype, rngs=rngs)
+
+
+def layer_norm(num_features: int, epsilon: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
+    """Makes a layer normalisation, whose statistics are float32."""
+    return nnx.LayerNorm(num_features, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+
+
+def _of_patches(x: Array, kernel: Array, strides: Any, *_, **__) -> Array:
+    # As wide as its stride, the convolution is a matrix product. At the module's level: models whose layers hold the
+    # same function count as the same to nnx.
+    size, _, channels, out = kernel.shape
+    n, height, width, _ = x.shape
+    patches = x.reshape(n, height // size, size, width // size, size, channels).transpose(0, 1, 3, 2, 4, 5)
+    return patches.reshape(*patches.shape[:3], -1) @ kernel.reshape(-1, out)
+
+
+class PatchEmbedding(nnx.Module):
+    """A linear layer over the pixels of each square patch of a frame."""
+
+    def __init__(self, patch_size: int, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.projection = nnx.Conv(
+            3,
+            num_features,
+            (patch_size, patch_size),
+            strides=patch_size,
+            kernel_init=normal_init,
+            conv_general_dilated=_of_patches,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, frames: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 c"]:
+        """Returns a token for each patch."""
+        return self.projection(frames)
+
+
+class Attention(nnx.Module):
+    """Multi-head self-attention within each sequence; the softmax is float32.
+
+    The layer `qkv` returns queries, keys and values in this order, and those of a head side by side.
+    """
+
+    def __init__(self, num_features: int, num_heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.num_heads = num_heads
+        self.qkv = linear(num_features, 3 * num_features, dtype=dtype, rngs=rngs)
+        self.out = linear(num_features, num_features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*n s c"]) -> Float[Array, "*n s c"]:
+        """Returns the attention's result for each token."""
+        *sequences, length, features = x.shape
+        heads = self.qkv(x).reshape(-1, length, 3, self.num_heads, features // self.num_heads)
+        attended = jax.nn.dot_product_attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
+        return self.out(attended.reshape(*sequences, length, features))
+
+
+class MLP(nnx.Module):
+    """Two linear layers with an exact GELU between them; the inner one is four times as wide."""
+
+    def __init__(self, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        self.fc1 = linear(num_features, 4 * num_features, dtype=dtype, rngs=rngs)
+        self.fc2 = linear(4 * num_features, num_features, dtype=dtype, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*n s c"]) -> Float[Array, "*n s c"]:
+        """Returns the result for each token."""
+        return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
+
+
+def fold_in(keys: Key[Array, " b"] | None, number: int) -> Key[Array, " b"] | None:
+    """The keys of clips for a layer of a number; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def drop_path(x: Float[Array, "b *n s c"], keys: Key[Array, " b"] | None, rate: float) -> Float[Array, "b *n s c"]:
+    """Drops a share of the sequences of clips, each as a whole, and scales up the others (Huang et al., ECCV 2016).
+
+    Args:
+      x: the result of a residual branch.
+      keys: one random key for each clip; None drops nothing.
+      rate: the share that is dropped.
+    """
+    if keys is None or not rate:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:-2]))(keys)
+    return jnp.where(keep[..., None, None], x / (1 - rate), 0)

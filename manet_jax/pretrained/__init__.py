@@ -8,6 +8,6 @@ from manet_jax.pretrained import gc_tsm, manet, timesformer, tin, torchvision_re
 
 # Of two that count as many names of a file, the first is its table.
 TABLES = [
-    *(manet.TSN, manet.TABLE, tin.TABLE, gc_tsm.TABLE),
+    *(manet.TABLE, manet.TSN, tin.TABLE, gc_tsm.TABLE),
     *(torchvision_resnet.TABLE, *timesformer.TABLES),
 ]

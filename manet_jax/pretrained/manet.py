@@ -49,6 +49,7 @@ def _tsn_options_from(state: State) -> MANetOptions:
 TABLE = WeightTable(
     title="the released MANet or a TSM",
     network="manet",
+    fits=lambda options: options.shift or options.se,
     modules=_MODULES,
     # The release's action_p2_* take part in none of its own computations either.
     unused={"action_p2_*": r"\.conv1\.conv\.action_p2_\w+\.weight$", **UNUSED},

@@ -74,5 +74,5 @@ def test_offset_net_starts_at_half_a_frame():
 
 
 def test_tin_needs_four_groups_of_whole_channels():
-    with pytest.raises(OptionError, match="^width is 24; with shift_div 4 it must be a multiple of 16$"):
+    with pytest.raises(OptionError, match=r"^width is 24; with shift_div 4 it must be a multiple of 16$"):
         TINOptions(width=24)

@@ -86,8 +86,8 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoint:
     """Writes the model of a workdir as a .safetensors file with the names and layouts of its network's family.
 
     The released code loads a MANet of its size (52 classes, 300-dimensional label vectors) with `strict=False`, for
-    want of its unused `action_p2_*`. `convert` reads every model back, bit for bit, with its options and labels, which
-    the file's metadata hold.
+    want of its unused `action_p2_*`. No file has `num_batches_tracked`, which PyTorch then takes as 0. `convert` reads
+    every model back, bit for bit, with its options and labels, which the file's metadata hold.
 
     Returns:
       The number of tensors.

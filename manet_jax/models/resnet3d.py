@@ -8,8 +8,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from manet_jax.models.layers import BatchNorm, create_conv_3d
-from manet_jax.models.manet import EXPANSION
 from manet_jax.models.ops import max_pool
+from manet_jax.models.resnet import EXPANSION
 
 
 class ConvBN3D(nnx.Module):

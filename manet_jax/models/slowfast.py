@@ -7,9 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from manet_jax.models.layers import Heads, create_conv_3d, normalize
-from manet_jax.models.manet import EXPANSION, STAGES
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
+from manet_jax.models.resnet import EXPANSION, STAGES
 from manet_jax.models.resnet3d import ConvBN3D, create_blocks, max_pool_frames, run_blocks
 
 NARROWER = 8  # the slow path's channels over the fast path's

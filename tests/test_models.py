@@ -111,7 +111,6 @@ BAD_OPTIONS = {
             "alpha is 4; it must divide tau, which is 6",
             "clip.num_frames is 8; it must be a multiple of tau, 6",
         ],
-        ],
     ),
     "tin": (
         {"depth": 18, "width": 3, "shift_div": 0},

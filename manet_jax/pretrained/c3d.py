@@ -8,11 +8,14 @@ from manet_jax.pretrained.resnet import MMACTION2_HEADS, Modules, find_embedding
 from manet_jax.pretrained.table import State, WeightTable
 
 _CONVS = ("1a", "2a", "3a", "3b", "4a", "4b", "5a", "5b")
-_BACKBONE: Modules = {
-    "convs.*": ("conv*.conv", "OITHW"),
-    "fc6": ("fc6", "OI"),
-    "fc7": ("fc7", "OI"),
-}
+
+
+def _backbone(prefix: str) -> Modules:
+    return {
+        "convs.*": (f"{prefix}conv*.conv", "OITHW"),
+        "fc6": (f"{prefix}fc6", "OI"),
+        "fc7": (f"{prefix}fc7", "OI"),
+    }
 
 
 def _recognise(prefix: str, state: State) -> int:
@@ -45,7 +48,7 @@ TABLE = WeightTable(
 SPORTS_1M = dataclasses.replace(
     TABLE,
     title="mmaction2's C3D of Sports-1M, without classes",
-    modules={**_BACKBONE, **{ours: (None, layout) for ours, (_, layout) in MMACTION2_HEADS.items()}},
+    modules={**_backbone(""), **{ours: (None, layout) for ours, (_, layout) in MMACTION2_HEADS.items()}},
     example="conv1a.conv.weight",
     recognise=lambda state: _recognise("", state),
 )

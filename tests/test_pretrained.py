@@ -36,7 +36,7 @@ FILES = {
     "mmaction2's I3D": (0, ["backbone.conv1.bn.num_batches_tracked"]),
     "mmaction2's SlowFast": (0, ["backbone.fast_path.conv1.bn.num_batches_tracked"]),
     "mmaction2's C3D": (0, []),
-    "mmaction2's C3D of Sports-1M, without classes": (6, []),
+    "mmaction2's C3D of Sports-1M, without classes": (6, ["fc8.weight", "fc8.bias"]),
     "a torchvision ResNet": (14, ["fc.weight", "fc.bias", "bn1.num_batches_tracked"]),
     "mmaction2's TimeSformer": (0, []),
     "the authors' TimeSformer": (4, []),

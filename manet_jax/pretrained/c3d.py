@@ -34,10 +34,7 @@ def _options_from(state: State) -> C3DOptions:
 TABLE = WeightTable(
     title="mmaction2's C3D",
     network="c3d",
-    modules={
-        **{ours: (f"backbone.{theirs}", layout) for ours, (theirs, layout) in _BACKBONE.items()},
-        **MMACTION2_HEADS,
-    },
+    modules={**_backbone("backbone."), **MMACTION2_HEADS},
     unused={},
     example="backbone.conv1a.conv.weight",
     recognise=lambda state: _recognise(r"backbone\.", state),
@@ -49,6 +46,7 @@ SPORTS_1M = dataclasses.replace(
     TABLE,
     title="mmaction2's C3D of Sports-1M, without classes",
     modules={**_backbone(""), **{ours: (None, layout) for ours, (_, layout) in MMACTION2_HEADS.items()}},
+    unused={"fc8 (Sports-1M's classes)": r"^fc8\.(weight|bias)$"},
     example="conv1a.conv.weight",
     recognise=lambda state: _recognise("", state),
 )

@@ -1,7 +1,7 @@
 """TIN: a ResNet whose blocks move channels along time by learned offsets, with learned weights."""
 
 import dataclasses
-from typing import Any, Self
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ class TINOptions(ResNetOptions):
         return problems
 
     @classmethod
-    def tiny(cls, **options: Any) -> Self:
+    def tiny(cls, **options: Any) -> Any:
         """A network for tests."""
         return super().tiny(**{"width": 16, **options})
 

@@ -18,7 +18,8 @@ import optax
 from benchmarks import measure
 from manet_jax import optimizers, parallel, tasks, train_step
 from manet_jax.models import ModelSpec
-from manet_jax.models.manet import STAGES, MANetOptions
+from manet_jax.models.manet import MANetOptions
+from manet_jax.models.resnet import STAGES
 from manet_jax.models.variables import abstract_variables, merge
 from tfds_ma52.labels import MA52
 

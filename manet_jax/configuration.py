@@ -246,7 +246,9 @@ def _parse_network(
     spec = _parse(ClipSpec, {**clip, **more}, f"{prefix}clip", problems)
     options = {field: value for field, value in model.items() if field not in ("name", "embedding")}
     seen = {} if spec is None else {"clip": spec}  # a network may not fit every clip
-    made = _parse(MODELS[name].Options, {**options, **seen}, f"{prefix}model", problems)
+    found: list[str] = []
+    made = _parse(MODELS[name].Options, {**options, **seen}, f"{prefix}model", found)
+    problems += [problem.replace(f"{prefix}model.clip.", f"{prefix}clip.", 1) for problem in found]
     if spec is None or made is None:
         return None
     return Network(name, options, spec, model.get("embedding", False))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax.models import ModelSpec
+from manet_jax.models import ModelSpec, resnet3d
 from manet_jax.models.variables import Variables, flatten, replace
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet, same_classes
@@ -84,7 +84,8 @@ def warm_start(
     """Replaces the fresh variables of a model by those of the same path and shape in the best checkpoint of a workdir.
 
     Heads of another size, the classifier of other classes, and variables that are fresh in the checkpoint itself stay
-    as they are. A warning says where the weights were trained on other clips than the model will see.
+    as they are. A ResNet over clips may start from one over images, see `resnet3d.inflate`. A warning says where the
+    weights were trained on other clips than the model will see.
 
     Args:
       variables: of the model.
@@ -98,12 +99,13 @@ def warm_start(
     """
     saved = checkpoint_lib.read_model(source.workdir, "best", sharding)
     ours, theirs = flatten(_part(variables, source.part)), flatten(_part(saved.variables, source.part))
-    _check_backbones(ours, theirs, source, saved.metadata.model)
     fresh = _fresh(saved.metadata.fresh, source.part)
     if model is not None:
         of_images = any(".heads.classifier." in path for path in fresh)  # such weights know of no frames
         _compare_clips(model, saved.metadata.model, source, _PIXELS if of_images else _PIXELS + _FRAMES)
-    usable = theirs.keys() - fresh
+    theirs = resnet3d.inflate({path: value for path, value in theirs.items() if path not in fresh}, ours)
+    _check_backbones(ours, theirs, source, saved.metadata.model)
+    usable = set(theirs)
     if not same_classes(labels, saved.metadata.labels):
         usable -= {path for path in theirs if ".heads.classifier." in path}
     taken = {path: theirs[path] for path in usable & ours.keys() if theirs[path].shape == ours[path].shape}
@@ -113,7 +115,7 @@ def warm_start(
         step=saved.metadata.step or 0,
         source=saved.metadata.source,
         fresh=_modules(ours.keys() - taken.keys()),
-        unused=_modules(theirs.keys() - taken.keys() - fresh),
+        unused=_modules(theirs.keys() - taken.keys()),
     )
     for title in ("fresh", "unused"):
         _log.info("weights of %s, %s: %s", source.workdir, title, ", ".join(getattr(origin, title)) or "none")

@@ -89,3 +89,43 @@ def test_convolve_has_xlas_gradients(size, channels, kernel_size, stride):
     assert_same(
         with_gradient(lambda x, kernel: ops.convolve(x, kernel, stride), x, kernel, gradient=gradient), expected
     )
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel_shape", "strides"),
+    [
+        ((4, 8, 8, 3), (5, 7, 7, 3, 4), (2, 2, 2)),  # I3D's first layer
+        ((4, 8, 8, 3), (5, 7, 7, 3, 2), (1, 2, 2)),  # SlowFast's
+        ((4, 3, 3, 6), (3, 1, 1, 6, 4), (1, 1, 1)),  # inflated
+        ((1, 3, 3, 6), (3, 1, 1, 6, 4), (1, 1, 1)),  # shorter than the kernel
+        ((9, 3, 3, 2), (5, 1, 1, 2, 4), (4, 1, 1)),  # lateral; no frame after the last window
+        ((3, 4, 4, 5), (1, 3, 3, 5, 4), (1, 2, 2)),
+        ((3, 4, 4, 5), (1, 1, 1, 5, 4), (1, 2, 2)),
+        ((3, 4, 4, 2), (3, 3, 3, 2, 4), (1, 1, 1)),  # C3D's, of more and of as many channels
+        ((3, 4, 4, 4), (3, 3, 3, 4, 4), (1, 1, 1)),
+    ],
+)
+def test_convolve_3d_is_xlas(shape, kernel_shape, strides):
+    def plain(x, kernel):
+        padding = [(size // 2, size // 2) for size in kernel_shape[:3]]
+        dimensions = ("NDHWC", "DHWIO", "NDHWC")
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=dimensions)
+
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.integers(-8, 9, (2, *shape)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-8, 9, kernel_shape), jnp.float32)
+    gradient = jnp.asarray(rng.integers(-8, 9, jax.eval_shape(plain, x, kernel).shape), jnp.float32)
+    expected = with_gradient(plain, x, kernel, gradient=gradient)
+    assert_same(
+        with_gradient(lambda x, kernel: ops.convolve_3d(x, kernel, strides), x, kernel, gradient=gradient), expected
+    )
+
+
+def test_max_of_pairs_by_hand():
+    # The last of an odd number is left out; of equal values the first has the gradient.
+    x = jnp.array([1.0, 3.0, 2.0, 2.0, 9.0]).reshape(1, 5, 1, 1, 1)
+    y, (gradient,) = with_gradient(
+        lambda x: ops.max_of_pairs(x, 1), x, gradient=jnp.array([5.0, 7.0]).reshape(1, 2, 1, 1, 1)
+    )
+    assert y.ravel().tolist() == [3, 2]
+    assert gradient.ravel().tolist() == [0, 5, 7, 0, 0]

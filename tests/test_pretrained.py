@@ -1,14 +1,17 @@
 """Tests of every table of PyTorch's names."""
 
+import dataclasses
 import re
 
 import jax
 import numpy as np
 import pytest
 from checkpoints import torchvision_names
+from golden import inputs
 
 from manet_jax import pretrained
 from manet_jax.models import MODELS, ModelSpec
+from manet_jax.models.c3d import C3DOptions
 from manet_jax.models.variables import abstract_variables, flatten, replace
 from manet_jax.pretrained.table import (
     find_unused,
@@ -23,10 +26,17 @@ tables = pytest.mark.parametrize("table", pretrained.TABLES, ids=lambda table: t
 
 # For each table, how many of a tiny network's variables its files lack, and tensors that no computation needs.
 FILES = {
-    "the released MANet": (
+    "the released MANet or a TSM": (
         0,
         ["backbone.layer1.0.conv1.conv.action_p2_conv1.weight", "backbone.conv1.bn.num_batches_tracked"],
     ),
+    "mmaction2's TSN": (0, ["backbone.conv1.bn.num_batches_tracked"]),
+    "mmaction2's TIN": (0, ["backbone.conv1.bn.num_batches_tracked"]),
+    "the authors' GC-TSM": (0, ["base_model.layer1.0.eft3.bn1.num_batches_tracked"]),
+    "mmaction2's I3D": (0, ["backbone.conv1.bn.num_batches_tracked"]),
+    "mmaction2's SlowFast": (0, ["backbone.fast_path.conv1.bn.num_batches_tracked"]),
+    "mmaction2's C3D": (0, []),
+    "mmaction2's C3D of Sports-1M, without classes": (6, ["fc8.weight", "fc8.bias"]),
     "a torchvision ResNet": (14, ["fc.weight", "fc.bias", "bn1.num_batches_tracked"]),
     "mmaction2's TimeSformer": (0, []),
     "the authors' TimeSformer": (4, []),
@@ -34,14 +44,32 @@ FILES = {
     "an ImageNet ViT with timm's names": (6 + 1 + 2 * 2, ["head.weight", "head.bias"]),  # heads, times, temporal.linear
 }
 
+# For some tables, options of a tiny network. A file's third stage gives the depth of a ResNet on frames.
+OPTIONS = {
+    "mmaction2's TSN": {"depth": 14, "shift": False, "se": False},
+    "the released MANet or a TSM": {"depth": 14},
+    "mmaction2's TIN": {"depth": 14},
+    "the authors' GC-TSM": {"depth": 14},
+    "mmaction2's I3D": {"depth": 14},
+    "mmaction2's SlowFast": {"depth": 14, "tau": 8, "alpha": 8},  # no tensor shows them
+    "mmaction2's C3D": {"clip": C3DOptions().clip},
+    "mmaction2's C3D of Sports-1M, without classes": {"clip": C3DOptions().clip},
+    "a torchvision ResNet": {"depth": 14},
+}
+
+# Tables of files that networks start from, or of other people's names for a network that a table before has too.
+READ_ONLY = (
+    *("a torchvision ResNet", "mmaction2's C3D of Sports-1M, without classes"),
+    *("the authors' TimeSformer", "transformers' TimeSformer", "an ImageNet ViT with timm's names"),
+)
+
 # For some tables, how many of a tiny network's variables are copies of others.
 COPIED = {"an ImageNet ViT with timm's names": 2 * 6}  # two blocks' temporal attention and its norm
 
 
 def make_file(table, seed=0):
     """A tiny network, and random tensors for all that a file of it holds."""
-    options = {"depth": 14} if table.network == "manet" else {}  # a file's third stage gives its depth
-    spec = ModelSpec(table.network, MODELS[table.network].Options.tiny(**options))
+    spec = ModelSpec(table.network, MODELS[table.network].Options.tiny(**OPTIONS.get(table.title, {})))
     rng = np.random.default_rng(seed)
     shapes = {tensor.name: tensor.shape for tensor in tensors_of(spec, table) if tensor.name is not None}
     state = {name: rng.uniform(0.1, 1, shape).astype(np.float32) for name, shape in shapes.items()}
@@ -100,15 +128,24 @@ def test_tables_recognise_their_own_files(table):
 
 
 def test_tables_refuse_files_of_none():
-    tables = [pretrained.manet.TABLE, pretrained.torchvision_resnet.TABLE]
     with pytest.raises(UserError) as error:
-        recognise(dict.fromkeys("abcd", np.zeros(2, np.float32)), tables, "a.pth")
-    assert str(error.value) == (
-        "a.pth holds neither the released MANet (backbone.layer1.0.conv1.conv.net.weight, ...) nor "
-        "a torchvision ResNet (layer1.0.conv1.weight, ...); its names: a, b, c"
+        recognise(dict.fromkeys("abcd", np.zeros(2, np.float32)), pretrained.TABLES, "a.pth")
+    assert str(error.value).startswith(
+        "a.pth holds neither the released MANet or a TSM (backbone.layer1.0.conv1.conv.net.weight, ...) nor "
+        "mmaction2's TSN (backbone.layer1.0.conv1.conv.weight, ...) nor "
     )
+    assert all(f"{table.title} ({table.example}, ...)" in str(error.value) for table in pretrained.TABLES)
+    assert str(error.value).endswith("; its names: a, b, c")
     with pytest.raises(UserError, match=r"its names: none at all$"):
-        recognise({}, tables, "a.pth")
+        recognise({}, pretrained.TABLES, "a.pth")
+
+
+@tables
+def test_tables_write_what_they_read(table):
+    # The first table that fits a network writes it; where a network starts from a file, another does.
+    spec, _, _ = make_file(table)
+    writing = [each.title for each in pretrained.TABLES if each.network == spec.name and each.fits(spec.options)]
+    assert (writing[0] == table.title) == (table.title not in READ_ONLY)
 
 
 @tables
@@ -137,6 +174,32 @@ def test_tables_report_all_that_is_wrong_at_once(table):
         *missing,
         *(differing[name] for name in sorted(differing)),
     ]
+
+
+@pytest.mark.parametrize(
+    ("lost", "options", "num_unused"),
+    [
+        # The released code's TSM has MANet's gates, and its unused layers.
+        (("fc_emb",), {"se": True}, 48 + 53),
+        (("fc_emb", ".fcce.", ".action_p2_"), {"se": False}, 53),
+    ],
+)
+def test_tsm_has_gates_where_its_file_has_them(lost, options, num_unused):
+    shapes = {name: shape for name, shape in inputs.SHAPES.items() if not any(part in name for part in lost)}
+    state = {name: np.broadcast_to(np.float32(1), shape) for name, shape in shapes.items()}
+    table = recognise(state, pretrained.TABLES, "the file")
+    spec = ModelSpec(table.network, table.options_from(state))
+    assert spec == ModelSpec("manet", MODELS["manet"].Options(embedding_dim=0, **options))
+    assert len(to_variables(state, spec, table, "the file")) == len(state) - num_unused
+
+
+def test_tin_takes_frames_and_channels_from_its_file():
+    table = pretrained.tin.TABLE
+    clip = dataclasses.replace(MODELS["tin"].Options.tiny().clip, num_frames=6)
+    spec = ModelSpec("tin", MODELS["tin"].Options.tiny(depth=14, shift_div=2, clip=clip))
+    state = {x.name: np.ones(x.shape, np.float32) for x in tensors_of(spec, table)}
+    found = table.options_from(state)
+    assert (found.clip.num_frames, found.shift_div, found.width) == (6, 2, 16)
 
 
 def test_torchvision_names_are_resnet_50s():

@@ -10,6 +10,7 @@ from helpers import shrink
 import manet_jax
 from configs import ma52
 from manet_jax import evaluate, train
+from manet_jax.models import MODELS, ModelSpec
 from manet_jax.models.variables import flatten
 from manet_jax.warm_start import Source, warm_start
 from tfds_ma52.errors import UserError
@@ -90,6 +91,28 @@ def test_warm_start_leaves_the_classifier_of_other_classes(tmp_path):
     spelt = dataclasses.replace(MA52, names=("Shaking  body", *MA52.names[1:]))
     _, origin = warm_start(ours, source, spelt)
     assert origin.fresh == []
+
+
+@pytest.mark.parametrize(
+    ("name", "fresh"),
+    [
+        ("tin", ["interlace.offset_net.conv", "interlace.offset_net.fc1", "interlace.offset_net.fc2"]),
+        ("gc_tsm", [f"gates.{gate}.{part}" for gate in ("clip", "local", "space", "time") for part in ("bn", "conv")]),
+    ],
+)
+def test_warm_start_of_tin_and_gc_tsm_from_manet_takes_the_backbone(tmp_path, name, fresh):
+    # Also from a torchvision ResNet, which becomes a MANet whose gates and heads are fresh.
+    not_theirs = ("params.heads.classifier.linear.kernel", "params.blocks.0.se.squeeze.kernel")
+    theirs = flatten(save_checkpoint(tmp_path / "source", tiny_manet(width=16), fresh=not_theirs))
+    spec = ModelSpec(name, MODELS[name].Options.tiny(num_classes=52, embedding_dim=6, width=16))
+    ours = random_variables(spec, seed=1)
+    result, origin = warm_start(ours, Source("init_from", str(tmp_path / "source")), MA52)
+    more = ["interlace.weight_net"] if name == "tin" else []
+    assert origin.fresh == [*(f"blocks.{module}" for module in [*fresh, *more]), "heads.classifier.linear"]
+    assert origin.unused == ["blocks.se.excite", "blocks.se.squeeze"]
+    for path, value in flatten(result).items():
+        known = path in theirs and path not in not_theirs
+        np.testing.assert_array_equal(value, (theirs if known else flatten(ours))[path])
 
 
 @pytest.fixture(scope="module")

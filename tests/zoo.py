@@ -20,10 +20,15 @@ from jax import Array
 from recorded import Measurement, relative_to_largest
 
 from manet_jax import losses, pretrained
-from manet_jax.models import ModelSpec
+from manet_jax.models import ModelSpec, c3d
+from manet_jax.models.gc_tsm import GCTSMOptions
+from manet_jax.models.i3d import I3DOptions
 from manet_jax.models.manet import MANetOptions
-from manet_jax.models.ops import max_pool
+from manet_jax.models.ops import max_of_pairs, max_pool
+from manet_jax.models.resnet3d import max_pool_frames
+from manet_jax.models.slowfast import SlowFastOptions
 from manet_jax.models.timesformer import TimeSformerOptions
+from manet_jax.models.tin import TINOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
 from manet_jax.pretrained import table
 
@@ -53,10 +58,14 @@ class Network:
     Attributes:
       spec: at its full size.
       traces: the recorded modules.
+      stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
+      gradient_tolerance: the largest difference of a gradient that is tolerated.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
+    stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    gradient_tolerance: float = 1e-3
 
 
 def clip_fields(name):
@@ -64,18 +73,89 @@ def clip_fields(name):
     return {key: tuple(x) if isinstance(x, list) else x for key, x in zoo_inputs.record(name).clip.items()}
 
 
+RESNET = {
+    "conv1": Trace("stem", nnx.relu),
+    "maxpool": Trace("stem", lambda x: max_pool(nnx.relu(x))),
+    "layer1": Trace("blocks.2"),
+    "layer2": Trace("blocks.6"),
+    "layer3": Trace("blocks.12"),
+    "layer4": Trace("blocks.15"),
+}
+
+
+def with_prefix(prefix, traces):
+    return {f"{prefix}.{module}": trace for module, trace in traces.items()}
+
+
+def of_frames(module):
+    """The trace of a module of ours that has the frames of each clip in an axis of their own."""
+    return Trace(module, lambda x: x.reshape(-1, *x.shape[2:]))
+
+
+SLOWFAST_TRACES = {
+    "backbone.slow_path.conv1": Trace("slow.stem", nnx.relu),
+    "backbone.fast_path.conv1": Trace("fast.stem", nnx.relu),
+    "backbone.slow_path.conv1_lateral": Trace("laterals.stage1"),
+    "backbone.slow_path.layer3_lateral": Trace("laterals.stage4"),
+    **{
+        f"backbone.{path}_path.layer{stage}": Trace(f"{path}.blocks.{block}")
+        for path in ("slow", "fast")
+        for stage, block in enumerate((2, 6, 12, 15), 1)
+    },
+}
+
 NETWORKS: dict[str, Network] = {
-    "tsm": Network(
-        ModelSpec("manet", MANetOptions(se=False)),
+    "tsn": Network(ModelSpec("manet", MANetOptions(se=False, shift=False)), with_prefix("backbone", RESNET)),
+    "tsm": Network(ModelSpec("manet", MANetOptions(se=False)), with_prefix("backbone", RESNET)),
+    "tin": Network(
+        ModelSpec("tin", TINOptions()),
+        with_prefix(
+            "backbone",
+            RESNET
+            | {
+                "layer1.0.conv1.conv.net1": of_frames("blocks.0.interlace"),
+                "layer2.0.conv1.conv.net1": of_frames("blocks.3.interlace"),
+            },
+        ),
+        stacked={"offsets": [f"blocks.{i}.interlace.offset_net" for i in range(16)]},
+    ),
+    "gc_tsm": Network(
+        ModelSpec("gc_tsm", GCTSMOptions()),
+        with_prefix(
+            "module.base_model",
+            {"relu" if module == "conv1" else module: trace for module, trace in RESNET.items()}
+            | {
+                "layer2.0.eft1": of_frames("blocks.3.gates.local"),
+                "layer2.0.eft2": of_frames("blocks.3.gates.time"),
+                "layer2.0.eft3": of_frames("blocks.3.gates.space"),
+                "layer2.0.eft4": of_frames("blocks.3.gates.clip"),
+            },
+        ),
+    ),
+    "c3d": Network(
+        ModelSpec("c3d", c3d.C3DOptions()),
         {
-            "backbone.conv1": Trace("stem", nnx.relu),
-            "backbone.maxpool": Trace("stem", lambda x: max_pool(nnx.relu(x))),
-            "backbone.layer1": Trace("blocks.2"),
-            "backbone.layer2": Trace("blocks.6"),
-            "backbone.layer3": Trace("blocks.12"),
-            "backbone.layer4": Trace("blocks.15"),
+            "backbone.pool1": Trace("convs.0", lambda x: c3d.pool(nnx.relu(x), 0)),
+            "backbone.pool2": Trace("convs.1", lambda x: c3d.pool(nnx.relu(x), 1)),
+            "backbone.pool3": Trace("convs.3", lambda x: c3d.pool(nnx.relu(x), 2)),
+            "backbone.pool4": Trace("convs.5", lambda x: c3d.pool(nnx.relu(x), 3)),
+            "backbone.pool5": Trace("convs.7", lambda x: c3d.pool(nnx.relu(x), 4)),
+            "backbone.fc6": Trace("fc6"),
+        },
+        # Rounding decides which of two nearly equal values five max poolings take: in double precision the gradient of
+        # the first layer is 3.3e-3 from the recorded one, ours 1.1e-3.
+        gradient_tolerance=5e-3,
+    ),
+    "i3d": Network(
+        ModelSpec("i3d", I3DOptions()),
+        {
+            **with_prefix("backbone", RESNET),
+            "backbone.maxpool": Trace("stem", lambda x: max_pool_frames(nnx.relu(x)[:, ::2])),
+            "backbone.pool2": Trace("blocks.2", lambda x: max_of_pairs(x, axis=1)),
         },
     ),
+    "slowfast_4x16": Network(ModelSpec("slowfast", SlowFastOptions()), SLOWFAST_TRACES),
+    "slowfast_8x8": Network(ModelSpec("slowfast", SlowFastOptions(tau=4, alpha=4, lateral_kernel=7)), SLOWFAST_TRACES),
     "timesformer": Network(
         ModelSpec("timesformer", TimeSformerOptions()),
         {
@@ -132,9 +212,12 @@ def run(name, variables, weights, video):
 
     def loss_of(chosen, variables, video):
         model = merge(graphdef, replace(variables, chosen))
+        show_inherited_calls(model)
         outputs, captured = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)({"video": video})
         returned = flatten(nnx.to_pure_dict(captured))
         traces = {key: trace.change(returned[f"{trace.module}.__call__.0"]) for key, trace in network.traces.items()}
+        for key, modules in network.stacked.items():
+            traces[key] = jnp.stack([returned[f"{module}.__call__.0"] for module in modules])
         return losses.cross_entropy(outputs.logits, jnp.asarray(zoo_inputs.LABELS)).mean(), (outputs, traces)
 
     @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
@@ -145,6 +228,15 @@ def run(name, variables, weights, video):
         return outputs, loss, backwards, traces, gradient
 
     return measured(variables, video)
+
+
+def show_inherited_calls(model):
+    """Makes the inherited `__call__` of each module one of its own class, of which alone `nnx.capture` takes note."""
+    for _, module in nnx.iter_modules(model):
+        own = type(module)
+        call = next((vars(each)["__call__"] for each in own.__mro__ if "__call__" in vars(each)), None)
+        if call is not None:
+            own.__call__ = call
 
 
 def compare(name, weights, outputs, loss, backwards, traces, gradients):
@@ -158,6 +250,8 @@ def compare(name, weights, outputs, loss, backwards, traces, gradients):
         Measurement("features", 1e-5, relative_to_largest(outputs.features, features)),
         Measurement("loss", 1e-5, relative_to_largest(loss, known["loss"])),
     ]
+    for key in network.stacked:
+        measured.append(Measurement(key, 1e-5, relative_to_largest(traces.pop(key), known[key])))
     assert traces.keys() == record.traces.keys()
     for key, shape in record.traces.items():
         value = np.moveaxis(traces[key], -1, 1) if network.traces[key].channels_first else traces[key]
@@ -167,7 +261,8 @@ def compare(name, weights, outputs, loss, backwards, traces, gradients):
     for key in record.gradients:
         tensor = tensors[_published(key)]
         gradient = tensor.to_pytorch(gradients[tensor.path])
-        measured.append(Measurement(f"gradient of {key}", 1e-3, probe_difference(gradient, known[f"grad/{key}"])))
+        difference = probe_difference(gradient, known[f"grad/{key}"])
+        measured.append(Measurement(f"gradient of {key}", network.gradient_tolerance, difference))
     return measured
 
 

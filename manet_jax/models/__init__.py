@@ -25,15 +25,29 @@ from typing import Any
 
 from flax import nnx
 
+from manet_jax.models.c3d import C3D
 from manet_jax.models.emotion import EmotionNet
+from manet_jax.models.gc_tsm import GCTSM
+from manet_jax.models.i3d import I3D
 from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
+from manet_jax.models.slowfast import SlowFast
 from manet_jax.models.timesformer import TimeSformer
+from manet_jax.models.tin import TIN
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
-MODELS: dict[str, Any] = {"manet": MANet, "timesformer": TimeSformer, "emotion": EmotionNet}
+MODELS: dict[str, Any] = {
+    "manet": MANet,
+    "c3d": C3D,
+    "i3d": I3D,
+    "slowfast": SlowFast,
+    "tin": TIN,
+    "gc_tsm": GCTSM,
+    "timesformer": TimeSformer,
+    "emotion": EmotionNet,
+}
 
 
 def create(spec: ModelSpec, rngs: nnx.Rngs) -> Any:

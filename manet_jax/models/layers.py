@@ -8,13 +8,13 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from manet_jax.models.ops import convolve
+from manet_jax.models.ops import convolve, convolve_3d
 from manet_jax.models.options import NetworkOptions
 from manet_jax.models.outputs import Outputs
 
 # Differs from the release: there the backbone then gets ImageNet weights.
 _conv_init = nnx.initializers.variance_scaling(2.0, "fan_out", "normal")  # He et al. 2015, as the released backbone
-_se_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default for a linear layer
+_linear_init = nnx.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # PyTorch's default
 _head_init = nnx.initializers.normal(0.001)
 
 
@@ -133,13 +133,72 @@ class ConvBN(nnx.Module):
         return self.bn(self.conv(x))
 
 
+def _conv_3d(x: Array, kernel: Array, strides: tuple[int, int, int], *_, **__) -> Array:
+    return convolve_3d(x, kernel, strides)
+
+
+def create_conv_3d(
+    in_features: int,
+    out_features: int,
+    kernel_size: tuple[int, int, int],
+    strides: tuple[int, int, int] = (1, 1, 1),
+    *,
+    use_bias: bool = False,
+    dtype: jnp.dtype,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A convolution of clips, of sizes over time, height and width; padded as in PyTorch, see `ops.convolve_3d`."""
+    return nnx.Conv(
+        in_features,
+        out_features,
+        kernel_size,
+        strides,
+        use_bias=use_bias,
+        kernel_init=_conv_init,
+        conv_general_dilated=_conv_3d,
+        dtype=dtype,
+        rngs=rngs,
+    )
+
+
+class TemporalConv(nnx.Module):
+    """A convolution over three neighbouring frames, each location by itself; zeros beyond the clip's ends."""
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        use_bias: bool,
+        kernel_init: nnx.Initializer = _linear_init,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        self.kernel = nnx.Param(kernel_init(rngs.params(), (3, in_features, out_features), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros(out_features)) if use_bias else None
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "b t *place c"]) -> Float[Array, "b t *place d"]:
+        """Returns the convolution, as one matrix product."""
+        padded = jnp.pad(x, [(0, 0), (1, 1)] + [(0, 0)] * (x.ndim - 2))
+        neighbours = jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(3)], axis=-1)
+        kernel = self.kernel[...].astype(self.dtype)
+        out = neighbours.reshape(-1, neighbours.shape[-1]) @ kernel.reshape(-1, kernel.shape[-1])
+        out = out.reshape(*x.shape[:-1], -1)
+        return (
+            out if self.bias is None else out + self.bias[...].astype(self.dtype).reshape((1,) * (x.ndim - 1) + (-1,))
+        )
+
+
 class SqueezeExcite(nnx.Module):
     """Scales the channels of each frame by a gate computed from their means (Hu et al., CVPR 2018)."""
 
     def __init__(self, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         hidden = num_features // 4
-        self.squeeze = nnx.Linear(num_features, hidden, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
-        self.excite = nnx.Linear(hidden, num_features, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
+        self.squeeze = nnx.Linear(
+            num_features, hidden, use_bias=False, kernel_init=_linear_init, dtype=dtype, rngs=rngs
+        )
+        self.excite = nnx.Linear(hidden, num_features, use_bias=False, kernel_init=_linear_init, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
         """Returns x times its gates."""

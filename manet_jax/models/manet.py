@@ -2,128 +2,59 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Key, UInt8
+from jaxtyping import Array, Float
 
-from manet_jax.models.layers import ConvBN, Heads, SqueezeExcite, normalize
-from manet_jax.models.ops import max_pool, temporal_shift
-from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
-from manet_jax.models.outputs import Outputs
-
-# Bottlenecks in each stage; 14 is for small machines, and 8 for tests.
-STAGES = {8: (1, 1), 14: (1, 1, 1, 1), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}
-EXPANSION = 4  # a bottleneck's output channels over its inner ones
+from manet_jax.models.layers import SqueezeExcite
+from manet_jax.models.ops import temporal_shift
+from manet_jax.models.options import at_least
+from manet_jax.models.resnet import Bottleneck, ResNet, ResNetOptions, moves_a_channel
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class MANetOptions(NetworkOptions):
+class MANetOptions(ResNetOptions):
     """Options of `MANet`; the defaults and 300-dimensional label vectors are the released model's.
 
     Attributes:
-      depth: 8, 14, 50 or 101 layers.
-      width: channels after the first convolution.
       shift: whether to shift channels along time.
       shift_div: 1 / shift_div of the channels move in each direction of time.
       se: whether to use squeeze-and-excitation.
     """
 
-    depth: int = 50
-    width: int = 64
     shift: bool = True
     shift_div: int = 8
     se: bool = True
 
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""
-        problems = super().problems() + one_of(self, depth=tuple(STAGES)) + at_least(self, width=4, shift_div=2)
-        if self.shift and self.width < self.shift_div:
-            problems.append(f"shift_div is {self.shift_div}: with width {self.width} no channel moves")
-        return problems
-
-    @property
-    def layers(self) -> tuple[tuple[str, ...], ...]:
-        """See `NetworkOptions.layers`."""
-        return (("stem",), *((f"blocks.{i}",) for i in range(sum(STAGES[self.depth]))), ("heads",))
-
-    @classmethod
-    def tiny(cls, **options) -> "MANetOptions":
-        """A network for tests."""
-        clip = ClipSpec(num_frames=4, short_side=40, crop_size=32)
-        return dataclasses.replace(cls(num_classes=3, embedding_dim=5, depth=8, width=8, clip=clip), **options)
+        problems = super().problems() + at_least(self, shift_div=2)
+        return problems + moves_a_channel(self) if self.shift else problems
 
 
-class Bottleneck(nnx.Module):
-    """A residual bottleneck; squeeze-and-excitation, then the shift come before its first convolution.
-
-    Both act inside the residual branch only: the shortcut gets the block's raw input (released code).
-    """
+class MANetBlock(Bottleneck):
+    """A bottleneck with squeeze-and-excitation, then the shift before its first convolution."""
 
     def __init__(self, in_features: int, features: int, stride: int, options: MANetOptions, *, rngs: nnx.Rngs):
-        out_features = features * EXPANSION
         dtype = jnp.dtype(options.dtype)
-        self.num_frames = options.clip.num_frames
-        self.shift_div = options.shift_div if options.shift else 0
+        # Drawn first, so that a seed's fresh weights stay what they were.
         self.se = SqueezeExcite(in_features, dtype=dtype, rngs=rngs) if options.se else None
-        self.conv1 = ConvBN(in_features, features, 1, dtype=dtype, rngs=rngs)
-        self.conv2 = ConvBN(features, features, 3, stride, dtype=dtype, rngs=rngs)
-        self.conv3 = ConvBN(features, out_features, 1, dtype=dtype, rngs=rngs)
-        needs_projection = stride != 1 or in_features != out_features
-        self.shortcut = (
-            ConvBN(in_features, out_features, 1, stride, dtype=dtype, rngs=rngs) if needs_projection else None
-        )
+        super().__init__(in_features, features, stride, options, rngs=rngs)
+        self.shift_div = options.shift_div if options.shift else 0
 
-    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h2 w2 c2"]:
-        """Returns relu(shortcut + residual branch)."""
-        residual = x if self.se is None else self.se(x)
-        if self.shift_div:
-            frames = residual.reshape(-1, self.num_frames, *residual.shape[1:])
-            residual = temporal_shift(frames, self.shift_div).reshape(residual.shape)
-        residual = nnx.relu(self.conv1(residual))
-        residual = nnx.relu(self.conv2(residual))
-        residual = self.conv3(residual)
-        return nnx.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
+    def mix(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
+        """Scales the channels of each frame, then moves some along time."""
+        x = x if self.se is None else self.se(x)
+        return temporal_shift(self.split_frames(x), self.shift_div).reshape(x.shape) if self.shift_div else x
 
 
-class MANet(nnx.Module):
+class MANet(ResNet):
     """Classifies clips of a few frames (Guo et al., "Benchmarking Micro-action Recognition", TCSVT 2024).
 
     Differs from the release: its blocks also hold convolutions that no computation uses (`action_p2_*`).
-    Without `shift`, `se` and an `embedding_dim` it is TSN; with `shift` alone TSM.
+    Without `shift`, `se` and an `embedding_dim` it is TSN; with `shift` alone TSM. Differs from mmaction2's TSN, which
+    drops out the mean of the frames' features, and like TSM's drops out each frame's.
     """
 
     Options = MANetOptions
-
-    def __init__(self, options: MANetOptions, *, rngs: nnx.Rngs):
-        """Makes a model with fresh weights, which the stream `params` draws."""
-        self.options = options
-        width = options.width
-        self.stem = ConvBN(3, width, 7, 2, dtype=jnp.dtype(options.dtype), rngs=rngs)
-        blocks, in_features = [], width
-        for stage, num_blocks in enumerate(STAGES[options.depth]):
-            features = width * 2**stage
-            for block in range(num_blocks):
-                stride = 2 if stage > 0 and block == 0 else 1
-                blocks.append(Bottleneck(in_features, features, stride, options, rngs=rngs))
-                in_features = features * EXPANSION
-        self.blocks = nnx.List(blocks)
-        self.heads = Heads(in_features, options, rngs=rngs)
-
-    def __call__(self, inputs: dict[str, Array], keys: Key[Array, " b"] | None = None) -> Outputs:
-        """Returns the outputs for the clips `inputs["video"]`, see `models`."""
-        return self.heads(self.features(inputs["video"]).mean((2, 3)), keys)
-
-    def class_maps(self, inputs: dict[str, Array]) -> Float[Array, "b t h w n"]:
-        """Returns the class activation maps, see `layers.ClassificationHead.maps`."""
-        return self.heads.classifier.maps(self.features(inputs["video"]))
-
-    def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
-        """Returns the last feature maps: from 14 layers on 1/32 of the frames' sides, 32 * width channels."""
-        x = normalize(video, self.options)
-        x = x.reshape(-1, *x.shape[2:])
-        x = max_pool(nnx.relu(self.stem(x)))
-        apply = nnx.remat(Bottleneck.__call__) if self.options.remat else Bottleneck.__call__
-        for block in self.blocks:
-            x = jax.lax.optimization_barrier(apply(block, x))
-        return x.reshape(*video.shape[:2], *x.shape[1:])
+    Block = MANetBlock

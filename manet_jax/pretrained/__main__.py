@@ -43,7 +43,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.to_pytorch:
         count = to_pytorch(arguments.source, arguments.out, arguments.checkpoint or "best")
-        print(f"{arguments.out}: {count} tensors with the release's names, without its unused action_p2_*")
+        print(
+            f"{arguments.out}: {count} tensors with the names of the network's PyTorch files, but for those never used"
+        )
     else:
         metadata = convert(
             arguments.source, arguments.out, arguments.label_names, drop_classifier=arguments.drop_classifier

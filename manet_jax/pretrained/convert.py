@@ -86,8 +86,8 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoint:
     """Writes the model of a workdir as a .safetensors file with the names and layouts of its network's family.
 
     The released code loads a MANet of its size (52 classes, 300-dimensional label vectors) with `strict=False`, for
-    want of its unused `action_p2_*`. `convert` reads every model back, bit for bit, with its options and labels, which
-    the file's metadata hold.
+    want of its unused `action_p2_*`. No file has `num_batches_tracked`, which PyTorch then takes as 0. `convert` reads
+    every model back, bit for bit, with its options and labels, which the file's metadata hold.
 
     Returns:
       The number of tensors.
@@ -100,13 +100,16 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoint:
         raise UserError(f"{out}: only .safetensors files are written; give it that ending")
     saved = read_model(workdir, checkpoint)
     spec = saved.metadata.model
-    table = next((table for table in pretrained.TABLES if table.network == spec.name), None)
+    table = next(
+        (table for table in pretrained.TABLES if table.network == spec.name and table.fits(spec.options)), None
+    )
     if table is None:
         raise UserError(f"{workdir} holds a network {spec.name!r}, for which there is no table of PyTorch's names")
     state = to_state_dict(saved.variables, spec, table)
     # Of the metadata only what belongs to the weights: the rest holds paths of this machine.
     labels, fresh = dataclasses.asdict(saved.metadata.labels), saved.metadata.fresh
     notes = {"format": FORMAT, "model": spec.to_json(), "labels": labels, "fresh": fresh}
+    state = {table.written_prefix + name: tensor for name, tensor in state.items()}
     state_dict.write(out, state, {**notes, "multilabel": saved.metadata.multilabel})
     return len(state)
 

@@ -19,13 +19,19 @@ State = Mapping[str, Float[np.ndarray, "..."]]  # tensors by name
 _VARIABLES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _TO_OURS = {
     "OIHW": lambda weight: weight.transpose(2, 3, 1, 0),
+    "OITHW": lambda weight: weight.transpose(2, 3, 4, 1, 0),
     "OI11": lambda weight: weight[:, :, 0, 0].T,  # a 1x1 convolution; ours is a matrix product
+    "OIT": lambda weight: weight.transpose(2, 1, 0),
+    "OIT11": lambda weight: weight[..., 0, 0].transpose(2, 1, 0),
     "OI": lambda weight: weight.T,
     "same": lambda values: values,
 }
 _TO_PYTORCH = {
     "OIHW": lambda kernel: kernel.transpose(3, 2, 0, 1),
+    "OITHW": lambda kernel: kernel.transpose(4, 3, 0, 1, 2),
     "OI11": lambda kernel: kernel.T[:, :, None, None],
+    "OIT": lambda kernel: kernel.transpose(2, 1, 0),
+    "OIT11": lambda kernel: kernel.transpose(2, 1, 0)[..., None, None],
     "OI": lambda kernel: kernel.T,
     "same": lambda values: values,
 }
@@ -47,6 +53,8 @@ class WeightTable:
       recognise: how many of a file's names look like this family's.
       options_from: the options that fit a file's tensors best; raises ValueError where none do.
       numbering: from the options and our number of a block to the file's.
+      fits: whether networks of some options have the family's names; the first table that fits writes a network.
+      written_prefix: in front of all names in the family's files; reading drops it, writing adds it.
     """
 
     title: str
@@ -58,6 +66,8 @@ class WeightTable:
     recognise: Callable[[State], int]
     options_from: Callable[[State], NetworkOptions]
     numbering: Callable[[Any, int], str] = lambda options, number: str(number)
+    fits: Callable[[Any], bool] = lambda options: True
+    written_prefix: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from manet_jax.data import clips
+from manet_jax.data import clips, sampling
 from manet_jax.evaluate import Evaluation
 from manet_jax.loaded_model import LoadedModel
 from manet_jax.report import fonts
@@ -11,6 +11,8 @@ from manet_jax.report.results import TaskResult
 
 # A title, a clip's frames, and the activation map over them if there is one.
 Row = tuple[str, UInt8[np.ndarray, "_ _ _ 3"], Float[np.ndarray, "_ _ _"] | None]
+
+_MOST_FRAMES = 8  # of a clip in a row without a map
 
 
 def read_clip(evaluation: Evaluation, model: LoadedModel, row: int) -> clips.Clip:
@@ -32,12 +34,13 @@ def activation_rows(evaluation: Evaluation, model: LoadedModel, result: TaskResu
         maps = np.asarray(model.class_maps({name: frames[None] for name, frames in clip.items()})[0])
         name, share = evaluation.video_ids[result.rows[index]], result.probabilities[index]
         title = f"{'correct' if result.target[index, label] else 'wrong'}: {names[label]} ({100 * share[label]:.0f} %)"
-        rows.append((f"{name}, {title}", _frames(clip), maps[..., label]))
+        frames = frames_at(clip, len(maps))
+        rows.append((f"{name}, {title}", frames, maps[..., label]))
         missed = np.flatnonzero(result.target[index] & ~result.predicted[index])
         if not result.target[index, label] and len(missed):
             true = int(missed[0])
             title = f"{name}, true: {names[true]} ({100 * share[true]:.0f} %)"
-            rows.append((title, _frames(clip), maps[..., true]))
+            rows.append((title, frames, maps[..., true]))
     return rows
 
 
@@ -52,10 +55,14 @@ def pair_rows(evaluation: Evaluation, model: LoadedModel, result: TaskResult, tr
         if wanted.any():
             row = int(result.rows[np.where(wanted, result.probabilities[:, predicted], -1).argmax()])
             clip = read_clip(evaluation, model, row)
-            rows.append((f"{title}: {evaluation.video_ids[row]}", _frames(clip), None))
+            rows.append((f"{title}: {evaluation.video_ids[row]}", frames_at(clip, _MOST_FRAMES), None))
     return rows
 
 
-def _frames(clip: clips.Clip) -> UInt8[np.ndarray, "_ _ _ 3"]:
-    """The frames of a clip's first input, which class maps belong to."""
-    return next(iter(clip.values()))
+def frames_at(clip: clips.Clip, count: int) -> UInt8[np.ndarray, "_ _ _ 3"]:
+    """Frames of a clip's first input, which class maps belong to: those in the middle of `count` equal parts, or all.
+
+    A network over clips may keep fewer moments than the clip has frames.
+    """
+    frames = next(iter(clip.values()))
+    return frames[sampling.center_segments(len(frames), min(count, len(frames)))]

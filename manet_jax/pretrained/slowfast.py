@@ -1,0 +1,52 @@
+"""The weight table of mmaction2's SlowFast; its versions 0.x and 1.x have the same names."""
+
+from manet_jax.models.slowfast import SlowFastOptions
+from manet_jax.pretrained.resnet import (
+    MMACTION2_HEADS,
+    UNUSED,
+    Modules,
+    block_name,
+    count_names,
+    find_depth,
+    find_embedding_dim,
+    find_rows,
+    mmaction2_clips_backbone,
+)
+from manet_jax.pretrained.table import State, WeightTable
+
+_MODULES: Modules = {
+    **mmaction2_clips_backbone("slow.", "backbone.slow_path."),
+    **mmaction2_clips_backbone("fast.", "backbone.fast_path."),
+    "laterals.stage1": ("backbone.slow_path.conv1_lateral.conv", "OITHW"),
+    "laterals.stage2": ("backbone.slow_path.layer1_lateral.conv", "OITHW"),
+    "laterals.stage3": ("backbone.slow_path.layer2_lateral.conv", "OITHW"),
+    "laterals.stage4": ("backbone.slow_path.layer3_lateral.conv", "OITHW"),
+    **MMACTION2_HEADS,
+}
+
+
+def _options_from(state: State) -> SlowFastOptions:
+    # The rates of frames are in no tensor. Of the published networks those with a lateral kernel of 7 are 8x8.
+    lateral = state.get("backbone.slow_path.conv1_lateral.conv.weight")
+    kernel = lateral.shape[2] if lateral is not None and lateral.ndim == 5 else 5
+    return SlowFastOptions(
+        num_classes=find_rows(state, "cls_head.fc_cls", 52),
+        embedding_dim=find_embedding_dim(state),
+        depth=find_depth(state),
+        width=find_rows(state, "backbone.slow_path.conv1.bn", 64),
+        tau=4 if kernel == 7 else 8,
+        alpha=4 if kernel == 7 else 8,
+        lateral_kernel=kernel,
+    )
+
+
+TABLE = WeightTable(
+    title="mmaction2's SlowFast",
+    network="slowfast",
+    modules=_MODULES,
+    unused=UNUSED,
+    example="backbone.slow_path.layer1.0.conv1.conv.weight",
+    recognise=count_names(_MODULES),
+    options_from=_options_from,
+    numbering=block_name,
+)

@@ -18,7 +18,7 @@ FRAME_RATE = 30
 _X264_OPTIONS = {"crf": "20", "tune": "fastdecode", "bf": "0", "x264-params": "mbtree=0"}
 # PSNR is that of the H.264 or better on noisy clips and test patterns, and 2 dB less on drawn ones; 95 would take half
 # as many bytes again.
-_JPEG_QUALITY = 90
+JPEG_QUALITY = 90
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,5 +71,5 @@ def encode_jpegs(frames: Iterable[UInt8[np.ndarray, "h w c"]]) -> tuple[bytes, V
     encoded, height, width = [], 0, 0
     for image in frames:
         height, width = image.shape[:2]
-        encoded.append(simplejpeg.encode_jpeg(image, _JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
+        encoded.append(simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
     return jpegs.join(encoded), VideoInfo(len(encoded), height, width)

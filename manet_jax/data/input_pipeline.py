@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grain
 import jax
@@ -25,12 +25,13 @@ from manet_jax import parallel
 from manet_jax.data import clips, decoding
 from manet_jax.data.decoding import StoredVideo
 from manet_jax.models import ClipSpec
-from tfds_ma52 import ma52_dataset_builder, synthetic, video
+from tfds_ma52 import jpegs, ma52_dataset_builder, synthetic, video
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.video import DamagedVideoError
 
 _log = logging.getLogger(__name__)
+_Record = TypeVar("_Record")
 
 _ENDLESS = 2**62  # clips; grain rounds the number of batches up, which must not pass the largest integer
 
@@ -83,8 +84,9 @@ class Dataset:
         if split not in self.builder.info.splits:
             known = ", ".join(self.builder.info.splits)
             raise UserError(f"{self.location} has no split {split!r}; it has {known}")
-        decode = decoding.DECODERS[ma52_dataset_builder.stored_form(self.builder)]
-        return Source(self.builder.as_data_source(split), split, self.location, decode)
+        form = ma52_dataset_builder.stored_form(self.builder)
+        frames = jpegs.frames_path(self.location, split) if form == "jpeg" else None
+        return Source(self.builder.as_data_source(split), split, self.location, decoding.DECODERS[form], frames)
 
     def video_ids(self, split: str) -> list[str]:
         """The names of a split's clips, in their order."""
@@ -105,12 +107,14 @@ class Source:
       split: its name.
       data_dir: the folder of the set.
       decode: of `decoding.DECODERS`, for its videos.
+      frames_path: see `jpegs.frames_path`; None where the examples hold the videos.
     """
 
     examples: Any
     split: str
     data_dir: str | os.PathLike
     decode: decoding.Decode
+    frames_path: pathlib.Path | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -119,14 +123,42 @@ class Source:
         """The example, its "video" a `StoredVideo`; UserError where ArrayRecord's checksums find its file damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
+        example = self.read(lambda: self.examples[index])
+        num_frames = int(example["num_frames"])
+        content = _Frames(self, example["first_frame"], num_frames) if self.frames_path else example["video"]
+        return example | {"video": StoredVideo(content, num_frames, self.decode)}
+
+    @functools.cached_property
+    def frames(self) -> grain.sources.RandomAccessDataSource[bytes]:
+        """The frames of all videos, of a set that stores them apart."""
+        return grain.sources.ArrayRecordDataSource(str(self.frames_path))
+
+    def read(self, record: Callable[[], _Record]) -> _Record:
+        """Returns a record; UserError where a file is damaged."""
         try:
-            example = self.examples[index]
-        except (RuntimeError, OSError) as error:
+            return record()
+        except (RuntimeError, OSError, ValueError) as error:
             raise UserError(
                 f"split {self.split!r} of {self.data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
                 "are damaged; build the set again with python -m tfds_ma52 --overwrite"
             ) from error
-        return example | {"video": StoredVideo(example["video"], int(example["num_frames"]), self.decode)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frames(Sequence[bytes]):
+    """The frames of a video: `count` of a source's, from `first` on; each is read when it is asked for."""
+
+    source: Source
+    first: int
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self.source.read(lambda: self.source.frames[self.first + index])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,7 @@ def decode_original(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.
     raise DamagedVideoError(f"it ends before frame {wanted[len(frames)]}")
 
 
-def decode_jpegs(encoded: Sequence[bytes | memoryview], indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+def decode_jpegs(encoded: Sequence[Any], indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Decodes some frames of a video that is a JPEG a frame; it reads no others.
 
     Args:

@@ -16,8 +16,8 @@ FRAME_RATE = 30
 # differs from run to run in one clip out of ten; without it, CRF 20 gives what CRF 18 gives with it (42.0 and 41.1 dB
 # on a synthetic clip).
 _X264_OPTIONS = {"crf": "20", "tune": "fastdecode", "bf": "0", "x264-params": "mbtree=0"}
-# The logits of the recorded model move no more than with the H.264, and with 90 or 95, which take 1.25 and 1.8 times the
-# bytes (docs/performance.md).
+# The logits of the recorded model move as much with 90 or 95, which take 1.25 and 1.8 times the bytes, and half as much
+# as with the H.264 but on saturated test patterns (docs/performance.md).
 JPEG_QUALITY = 85
 
 

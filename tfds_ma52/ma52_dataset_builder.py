@@ -146,7 +146,7 @@ class Builder(tfds.core.ShardBasedBuilder):
         shards: dict[str, list[_Shard]] = {}
         kept: dict[str, list[folder_lib.ListedClip]] = {}
         for split in folder_lib.SPLITS:
-            rows = [
+            rows: list[_Row] = [
                 (clip, info, clip.path if form == "original" else transcode.content_path(target))
                 for clip, info, target in zip(folder.clips, infos, targets, strict=True)
                 if clip.split == split and isinstance(info, VideoInfo)
@@ -197,7 +197,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 def _with_frames_apart(rows: list[_Row], path: pathlib.Path) -> list[_Row]:
     """Writes the frames of clips to a file of their own, and puts the number of its first there into each row."""
     firsts = itertools.accumulate((info.num_frames for _, info, _ in rows), initial=0)
-    jpegs.write_frames(path, [file for _, _, file in rows])
+    jpegs.write_frames(path, [file for _, _, file in rows if isinstance(file, pathlib.Path)])
     return [(clip, info, first) for (clip, info, _), first in zip(rows, firsts, strict=False)]
 
 

@@ -105,7 +105,7 @@ def decode_jpegs(encoded: Sequence[Any], indices: Int[np.ndarray, " t"]) -> UInt
         try:
             if not done:
                 height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
-                frames = np.empty((len(indices), height, width, 3), np.uint8)
+                frames = np.empty((len(indices), int(height), int(width), 3), np.uint8)
             # Into its place: a copy of all frames costs a sixth of what decoding them does.
             image = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=frames[i])
         except ValueError as error:

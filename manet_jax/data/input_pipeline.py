@@ -146,17 +146,17 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class _Frames(Sequence[bytes]):
-    """The frames of a video: `count` of a source's, from `first` on; each is read when it is asked for."""
+    """The frames of a video: `num_frames` of a source's, from `first` on; each is read when it is asked for."""
 
     source: Source
     first: int
-    count: int
+    num_frames: int
 
     def __len__(self) -> int:
-        return self.count
+        return self.num_frames
 
     def __getitem__(self, index: Any) -> Any:
-        if not 0 <= index < self.count:
+        if not 0 <= index < self.num_frames:
             raise IndexError(index)
         return self.source.read(lambda: self.source.frames[self.first + index])
 

@@ -70,7 +70,7 @@ def main() -> None:
         if name != "originals"
     }
     sizes = {
-        name: np.mean([len(source[i]["video"].content) for i in range(len(source))]) / 1e3
+        name: np.mean([_num_bytes(source[i]["video"].content) for i in range(len(source))]) / 1e3
         for name, source in sources.items()
     }
     print(f"{measure.machine()}; {', '.join(f'{name} {size:.0f} kB a clip' for name, size in sizes.items())}")
@@ -78,6 +78,10 @@ def main() -> None:
     print("over originals: " + "; ".join(f"{name} {ratio:.1f}" for name, ratio in gain.items()))
     named = {" / ".join(key): values for key, values in rates.items()}
     measure.finish({"clips_per_second": named, "rows": rows, "over originals": gain, "kB": sizes}, arguments.json)
+
+
+def _num_bytes(content: bytes | Sequence[bytes]) -> int:
+    return len(content) if isinstance(content, bytes) else sum(len(content[i]) for i in range(len(content)))
 
 
 @contextlib.contextmanager

@@ -105,7 +105,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data = ml_collections.ConfigDict()
     config.data.manual_dir = "data/ma52"  # the folder with the clips and the lists
     config.data.data_dir = ""  # where the built set is kept; "": <manual_dir>/tfds
-    # How clips are stored: "jpeg_256" is quicker to read and 15 times as large, "original" keeps the files as they
+    # How clips are stored: "jpeg_256" is quicker to read and 13 times as large, "original" keeps the files as they
     # are, much slower to read. For other layouts of the folder "pro_h264_256", "pro_jpeg_256", "pro_original"
     # (annotation files), "mma52_h264_256" and "mma52_jpeg_256" (MMA-52).
     config.data.builder_config = "h264_256"

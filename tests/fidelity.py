@@ -24,6 +24,7 @@ from manet_jax import checkpoint
 from manet_jax.data import clips, decoding, sampling
 from manet_jax.models import ClipSpec
 from manet_jax.pretrained.convert import convert
+from tfds_ma52 import jpegs
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.transcode import transcode
 
@@ -85,7 +86,8 @@ def transcoded(name, form):
     """
     path = GOLDEN / "video" / f"{name}.mp4"
     content, info = transcode(ClipFrames(path), 256, form)
-    rewritten = decoding.StoredVideo(content, info.num_frames, decoding.DECODERS[form])
+    stored_content = jpegs.split(content) if form == "jpeg" else content
+    rewritten = decoding.StoredVideo(stored_content, info.num_frames, decoding.DECODERS[form])
     old, new = (
         clips.eval_clip(video, INPUTS)["video"]
         for video in (stored(path.read_bytes(), decoding.decode_original), rewritten)

@@ -16,9 +16,9 @@ FRAME_RATE = 30
 # differs from run to run in one clip out of ten; without it, CRF 20 gives what CRF 18 gives with it (42.0 and 41.1 dB
 # on a synthetic clip).
 _X264_OPTIONS = {"crf": "20", "tune": "fastdecode", "bf": "0", "x264-params": "mbtree=0"}
-# PSNR is that of the H.264 or better on noisy clips and test patterns, and 2 dB less on drawn ones; 95 would take half
-# as many bytes again.
-_JPEG_QUALITY = 90
+# The logits of the recorded model move as much with 90 or 95, which take 1.25 and 1.8 times the bytes, and half as much
+# as with the H.264 but on saturated test patterns (docs/performance.md).
+JPEG_QUALITY = 85
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,5 +74,5 @@ def encode_jpegs(frames: Iterable[UInt8[np.ndarray, "h w c"]]) -> tuple[bytes, V
     encoded, height, width = [], 0, 0
     for image in frames:
         height, width = image.shape[:2]
-        encoded.append(simplejpeg.encode_jpeg(image, _JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
+        encoded.append(simplejpeg.encode_jpeg(image, JPEG_QUALITY, colorspace="RGB", colorsubsampling="420"))
     return jpegs.join(encoded), VideoInfo(len(encoded), height, width)

@@ -1,13 +1,17 @@
-"""JPEGs in one content, each found without reading those before it.
+"""JPEGs of a clip's frames: in one content while a set is built, and then as records of a file for each split.
 
 The content is, as little-endian unsigned 64-bit integers, the number n of JPEGs and n + 1 offsets, in bytes from the
 content's start: where each JPEG begins, and the content's length; then the JPEGs themselves.
 """
 
 import itertools
+import os
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
+import tqdm
+from array_record.python import array_record_module
 
 from tfds_ma52.video import DamagedVideoError
 
@@ -36,3 +40,20 @@ def split(content: bytes) -> list[memoryview]:
         raise DamagedVideoError(f"{len(content)} bytes are there, where its header announces {offsets[-1]}")
     view = memoryview(content)
     return [view[start:end] for start, end in itertools.pairwise(offsets)]
+
+
+def frames_path(folder: str | os.PathLike, split: str) -> pathlib.Path:
+    """The ArrayRecord file of a split of a built set that has a record for each frame of its clips, one after another.
+
+    Reading the frames that are wanted takes a tenth of the time that reading a record of all of them takes.
+    """
+    return pathlib.Path(folder) / f"ma52_frames-{split}.array_record"
+
+
+def write_frames(path: pathlib.Path, contents: Sequence[pathlib.Path]) -> None:
+    """Writes the JPEGs in the contents of some files as records."""
+    writer = array_record_module.ArrayRecordWriter(str(path), "group_size:1,uncompressed")  # JPEGs compress no further
+    for content in tqdm.tqdm(contents, "writing frames", unit="clip", dynamic_ncols=True):
+        for jpeg in split(content.read_bytes()):
+            writer.write(bytes(jpeg))
+    writer.close()

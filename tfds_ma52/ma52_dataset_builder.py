@@ -4,6 +4,7 @@ import dataclasses
 import fcntl
 import functools
 import hashlib
+import itertools
 import logging
 import os
 import pathlib
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotations, box_file, image_folder, metadata, mma52, transcode
+from tfds_ma52 import annotations, box_file, image_folder, jpegs, metadata, mma52, transcode
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.clip_frames import ClipFrames
@@ -23,7 +24,8 @@ from tfds_ma52.errors import UserError, report
 
 _log = logging.getLogger(__name__)
 
-_Row = tuple[folder_lib.ListedClip, VideoInfo, pathlib.Path]  # a clip and the file of its bytes
+# A clip, and the file of its bytes or the number of its first frame.
+_Row = tuple[folder_lib.ListedClip, VideoInfo, pathlib.Path | int]
 _Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
 _SHORT_SIDE = 256  # of transcoded clips
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
@@ -109,11 +111,15 @@ class Builder(tfds.core.ShardBasedBuilder):
                 "labels": tfds.features.Tensor(shape=(len(labels.names),), dtype=np.uint8),  # 1 for each target
                 "emotion": tfds.features.Scalar(np.int32),
             }
+        if self.builder_config.form == "jpeg":
+            stored = {"first_frame": tfds.features.Scalar(np.int64)}  # its record in `jpegs.frames_path`
+        else:
+            stored = {"video": tfds.features.Tensor(shape=(), dtype=np.object_)}  # its bytes
         return self.dataset_info_from_configs(
             description=_DESCRIPTION,
             features=tfds.features.FeaturesDict(
                 {
-                    "video": tfds.features.Tensor(shape=(), dtype=np.object_),  # its bytes
+                    **stored,
                     "video_id": tfds.features.Text(),
                     **known,
                     "subject": tfds.features.Text(),
@@ -140,13 +146,15 @@ class Builder(tfds.core.ShardBasedBuilder):
         shards: dict[str, list[_Shard]] = {}
         kept: dict[str, list[folder_lib.ListedClip]] = {}
         for split in folder_lib.SPLITS:
-            rows = [
+            rows: list[_Row] = [
                 (clip, info, clip.path if form == "original" else transcode.content_path(target))
                 for clip, info, target in zip(folder.clips, infos, targets, strict=True)
                 if clip.split == split and isinstance(info, VideoInfo)
             ]
             if rows:
                 kept[split] = [clip for clip, _, _ in rows]
+                if form == "jpeg":
+                    rows = _with_frames_apart(rows, jpegs.frames_path(self.data_dir, split))
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
             elif split in folder_lib.REQUIRED_SPLITS:
                 raise UserError(report(f"split {split} has no readable clip", left_out))
@@ -186,19 +194,27 @@ class Builder(tfds.core.ShardBasedBuilder):
         raise UserError(text, field="allow_damaged" if damaged else "")
 
 
+def _with_frames_apart(rows: list[_Row], path: pathlib.Path) -> list[_Row]:
+    """Writes the frames of clips to a file of their own, and puts the number of its first there into each row."""
+    firsts = itertools.accumulate((info.num_frames for _, info, _ in rows), initial=0)
+    jpegs.write_frames(path, [file for _, _, file in rows if isinstance(file, pathlib.Path)])
+    return [(clip, info, first) for (clip, info, _), first in zip(rows, firsts, strict=False)]
+
+
 def _shards(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> list[_Shard]:
-    num_bytes = sum(file.stat().st_size for _, _, file in rows)
+    num_bytes = sum(stored.stat().st_size for _, _, stored in rows if isinstance(stored, pathlib.Path))
     num_shards = min(len(rows), num_bytes // _SHARD_BYTES + 1)
     return [functools.partial(_examples, rows[i::num_shards], labels, layout) for i in range(num_shards)]
 
 
 def _examples(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    for clip, info, file in rows:
+    for clip, info, stored in rows:
         known = _one_label(clip, labels) if layout == "ma52" else _many_labels(clip, labels)
+        content = {"video": stored.read_bytes()} if isinstance(stored, pathlib.Path) else {"first_frame": stored}
         yield (
             clip.video_id,
             {
-                "video": file.read_bytes(),
+                **content,
                 "video_id": clip.video_id,
                 **known,
                 "subject": clip.subject,

@@ -81,7 +81,7 @@ def _missing(folder: Folder, kept: dict[str, list[ListedClip]]) -> dict[str, lis
 def summary(builder: tfds.core.DatasetBuilder) -> str:
     """A text for people: the splits, size and labels of a built set, and the clips left out."""
     splits = ", ".join(f"{name} {split.num_examples}" for name, split in builder.info.splits.items())
-    num_bytes = sum(split.num_bytes for split in builder.info.splits.values())
+    num_bytes = sum(file.stat().st_size for file in pathlib.Path(builder.data_dir).iterdir())
     lines = [f"{builder.data_dir}: {splits} clips, {num_bytes / 2**20:.1f} MiB"]
     if "labels" in builder.info.features:
         metadata = builder.info.metadata

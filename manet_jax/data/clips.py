@@ -190,7 +190,10 @@ def center_crop(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.nda
 
 def flip(frames: UInt8[np.ndarray, "t h w 3"]) -> UInt8[np.ndarray, "t h w 3"]:
     """Mirrors frames left to right. No class of MA-52 names a side, so this keeps the label."""
-    return np.stack([cv2.flip(frame, 1) for frame in frames])  # a seventh of the time that NumPy needs
+    flipped = np.empty(frames.shape, np.uint8)
+    for frame, target in zip(frames, flipped, strict=True):
+        cv2.flip(frame, 1, dst=target)  # a seventh of the time that NumPy needs
+    return flipped
 
 
 def cut_box(frames: UInt8[np.ndarray, "t h w 3"], box: Numbers) -> UInt8[np.ndarray, "t h2 w2 3"]:
@@ -204,4 +207,7 @@ def cut_box(frames: UInt8[np.ndarray, "t h w 3"], box: Numbers) -> UInt8[np.ndar
 def _resize(frames: np.ndarray, height: int, width: int) -> np.ndarray:
     if frames.shape[1:3] == (height, width):
         return frames
-    return np.stack([cv2.resize(frame, (width, height), interpolation=cv2.INTER_LINEAR) for frame in frames])
+    resized = np.empty((len(frames), height, width, 3), np.uint8)
+    for frame, target in zip(frames, resized, strict=True):
+        cv2.resize(frame, (width, height), dst=target, interpolation=cv2.INTER_LINEAR)
+    return resized

@@ -6,17 +6,18 @@ decord decodes the H.264 that the build wrote, simplejpeg its JPEGs, and PyAV fi
 import dataclasses
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import decord
 import numpy as np
 import simplejpeg
 from jaxtyping import Int, UInt8
 
-from tfds_ma52 import jpegs, transcode, video
+from tfds_ma52 import transcode, video
 from tfds_ma52.video import DamagedVideoError
 
-Decode = Callable[[bytes, Int[np.ndarray, " t"]], UInt8[np.ndarray, "t h w 3"]]  # content, frame numbers -> RGB
+Decode = Callable[[Any, Int[np.ndarray, " t"]], UInt8[np.ndarray, "t h w 3"]]  # content, frame numbers -> RGB
 _DECORD_ERRORS = (decord.DECORDError, decord.DECORDLimitReachedError, RuntimeError)
 
 
@@ -25,12 +26,12 @@ class StoredVideo:
     """A video of a built data set.
 
     Attributes:
-      content: its bytes.
+      content: its bytes; those of each frame where they are stored apart.
       num_frames: as the build counted them.
       decode: of `DECODERS`.
     """
 
-    content: bytes = dataclasses.field(repr=False)  # long in messages
+    content: bytes | Sequence = dataclasses.field(repr=False)  # long in messages
     num_frames: int
     decode: Decode
 
@@ -82,22 +83,37 @@ def decode_original(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.
     raise DamagedVideoError(f"it ends before frame {wanted[len(frames)]}")
 
 
-def decode_jpegs(content: bytes, indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
-    """Decodes some frames of a video that `encode_jpegs` wrote, and no others.
+def decode_jpegs(encoded: Sequence[Any], indices: Int[np.ndarray, " t"]) -> UInt8[np.ndarray, "t h w 3"]:
+    """Decodes some frames of a video that is a JPEG a frame; it reads no others.
+
+    Args:
+      encoded: the JPEG of each frame, bytes or a view of them.
+      indices: frame numbers, in any order.
 
     Raises:
-      DamagedVideoError: it is not such a video, or a frame cannot be decoded.
+      DamagedVideoError: a frame cannot be decoded, or is missing.
     """
-    wanted, order = np.unique(indices, return_inverse=True)
-    frames, encoded = [], jpegs.split(content)
-    for index in wanted.tolist():
+    frames = np.empty((len(indices), 0, 0, 3), np.uint8)
+    done: dict[int, int] = {}  # frame number -> where it is in `frames`
+    for i, index in enumerate(indices.tolist()):
         if index >= len(encoded):
             raise DamagedVideoError(f"it ends before frame {index}")
+        if index in done:
+            frames[i] = frames[done[index]]
+            continue
+        jpeg = encoded[index]
         try:
-            frames.append(simplejpeg.decode_jpeg(encoded[index], "RGB"))
+            if not done:
+                height, width, *_ = simplejpeg.decode_jpeg_header(jpeg)
+                frames = np.empty((len(indices), int(height), int(width), 3), np.uint8)
+            # Into its place: a copy of all frames costs a sixth of what decoding them does.
+            image = simplejpeg.decode_jpeg(jpeg, "RGB", buffer=frames[i])
         except ValueError as error:
             raise DamagedVideoError(f"frame {index} is damaged ({error})") from error
-    return np.stack([frames[i] for i in order])
+        if image.shape != frames.shape[1:]:
+            raise DamagedVideoError(f"frame {index} has another size than frame {next(iter(done))}")
+        done[index] = i
+    return frames
 
 
 DECODERS: dict[transcode.Form, Decode] = {

@@ -14,25 +14,28 @@ import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import grain
 import jax
 import numpy as np
 import tensorflow_datasets as tfds
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from manet_jax import parallel
 from manet_jax.data import clips, decoding
 from manet_jax.data.decoding import StoredVideo
 from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec
-from tfds_ma52 import ma52_dataset_builder, synthetic, video
+from tfds_ma52 import jpegs, ma52_dataset_builder, synthetic, video
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.video import DamagedVideoError
 
 _log = logging.getLogger(__name__)
+_Record = TypeVar("_Record")
+
+_ENDLESS = 2**62  # clips; grain rounds the number of batches up, which must not pass the largest integer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,8 +86,9 @@ class Dataset:
         if split not in self.builder.info.splits:
             known = ", ".join(self.builder.info.splits)
             raise UserError(f"{self.location} has no split {split!r}; it has {known}")
-        decode = decoding.DECODERS[ma52_dataset_builder.stored_form(self.builder)]
-        return Source(self.builder.as_data_source(split), split, self.location, decode)
+        form = ma52_dataset_builder.stored_form(self.builder)
+        frames = jpegs.frames_path(self.location, split) if form == "jpeg" else None
+        return Source(self.builder.as_data_source(split), split, self.location, decoding.DECODERS[form], frames)
 
     def video_ids(self, split: str) -> list[str]:
         """The names of a split's clips, in their order."""
@@ -105,12 +109,14 @@ class Source:
       split: its name.
       data_dir: the folder of the set.
       decode: of `decoding.DECODERS`, for its videos.
+      frames_path: see `jpegs.frames_path`; None where the examples hold the videos.
     """
 
     examples: Any
     split: str
     data_dir: str | os.PathLike
     decode: decoding.Decode
+    frames_path: pathlib.Path | None = None
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -119,14 +125,42 @@ class Source:
         """The example, its "video" a `StoredVideo`; UserError where ArrayRecord's checksums find its file damaged."""
         if not 0 <= index < len(self):
             raise IndexError(index)
+        example = self.read(lambda: self.examples[index])
+        num_frames = int(example["num_frames"])
+        content = _Frames(self, example["first_frame"], num_frames) if self.frames_path else example["video"]
+        return example | {"video": StoredVideo(content, num_frames, self.decode)}
+
+    @functools.cached_property
+    def frames(self) -> grain.sources.RandomAccessDataSource[bytes]:
+        """The frames of all videos, of a set that stores them apart."""
+        return grain.sources.ArrayRecordDataSource(str(self.frames_path))
+
+    def read(self, record: Callable[[], _Record]) -> _Record:
+        """Returns a record; UserError where a file is damaged."""
         try:
-            example = self.examples[index]
-        except (RuntimeError, OSError) as error:
+            return record()
+        except (RuntimeError, OSError, ValueError) as error:
             raise UserError(
                 f"split {self.split!r} of {self.data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
                 "are damaged; build the set again with python -m tfds_ma52 --overwrite"
             ) from error
-        return example | {"video": StoredVideo(example["video"], int(example["num_frames"]), self.decode)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Frames(Sequence[bytes]):
+    """The frames of a video: `num_frames` of a source's, from `first` on; each is read when it is asked for."""
+
+    source: Source
+    first: int
+    num_frames: int
+
+    def __len__(self) -> int:
+        return self.num_frames
+
+    def __getitem__(self, index: Any) -> Any:
+        if not 0 <= index < self.num_frames:
+            raise IndexError(index)
+        return self.source.read(lambda: self.source.frames[self.first + index])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,7 +234,11 @@ def train_batches(
         clip = _readable(example, lambda: clips.train_clip(rng, example["video"], inputs))
         return clip | _annotation(example)
 
-    dataset: Any = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(load)
+    def example(index: int) -> dict:
+        epoch, position = divmod(index, len(source))
+        return source[int(_order(seed, epoch, len(source))[position])]
+
+    dataset: Any = grain.MapDataset.range(_ENDLESS).seed(seed).map(example).random_map(load)
     return _read(_of_process(dataset, batch_size, reading)[start_step:], reading)
 
 
@@ -244,6 +282,15 @@ def to_devices(batches: grain.IterDataset, mesh: jax.sharding.Mesh, num_prefetch
     return grain.experimental.ThreadPrefetchIterDataset(batches, prefetch_buffer_size=num_prefetch)
 
 
+@functools.lru_cache(maxsize=8)  # threads read a few batches at once, and a batch may span passes
+def _order(seed: int, epoch: int, length: int) -> Int[np.ndarray, " length"]:
+    """The order of the clips in a pass over the data.
+
+    Grain's own shuffling holds the interpreter's lock for 0.5 ms a clip in a set of 500, and 3 ms in one of 16.
+    """
+    return np.random.default_rng((seed, epoch)).permutation(length)
+
+
 def _annotation(example: dict) -> dict:
     """A clip's name and labels."""
     known = {"video_id": np.str_(example["video_id"].decode())}
@@ -275,9 +322,7 @@ def _of_process(dataset: grain.MapDataset, batch_size: int, reading: Reading) ->
     def load(index: int) -> Any:
         return dataset[index // size * batch_size + first + index % size]
 
-    # An endless data set is as long as the largest integer, and grain rounds its number of batches up.
-    length = min(len(dataset) // count, 2**62)
-    return grain.MapDataset.range(length).map(load).batch(size)
+    return grain.MapDataset.range(len(dataset) // count).map(load).batch(size)
 
 
 def _read(dataset: grain.MapDataset, reading: Reading) -> grain.IterDataset:

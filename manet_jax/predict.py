@@ -324,12 +324,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--frame_pattern", default="", help="of the images' names, e.g. 'img_{:05d}.jpg' (empty: all images)"
     )
+    parser.add_argument("--num_clips", type=int, help="average over so many clips of each video (as the run evaluates)")
+    parser.add_argument("--num_crops", type=int, help="and over so many crops, 1, 3 or 10 (as the run evaluates)")
     parser.add_argument(
-        "--num_clips", type=int, help="average over so many clips of a video or window (as in training)"
-    )
-    parser.add_argument("--num_crops", type=int, help="and over so many crops of each: 1, 3 or 10 (as in training)")
-    parser.add_argument(
-        "--flip", action=argparse.BooleanOptionalAction, help="and over their mirror images (as in training)"
+        "--flip", action=argparse.BooleanOptionalAction, help="and over their mirror images (as the run evaluates)"
     )
     parser.add_argument(
         "--timelines", type=pathlib.Path, help="where timelines of long videos are written (WORKDIR/timelines)"

@@ -17,6 +17,7 @@ from manet_jax.data import clips, decoding, input_pipeline
 from manet_jax.data.input_pipeline import Reading
 from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec, OptionError
+from manet_jax.report import page
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.labels import LabelSet
 
@@ -50,6 +51,10 @@ def video_of(frames, calls=None):
 )
 def test_views_are_clips_by_crops_by_mirror_images(views, parts):
     assert [views.parts(view) for view in range(len(views))] == parts
+
+
+def test_views_describe_themselves():
+    assert f"{SIX}" == "num_clips 2, num_crops 3, flip False"
 
 
 @pytest.mark.parametrize(
@@ -199,6 +204,7 @@ def test_evaluation_averages_views_on_any_number_of_devices(viewed, folder):
         np.testing.assert_allclose(probabilities[i], expected, rtol=1e-5)
     written = json.loads((viewed / "evaluation_val_best.json").read_text())
     assert (written["num_clips"], written["num_crops"], written["flip"]) == (2, 3, False)
+    assert "means over 6 views of each clip (num_clips 2, num_crops 3, flip False)." in page.head(evaluation)
 
     mesh = parallel.make_mesh(1)
     saved = read_model(viewed, "best", parallel.replicated(mesh))

@@ -44,8 +44,7 @@ class Views:
         return self.num_clips * self.num_positions * (1 + self.mirrored)
 
     def __str__(self) -> str:
-        mirrored = ", each mirrored too" if self.mirrored else ""
-        return f"{self.num_clips} clips x {self.num_positions} crops{mirrored}"
+        return ", ".join(f"{name} {value}" for name, value in dataclasses.asdict(self).items())
 
     def parts(self, view: int) -> tuple[int, int, bool]:
         """The clip and the crop of a view, and whether it is mirrored."""

@@ -339,8 +339,7 @@ def _warm_start(
     """Returns a fresh state with other checkpoints' weights, and the metadata with their origins."""
     variables, origins = state.variables, []
     for source in config.sources:
-        sharding, inputs = parallel.replicated(mesh), metadata.model.options.inputs
-        variables, origin = warm_start.warm_start(variables, source, metadata.labels, sharding, inputs)
+        variables, origin = warm_start.warm_start(variables, source, metadata.labels, parallel.replicated(mesh))
         origins.append(dataclasses.asdict(origin))
     return dataclasses.replace(state, **variables), dataclasses.replace(metadata, initialized_from=tuple(origins))
 

@@ -3,13 +3,13 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import jax
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax.models import ClipSpec, ModelSpec
+from manet_jax.models import ModelSpec
 from manet_jax.models.variables import Variables, flatten, replace
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet, same_classes
@@ -73,11 +73,7 @@ class Origin:
 
 
 def warm_start(
-    variables: Variables,
-    source: Source,
-    labels: LabelSet,
-    sharding: jax.sharding.Sharding | None = None,
-    inputs: Mapping[str, ClipSpec] | None = None,
+    variables: Variables, source: Source, labels: LabelSet, sharding: jax.sharding.Sharding | None = None
 ) -> tuple[Variables, Origin]:
     """Replaces the fresh variables of a model by those of the same path and shape in the best checkpoint of a workdir.
 
@@ -89,7 +85,6 @@ def warm_start(
       source: the checkpoint.
       labels: the classes that the model is for.
       sharding: see `checkpoint.read_model`.
-      inputs: what the model sees; a warning reports weights that were trained on pixels of another scale.
 
     Raises:
       UserError: there is no such checkpoint, or its network is another one.
@@ -97,8 +92,6 @@ def warm_start(
     saved = checkpoint_lib.read_model(source.workdir, "best", sharding)
     ours, theirs = flatten(_part(variables, source.part)), flatten(_part(saved.variables, source.part))
     _check_backbones(ours, theirs, source, saved.metadata.model)
-    if inputs is not None:
-        _warn_of_pixels(inputs, saved.metadata.model.options.inputs, source)
     fresh = _fresh(saved.metadata.fresh, source.part)
     usable = theirs.keys() - fresh
     if not same_classes(labels, saved.metadata.labels):
@@ -136,17 +129,6 @@ def _check_backbones(
         raise UserError(
             f"config.{source.field}: the checkpoint in {source.workdir} has a network of another size "
             f"({'; '.join(examples)}{more}); set config.model to the options of its {model.name}: {_options(model)}"
-        )
-
-
-def _warn_of_pixels(ours: Mapping[str, ClipSpec], theirs: Mapping[str, ClipSpec], source: Source) -> None:
-    """Warns if no input of the checkpoint has pixels of the scale of one of the model's."""
-    scales = [{(clip.mean, clip.std) for clip in inputs.values()} for inputs in (ours, theirs)]
-    if not scales[0] & scales[1]:
-        (mean, std), *_ = scales[1]
-        _log.warning(
-            "config.%s: the weights of %s are for pixels of mean %s and std %s, config.clip has others: set them",
-            *(source.field, source.workdir, mean, std),
         )
 
 

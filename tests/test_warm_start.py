@@ -92,19 +92,6 @@ def test_warm_start_leaves_the_classifier_of_other_classes(tmp_path):
     assert origin.fresh == []
 
 
-def test_warm_start_warns_of_pixels_of_another_scale(tmp_path, caplog):
-    save_checkpoint(tmp_path / "source")
-    source, ours = Source("init_from", str(tmp_path / "source")), random_variables(tiny_manet(), seed=1)
-    clip = tiny_manet().options.clip
-    warm_start(ours, source, MA52, None, {"video": dataclasses.replace(clip, num_frames=7)})
-    assert not caplog.records
-    warm_start(ours, source, MA52, None, {"video": dataclasses.replace(clip, std=(1.0, 2.0, 3.0))})
-    assert [record.getMessage() for record in caplog.records] == [
-        f"config.init_from: the weights of {tmp_path}/source are for pixels of mean (123.675, 116.28, 103.53) and std "
-        "(58.395, 57.12, 57.375), config.clip has others: set them"
-    ]
-
-
 @pytest.fixture(scope="module")
 def source(tmp_path_factory):
     """A checkpoint of a small network."""

@@ -87,6 +87,11 @@ def test_model_spec_follows_labels_and_vectors():
         ("model.width", 4, "config.model.shift_div is 8: with width 4 no channel moves"),
         ("clip.crop_scales", (1.0, 1.2), "config.clip.crop_scales is (1.0, 1.2); each must be a number in 0..1"),
         ("data.synthetic.size", -1.0, "config.data.synthetic.size is -1.0; give a number above 0, up to 100"),
+        ("label_smoothing", 1.0, "config.label_smoothing is 1.0; it must lie in 0..1, below 1"),
+        ("optimizer.name", "lamb", "config.optimizer.name is 'lamb'; choose one of sgd, adamw"),
+        ("optimizer.betas", (0.9,), "config.optimizer.betas is (0.9,); give two numbers in 0..1, below 1"),
+        ("optimizer.betas", (0.9, 1.0), "config.optimizer.betas is (0.9, 1.0); give two numbers in 0..1, below 1"),
+        ("optimizer.layer_decay", 0.0, "config.optimizer.layer_decay is 0.0; it must lie in 0..1, above 0"),
         ("clip.crop_scales", (), "config.clip.crop_scales is (); each must be a number in 0..1"),
     ],
 )
@@ -171,4 +176,22 @@ def test_parse_reports_unknown_and_missing_fields():
     config = ma52.get_config()
     config.model.name = "resnet"
     with pytest.raises(UserError, match=r"config\.model\.name is 'resnet'; choose one of manet"):
+        configuration.parse(config)
+
+
+def test_parse_refuses_settings_that_do_not_go_together(monkeypatch):
+    config = ma52.get_config()
+    config.optimizer.nesterov, config.optimizer.name = True, "adamw"
+    with pytest.raises(UserError, match=r"config\.optimizer\.nesterov is True; that is for name 'sgd' with a momentum"):
+        configuration.parse(config)
+    config = ma52_pro.get_config("fused")
+    config.optimizer.layer_decay = 0.75
+    with pytest.raises(UserError, match=r"config\.optimizer\.layer_decay is 0\.75; that is for emotion\.form ''"):
+        configuration.parse(config)
+    config = ma52.get_config()
+    config.optimizer.layer_decay = 0.75
+    configuration.parse(config)
+    monkeypatch.setattr(models.MODELS["manet"].Options, "layers", ())
+    message = r"config\.optimizer\.layer_decay is 0\.75, but the network 'manet' has no order of layers: set it to 1"
+    with pytest.raises(UserError, match=message):
         configuration.parse(config)

@@ -42,6 +42,11 @@ class MANetOptions(NetworkOptions):
             problems.append(f"shift_div is {self.shift_div}: with width {self.width} no channel moves")
         return problems
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        return (("stem",), *((f"blocks.{i}",) for i in range(sum(STAGES[self.depth]))), ("heads",))
+
     @classmethod
     def tiny(cls, **options) -> "MANetOptions":
         """A network for tests."""

@@ -135,7 +135,8 @@ class Block(nnx.Module):
 class TimeSformer(nnx.Module):
     """Classifies clips by a class token that sees all patches of all frames, with divided attention.
 
-    Its heads see the class token alone, so that there are no class maps.
+    Its heads see the class token alone, so that there are no class maps. Differs from the release: they start with the
+    small weights of all heads here.
     """
 
     Options = TimeSformerOptions

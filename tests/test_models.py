@@ -126,8 +126,14 @@ BAD_OPTIONS = {
         ["shift_div is 7: with width 6 no channel moves", "width is 6; it must be a multiple of 4"],
     ),
     "timesformer": (
-        {"num_heads": 5, "patch_size": 15, "drop_path": 1.0, "table_size": 100, "width": 32, "clip": ClipSpec()},
+        {
+            **{"num_classes": 0, "depth": 0, "width": 32, "num_heads": 5, "patch_size": 15, "drop_path": 1.0},
+            **{"table_frames": 0, "table_size": 100, "clip": ClipSpec()},
+        },
         [
+            "num_classes is 0; it must be at least 1",
+            "depth is 0; it must be at least 1",
+            "table_frames is 0; it must be at least 1",
             "width is 32; it must be a multiple of num_heads, 5",
             "patch_size is 15; clip.crop_size, 224, must be a multiple of it",
             "patch_size is 15; table_size, 100, must be a multiple of it",

@@ -107,7 +107,8 @@ class EmotionNet(nnx.Module):
         """The outputs of the network of micro-actions, without a gradient where it is frozen."""
         if not self.options.frozen:
             return self.micro_action(inputs, keys)
-        return jax.lax.stop_gradient(nnx.view(self.micro_action, train=False)(inputs))
+        evaluating = nnx.view(self.micro_action, train=False, raise_if_not_found=False)  # not all networks have modes
+        return jax.lax.stop_gradient(evaluating(inputs))
 
     @property
     def class_maps(self) -> Callable[[dict[str, Array]], Float[Array, "b t h w n"]]:

@@ -44,17 +44,22 @@ class TimeSformerOptions(NetworkOptions):
 
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""
-        problems = super().problems() + at_least(self, depth=1, num_heads=1, patch_size=1, table_frames=1)
-        if problems:
-            return problems
-        if self.width % self.num_heads:
+        sizes = {"depth": 1, "num_heads": 1, "patch_size": 1, "table_frames": 1, "table_size": 1}
+        problems = super().problems() + at_least(self, **sizes)
+        if self.num_heads > 0 and self.width % self.num_heads:
             problems.append(f"width is {self.width}; it must be a multiple of num_heads, {self.num_heads}")
         for name, size in {"clip.crop_size": self.clip.crop_size, "table_size": self.table_size}.items():
-            if size % self.patch_size or not size:
+            if self.patch_size > 0 and size % self.patch_size:
                 problems.append(f"patch_size is {self.patch_size}; {name}, {size}, must be a multiple of it")
         if not 0 <= self.drop_path < 1:
             problems.append(f"drop_path is {self.drop_path}; it must lie in 0..1, below 1")
         return problems
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        blocks = ((f"blocks.{i}",) for i in range(self.depth))
+        return (("patches", "class_token", "positions", "times"), *blocks, ("norm", "heads"))
 
     @classmethod
     def tiny(cls, **options) -> "TimeSformerOptions":
@@ -130,7 +135,8 @@ class Block(nnx.Module):
 class TimeSformer(nnx.Module):
     """Classifies clips by a class token that sees all patches of all frames, with divided attention.
 
-    Its heads see the class token alone, so that there are no class maps.
+    Its heads see the class token alone, so that there are no class maps. Differs from the release: they start with the
+    small weights of all heads here.
     """
 
     Options = TimeSformerOptions

@@ -148,7 +148,7 @@ def test_c3d_flattens_channels_first_and_drops_out_twice():
         return maps, nnx.relu(network.fc7(nnx.relu(network.fc6(flat)))), outputs, dropped
 
     maps, expected, outputs, dropped = apply(variables)
-    assert maps.shape == (2, 2, 2, 2, 16)
+    assert maps.shape == (2, 2, 2, 2, 32)
     np.testing.assert_allclose(outputs.features, expected, rtol=1e-5)
     assert np.abs(dropped.features - outputs.features).max() > 1e-2  # that of fc6
     assert np.abs(dropped.logits - outputs.logits).max() > 1e-2

@@ -212,6 +212,25 @@ def test_convert_of_other_classes_needs_their_names(convert_state):
     )
 
 
+def test_convert_drops_the_classifier_of_other_classes(tmp_path, small, capsys):
+    state, _ = read_small(small)
+    state |= {name: np.ones((10, *state[name].shape[1:]), np.float32) for name in state if ".fc_cls." in name}
+    safetensors.numpy.save_file(state, tmp_path / "kinetics.safetensors")
+    arguments = ["--drop_classifier", str(tmp_path / "kinetics.safetensors"), str(tmp_path / "out")]
+    assert command.main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "  2 unused left out: the classifier" in lines
+    assert f"  2 variables are fresh, random: train from it with --config.init_from={tmp_path}/out" in lines
+    ours, metadata = read_checkpoint(tmp_path / "out")
+    classifier = {f"params.heads.classifier.linear.{name}" for name in ("kernel", "bias")}
+    assert set(metadata.fresh) == classifier
+    assert metadata.labels == MA52
+    assert ours["params.heads.classifier.linear.kernel"].shape[1] == 52
+    theirs, _ = read_checkpoint(small / "run")
+    for path in theirs.keys() - classifier:
+        np.testing.assert_array_equal(ours[path], theirs[path])
+
+
 def test_convert_of_another_depth_is_one_sentence(convert_state):
     shapes = torchvision_names((3, 8, 36, 3))
     with pytest.raises(UserError) as error:
@@ -354,6 +373,8 @@ def test_to_pytorch_writes_safetensors_alone(tmp_path, small):
     ("flags", "message"),
     [
         (["--to_pytorch", "--label_names=x"], "--label_names has no use with --to_pytorch: a workdir has its classes"),
+        (["--to_pytorch", "--drop_classifier"], "--drop_classifier has no use with --to_pytorch or --label_names"),
+        (["--label_names=x", "--drop_classifier"], "--drop_classifier has no use with --to_pytorch or --label_names"),
         (["--checkpoint=latest"], "--checkpoint is for --to_pytorch only"),
         (["--checkpoint=oldest"], "invalid choice"),
     ],

@@ -47,14 +47,14 @@ def test_convert_of_mmcvs_file_gives_pytorchs_outputs(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("outer", [True, False])
+@pytest.mark.parametrize("outer", ["state_dict", "model_state", ""])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_read_of_all_forms_of_state_dicts(tmp_path, zipped, outer, prefix):
     tensors = {
         f"{prefix}layer1.0.conv1.weight": torch.arange(4.0).half(),
         f"{prefix}bn1.num_batches_tracked": torch.tensor(3),
     }
-    content = {"state_dict": tensors} if outer else tensors
+    content = {outer: tensors, "epoch": 3} if outer else tensors
     torch.save(content, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     state, notes = state_dict.read(tmp_path / "a.pth")
     assert notes == {}

@@ -5,19 +5,22 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from checkpoints import random_variables
 from flax import nnx
 
 from configs.models import timesformer as recipe
-from manet_jax import configuration, models, pretrained
+from manet_jax import configuration, models, optimizers, parallel, pretrained, tasks
 from manet_jax.models import ModelSpec, vit
 from manet_jax.models.emotion import EmotionNetOptions
 from manet_jax.models.timesformer import SpatialAttention, TemporalAttention, TimeSformer, TimeSformerOptions, nearest
 from manet_jax.models.variables import abstract_variables, create_variables, flatten, merge
 from manet_jax.pretrained import timesformer as weights
 from manet_jax.pretrained.table import recognise, to_variables
+from manet_jax.train_step import create_step, create_train_state
 from tfds_ma52.errors import UserError
+from tfds_ma52.labels import LabelSet
 
 FLOAT32 = jnp.dtype("float32")
 OPTIONS = TimeSformerOptions.tiny()
@@ -60,12 +63,13 @@ def test_patches_are_a_convolution_as_wide_as_its_stride():
 def test_drop_path_drops_whole_sequences_of_a_clips_own_key():
     keys = jax.random.split(jax.random.key(0), 64)
     x = jnp.ones((64, 10, 3, 2))
-    dropped = np.asarray(vit.drop_path(x, keys, 0.2))
+    drop_path = jax.jit(vit.drop_path, static_argnums=2)
+    dropped = np.asarray(drop_path(x, keys, 0.2))
     assert set(np.unique(dropped)) == {0, np.float32(1.25)}
     assert (dropped == dropped[:, :, :1, :1]).all()
     assert (dropped > 0).mean() == pytest.approx(0.8, abs=0.05)
     assert len(np.unique(dropped[:, :, 0, 0], axis=0)) > 32
-    np.testing.assert_array_equal(dropped[5:6], vit.drop_path(x[5:6], keys[5:6], 0.2))
+    np.testing.assert_array_equal(dropped[5:6], drop_path(x[5:6], keys[5:6], 0.2))
     assert vit.drop_path(x, None, 0.2) is x
 
 
@@ -217,11 +221,47 @@ def test_config_of_a_clip_that_does_not_fit_is_one_sentence():
         configuration.parse(config)
 
 
+def emotion_spec():
+    """Emotions over two TimeSformers, of which that of the micro-actions is frozen."""
+    appearance = TimeSformerOptions.tiny(num_classes=4, embedding_dim=0)
+    options = EmotionNetOptions(
+        num_emotions=4,
+        micro_action=ModelSpec("timesformer", OPTIONS),
+        appearance=ModelSpec("timesformer", appearance),
+        frozen=True,
+    )
+    return ModelSpec("emotion", options)
+
+
+def test_emotions_and_several_labels_train_over_a_frozen_timesformer():
+    spec, mesh = emotion_spec(), parallel.make_mesh(1)
+    optimizer = optimizers.create_optimizer(
+        optax.constant_schedule(0.05),
+        momentum=0.9,
+        weight_decay=1e-2,
+        clip_norm=20.0,
+        head_lr_multiplier=5.0,
+        head="last",
+        frozen_module="micro_action",
+    )
+    embedding = tasks.JointEmbedding(np.ones((3, 5), np.float32), weight=2.0)
+    labels, emotions = LabelSet(("a", "b", "c"), ("all",), (0, 0, 0)), ("joy", "fear", "anger", "calm")
+    losses = tasks.create_tasks(spec, labels, emotions, multilabel=True, joint_embedding=embedding)
+    graphdef, state = create_train_state(spec, optimizer, seed=0)
+    before = flatten(jax.device_get(state.params))
+    step = create_step(graphdef, optimizer, losses, mesh, seed=0, frozen_module="micro_action")
+    video = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)
+    batch = {"video": video, "appearance": video, "labels": np.eye(2, 3, dtype=np.float32)}
+    batch["emotion"] = np.array([2, -1], np.int32)
+    state, values = step(parallel.replicate(state, mesh), parallel.shard_batch(batch, mesh))
+    assert {"multilabel", "joint_embedding", "emotion_cross_entropy"} <= values.keys()
+    after = flatten(jax.device_get(state.params))
+    changed = {path.split(".")[0] for path, value in before.items() if (after[path] != value).any()}
+    assert changed == {"appearance", "emotion"}
+
+
 def test_emotions_over_two_timesformers_have_no_class_maps():
-    part = ModelSpec("timesformer", TimeSformerOptions.tiny())
-    appearance = dataclasses.replace(part.options, clip=dataclasses.replace(part.options.clip, subset_of=4))
-    options = EmotionNetOptions(num_emotions=4, micro_action=part, appearance=ModelSpec("timesformer", appearance))
-    network = nnx.eval_shape(lambda: models.create(ModelSpec("emotion", options), nnx.Rngs(0)))
+    network = nnx.eval_shape(lambda: models.create(emotion_spec(), nnx.Rngs(0)))
     assert isinstance(network.micro_action, TimeSformer)
     assert not hasattr(network, "class_maps")
     assert not hasattr(network.appearance, "class_maps")

@@ -10,14 +10,12 @@ from jaxtyping import Array, Float, Key, UInt8
 from manet_jax.models.layers import Heads, normalize
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least
 from manet_jax.models.outputs import Outputs
-from manet_jax.models.vit import MLP, Attention, PatchEmbedding, drop_path, fold_in, layer_norm, normal_init
+from manet_jax.models.vit import MLP, Attention, LayerNorm, PatchEmbedding, drop_path, fold_in, normal_init
 
 _EPSILON = 1e-6  # of LayerNorm
 HALF = (127.5, 127.5, 127.5)  # mean and std of the pixels in mmaction2's files
-
-
-def _clip() -> ClipSpec:
-    return ClipSpec(num_frames=8, sampling="dense", frame_interval=32, mean=HALF, std=HALF)
+# Crops of 224 pixels where the shorter side has 256 to 320.
+CLIP = ClipSpec(num_frames=8, sampling="dense", frame_interval=32, crop_scales=(0.875, 0.79, 0.7), mean=HALF, std=HALF)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,7 @@ class TimeSformerOptions(NetworkOptions):
     drop_path: float = 0.1
     table_frames: int = 8
     table_size: int = 224
-    clip: ClipSpec = dataclasses.field(default_factory=_clip)
+    clip: ClipSpec = CLIP
 
     def problems(self) -> list[str]:
         """See `NetworkOptions.problems`."""
@@ -57,6 +55,12 @@ class TimeSformerOptions(NetworkOptions):
         if not 0 <= self.drop_path < 1:
             problems.append(f"drop_path is {self.drop_path}; it must lie in 0..1, below 1")
         return problems
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        blocks = ((f"blocks.{i}",) for i in range(self.depth))
+        return (("patches", "class_token", "positions", "times"), *blocks, ("norm", "heads"))
 
     @classmethod
     def tiny(cls, **options) -> "TimeSformerOptions":
@@ -76,7 +80,7 @@ class TemporalAttention(nnx.Module):
     def __init__(self, options: TimeSformerOptions, rate: float, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(options.dtype)
         self.num_frames, self.rate = options.clip.num_frames, rate
-        self.norm = layer_norm(options.width, _EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(options.width, _EPSILON, rngs=rngs)
         self.attention = Attention(options.width, options.num_heads, dtype=dtype, rngs=rngs)
         # At 0 a fresh block is that of a transformer over images.
         self.linear = nnx.Linear(
@@ -97,7 +101,7 @@ class SpatialAttention(nnx.Module):
     def __init__(self, options: TimeSformerOptions, rate: float, *, rngs: nnx.Rngs):
         dtype = jnp.dtype(options.dtype)
         self.num_frames, self.rate = options.clip.num_frames, rate
-        self.norm = layer_norm(options.width, _EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(options.width, _EPSILON, rngs=rngs)
         self.attention = Attention(options.width, options.num_heads, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Tokens, keys: Key[Array, " b"] | None) -> Tokens:
@@ -119,7 +123,7 @@ class Block(nnx.Module):
         self.rate = rate
         self.temporal = TemporalAttention(options, rate, rngs=rngs)
         self.spatial = SpatialAttention(options, rate, rngs=rngs)
-        self.norm = layer_norm(options.width, _EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(options.width, _EPSILON, rngs=rngs)
         self.mlp = MLP(options.width, dtype=dtype, rngs=rngs)
 
     def __call__(self, tokens: Tokens, keys: Key[Array, " b"] | None) -> Tokens:
@@ -148,7 +152,7 @@ class TimeSformer(nnx.Module):
         self.times = nnx.Param(jnp.zeros((1, options.table_frames, width)))
         rates = np.linspace(0, options.drop_path, options.depth).tolist()
         self.blocks = nnx.List([Block(options, rate, rngs=rngs) for rate in rates])
-        self.norm = layer_norm(width, _EPSILON, dtype=dtype, rngs=rngs)
+        self.norm = LayerNorm(width, _EPSILON, rngs=rngs)
         self.heads = Heads(width, options, rngs=rngs)
 
     def __call__(self, inputs: dict[str, Array], keys: Key[Array, " b"] | None = None) -> Outputs:

@@ -19,9 +19,15 @@ def linear(in_features: int, out_features: int, *, dtype: jnp.dtype, rngs: nnx.R
     return nnx.Linear(in_features, out_features, kernel_init=normal_init, dtype=dtype, rngs=rngs)
 
 
-def layer_norm(num_features: int, epsilon: float, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """Makes a layer normalisation, whose statistics are float32."""
-    return nnx.LayerNorm(num_features, epsilon=epsilon, dtype=dtype, use_fast_variance=False, rngs=rngs)
+class LayerNorm(nnx.LayerNorm):
+    """Layer normalisation, computed in float32."""
+
+    def __init__(self, num_features: int, epsilon: float, *, rngs: nnx.Rngs):
+        super().__init__(num_features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "*n c"]) -> Float[Array, "*n c"]:
+        """Normalises each token."""
+        return super().__call__(x.astype(jnp.float32)).astype(x.dtype)
 
 
 def _of_patches(x: Array, kernel: Array, strides: Any, *_, **__) -> Array:
@@ -68,7 +74,10 @@ class Attention(nnx.Module):
         """Returns the attention's result for each token."""
         *sequences, length, features = x.shape
         heads = self.qkv(x).reshape(-1, length, 3, self.num_heads, features // self.num_heads)
-        attended = jax.nn.dot_product_attention(heads[:, :, 0], heads[:, :, 1], heads[:, :, 2])
+        query, key, value = (heads[:, :, i] for i in range(3))
+        scores = jnp.einsum("nqhd,nkhd->nhqk", query, key, preferred_element_type=jnp.float32)
+        weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5).astype(x.dtype)
+        attended = jnp.einsum("nhqk,nkhd->nqhd", weights, value)
         return self.out(attended.reshape(*sequences, length, features))
 
 

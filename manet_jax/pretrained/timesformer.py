@@ -1,10 +1,10 @@
 """The weight tables of TimeSformer: mmaction2's, the authors', transformers', and those of an ImageNet ViT."""
 
+import dataclasses
 import math
 import re
 
-from manet_jax.models import ClipSpec
-from manet_jax.models.timesformer import HALF, TimeSformerOptions
+from manet_jax.models.timesformer import CLIP, HALF, TimeSformerOptions
 from manet_jax.pretrained.table import State, WeightTable
 
 Modules = dict[str, tuple[str | None, str]]
@@ -113,9 +113,9 @@ def _table(
             patch_size=patch_size,
             table_frames=frames,
             table_size=size,
-            clip=ClipSpec(
+            clip=dataclasses.replace(
+                CLIP,
                 num_frames=frames,
-                sampling="dense",
                 frame_interval=max(1, 256 // frames),  # 8 frames are 32 apart, and 16 are 16
                 short_side=size * 8 // 7,
                 crop_size=size,

@@ -51,6 +51,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.label_vectors = ""
     config.embedding_weight = 50.0  # of the joint-embedding loss beside the cross-entropy
 
+    config.label_smoothing = 0.0  # share of a cross-entropy's target that is spread over all classes
+
     # Clips with several labels (configs/ma52_pro.py, configs/mma52.py): how the imbalance of classes is met.
     config.multilabel = ml_collections.ConfigDict()
     config.multilabel.loss = "plain"  # binary cross-entropy; "weighted" or "asymmetric"
@@ -81,14 +83,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.batch_size = 10  # clips a step, over all devices
     config.num_epochs = 80.0
     config.optimizer = ml_collections.ConfigDict()
+    config.optimizer.name = "sgd"  # or "adamw"
     config.optimizer.learning_rate = 0.00125
-    config.optimizer.momentum = 0.9
-    config.optimizer.weight_decay = 1e-4  # none on biases and BatchNorm
+    config.optimizer.momentum = 0.9  # of "sgd"
+    config.optimizer.nesterov = False  # of "sgd": Nesterov's momentum
+    config.optimizer.betas = (0.9, 0.999)  # of "adamw"
+    config.optimizer.weight_decay = 1e-4  # none on biases, norms, class tokens and tables of positions
     config.optimizer.clip_norm = 20.0  # largest norm of the gradient; 0: no clipping
     config.optimizer.head_lr_multiplier = 5.0  # of the learning rate of one layer of the heads
     # Which layer: "last" (as released: the joint-embedding head's second layer, or the classifier in a model without
     # that head) or "classifier".
     config.optimizer.head = "last"
+    config.optimizer.layer_decay = 1.0  # the learning rate of a layer over that of the next one; 1: the same for all
     config.schedule = ml_collections.ConfigDict()
     config.schedule.name = "step"  # or "cosine"
     config.schedule.decay_epochs = (30.0, 60.0)  # for "step": when the rate falls
@@ -123,12 +129,18 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic.short_side = 256  # pixels
     config.data.synthetic.seed = 0
 
-    # Evaluation: middle frames and centre crop; the best checkpoint is the one with the highest F1 mean (mAP for
+    # Evaluation; the best checkpoint is the one with the highest F1 mean (mAP for
     # several labels, macro F1 of the emotions where they are recognised).
     config.eval = ml_collections.ConfigDict()
     config.eval.split = "val"
     config.eval.batch_size = 16  # clips, over all devices
     config.eval.every_epochs = 5.0
+    # Probabilities are averaged over num_clips x num_crops views of a video, and their mirror images with `flip`.
+    config.eval.num_clips = 1  # clips, spread over the video
+    config.eval.num_crops = (
+        1  # the centre; 3: side by side along the longer side; 10: corners, centre, all mirrored too
+    )
+    config.eval.flip = False
 
     config.log_every_steps = 50
     config.checkpoint_every_steps = 500  # besides after every evaluation

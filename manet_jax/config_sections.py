@@ -12,7 +12,8 @@ import jax
 
 from manet_jax import losses, optimizers
 from manet_jax.data import input_pipeline
-from manet_jax.models.options import Numbers, at_least, one_of, raise_any
+from manet_jax.data.views import Views
+from manet_jax.models.options import Numbers, OptionError, at_least, one_of, raise_any
 from tfds_ma52 import mma52, synthetic
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
@@ -28,12 +29,22 @@ class Optimizer:
     clip_norm: float
     head_lr_multiplier: float
     head: str
+    name: str
+    nesterov: bool
+    betas: Numbers
+    layer_decay: float
 
     def __post_init__(self):
-        problems = one_of(self, head=optimizers.HEADS)
+        problems = one_of(self, name=optimizers.OPTIMIZERS, head=optimizers.HEADS)
         problems += at_least(self, learning_rate=0, weight_decay=0, clip_norm=0, head_lr_multiplier=0)
         if not 0 <= self.momentum < 1:
             problems.append(f"momentum is {self.momentum}; it must lie in 0..1, below 1")
+        if self.nesterov and (self.name != "sgd" or not self.momentum):
+            problems.append("nesterov is True; that is for name 'sgd' with a momentum")
+        if len(self.betas) != 2 or not all(isinstance(beta, int | float) and 0 <= beta < 1 for beta in self.betas):
+            problems.append(f"betas is {self.betas}; give two numbers in 0..1, below 1")
+        if not 0 < self.layer_decay <= 1:
+            problems.append(f"layer_decay is {self.layer_decay}; it must lie in 0..1, above 0")
         raise_any(problems)
 
 
@@ -137,9 +148,22 @@ class Evaluation:
     split: str
     batch_size: int
     every_epochs: float
+    num_clips: int
+    num_crops: int
+    flip: bool
 
     def __post_init__(self):
-        raise_any(at_least(self, batch_size=1) + positive(self, "every_epochs"))
+        problems = at_least(self, batch_size=1) + positive(self, "every_epochs")
+        try:
+            _ = self.views
+        except OptionError as error:
+            problems += error.problems
+        raise_any(problems)
+
+    @property
+    def views(self) -> Views:
+        """The views of each clip."""
+        return Views(num_clips=self.num_clips, num_crops=self.num_crops, flip=self.flip)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

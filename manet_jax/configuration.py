@@ -88,6 +88,7 @@ class Configuration:
     init_from: str
     label_vectors: str
     embedding_weight: float
+    label_smoothing: float
     batch_size: int
     num_epochs: float
     log_every_steps: int
@@ -147,6 +148,18 @@ class Configuration:
                 "'', or add a column 'emotion' to the annotation files (docs/data.md)"
             )
 
+    def check_label_smoothing(self, multilabel: bool, location: str) -> None:
+        """Checks that there is a cross-entropy if its labels are to be smoothed.
+
+        Raises:
+          UserError: the clips of the data set at `location` have several labels, and no emotions are recognised.
+        """
+        if self.label_smoothing and multilabel and self.emotion is None:
+            raise UserError(
+                f"config.label_smoothing is {self.label_smoothing}, which is for one label a clip, but the clips of "
+                f"{location} have several: set it to 0"
+            )
+
 
 def parse(config: ml_collections.ConfigDict) -> Configuration:
     """Parses and checks a config.
@@ -174,6 +187,7 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
         "network": _parse_network(raw["model"], raw["clip"], "", problems),
     }
     emotion = _parse_emotion(raw, problems)
+    problems += _layer_problems(parts["optimizer"], parts["network"], emotion)
     if problems:
         raise UserError(report("the config cannot be run", [f"config.{problem}" for problem in problems]))
     plain = {name: value for name, value in raw.items() if not isinstance(value, dict)}
@@ -184,9 +198,23 @@ def _top_level_problems(raw: dict[str, Any]) -> list[str]:
     values = ml_collections.FrozenConfigDict({name: x for name, x in raw.items() if not isinstance(x, dict)})
     problems = one_of(values, parallel=parallel.MAPPINGS) + positive(values, "num_epochs")
     problems += at_least(values, seed=0, batch_size=1, log_every_steps=1, checkpoint_every_steps=1, embedding_weight=0)
+    if not 0 <= raw["label_smoothing"] < 1:
+        problems.append(f"label_smoothing is {raw['label_smoothing']}; it must lie in 0..1, below 1")
     if raw["parallel"] == "pmap" and jax.process_count() > 1:
         problems.append("parallel is 'pmap', which is for one process: set it to 'shard_map'")
     return problems
+
+
+def _layer_problems(optimizer: Optimizer | None, network: Network | None, emotion: Emotion | None) -> list[str]:
+    """A text if the learning rate is to differ from layer to layer, but the layers are not known."""
+    if optimizer is None or network is None or optimizer.layer_decay == 1:
+        return []
+    problem = f"optimizer.layer_decay is {optimizer.layer_decay}"
+    if emotion is not None:
+        return [f"{problem}; that is for emotion.form ''"]
+    if not network.spec(num_classes=1).options.layers:
+        return [f"{problem}, but the network {network.name!r} has no order of layers: set it to 1"]
+    return []
 
 
 def _parse(part: Callable[..., Any], section: Mapping[str, Any], field: str, problems: list[str]) -> Any:

@@ -22,6 +22,7 @@ from manet_jax import configuration, distributed, memory, metrics, parallel
 from manet_jax import tasks as tasks_lib
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
+from manet_jax.data.views import Views
 from manet_jax.models.variables import Variables, merge
 from manet_jax.run_metadata import RunMetadata
 from manet_jax.tasks import Task
@@ -40,7 +41,7 @@ class Predictions:
 
     Attributes:
       outputs: `logits` [b, n] of micro-actions, the joint `embedding` [b, e] and `emotion` [b, k] logits of emotions,
-        where the model has them.
+        where the model has them; of several views those of `tasks.average_views`.
       targets: `label` [b] (-1 where hidden), or `labels` [b, n] and `emotion` [b].
     """
 
@@ -64,6 +65,7 @@ class Evaluation:
       checkpoint: "best" or "latest".
       split: of the data.
       dataset: the data.
+      views: of each clip, over which the predictions are averaged.
       predictions: for all clips of the split, in the order of `dataset.source(split)`.
       metrics: those of `tasks` and the checkpoint's `step`; the step alone where the labels are hidden.
       tasks: of the model, with the threshold that is used.
@@ -74,6 +76,7 @@ class Evaluation:
     checkpoint: str
     split: str
     dataset: input_pipeline.Dataset
+    views: Views
     predictions: Predictions
     metrics: dict[str, float | int]
     tasks: tuple[Task, ...]
@@ -124,6 +127,13 @@ def collect(parts: Sequence[dict[str, dict[str, Array]]]) -> Predictions:
     return Predictions(**whole)[order[(index < 0).sum() :]]
 
 
+def average_views(predictions: Predictions, tasks: Sequence[Task], num_views: int) -> Predictions:
+    """Averages the predictions for the views of each clip, which follow one another, see `tasks.average_views`."""
+    views = {name: x.reshape(-1, num_views, *x.shape[1:]) for name, x in predictions.outputs.items()}
+    targets = {name: x[::num_views] for name, x in predictions.targets.items()}
+    return Predictions(tasks_lib.average_views(tasks, views), targets)
+
+
 def create_evaluation(
     graphdef: nnx.GraphDef,
     dataset: input_pipeline.Dataset,
@@ -138,7 +148,7 @@ def create_evaluation(
       dataset: the data.
       mesh: the devices.
       metadata: of the run; its model decides on frames and crops.
-      config: decides on the split, and how to compute and read.
+      config: decides on the split, the views, and how to compute and read.
 
     Returns:
       A function of replicated variables.
@@ -147,13 +157,15 @@ def create_evaluation(
       UserError: there is no such split.
     """
     split, batch_size, reading = config.eval.split, config.eval.batch_size, config.data.reading
-    source, options = dataset.source(split), metadata.model.options
+    source, options, views = dataset.source(split), metadata.model.options, config.eval.views
     apply = functools.partial(eval_step, graphdef=graphdef, outputs=options.outputs)
     step = parallel.map_step(apply, mesh, config.parallel)
-    num_batches = math.ceil(len(source) / batch_size)
+    num_batches = math.ceil(len(source) * len(views) / batch_size)
 
     def run(variables: Variables) -> Predictions:
-        batches = input_pipeline.eval_batches(source, options.inputs, batch_size=batch_size, reading=reading)
+        batches = input_pipeline.eval_batches(
+            source, options.inputs, batch_size=batch_size, views=views, reading=reading
+        )
         batches = input_pipeline.to_devices(batches, mesh, reading.num_prefetch)
         with (
             memory.batch_must_fit("--config.eval.batch_size", batch_size, options.inputs),
@@ -168,7 +180,8 @@ def create_evaluation(
                 dynamic_ncols=True,
                 disable=not distributed.is_primary(),
             )
-            return collect([step(variables, batch) for batch in bar])
+            predictions = collect([step(variables, batch) for batch in bar])
+        return average_views(predictions, metadata.tasks(), len(views))
 
     return run
 
@@ -202,7 +215,7 @@ def evaluate_checkpoint(
       workdir: of a run.
       checkpoint: "best" or "latest".
       config: gives the location of the data, the split and how to compute; None takes all that from the checkpoint.
-        Model, frames and crops are always those of the checkpoint.
+        Model, frames and crops are always those of the checkpoint; the number of views is the config's.
       need_labels: whether hidden labels are an error; else there are no metrics of them, and no file is written.
 
     Returns:
@@ -223,7 +236,7 @@ def evaluate_checkpoint(
         )
     parsed = configuration.parse(ml_collections.ConfigDict(metadata.config) if config is None else config)
     parallel.check_batch_size("eval.batch_size", parsed.eval.batch_size, mesh)
-    dataset, split = _open_data(parsed, metadata, workdir), parsed.eval.split
+    dataset, split, views = _open_data(parsed, metadata, workdir), parsed.eval.split, parsed.eval.views
     tasks = metadata.tasks(metadata.evaluated(checkpoint).get("threshold"))
     if need_labels:
         check_targets(dataset, split, tasks)
@@ -231,9 +244,10 @@ def evaluate_checkpoint(
     values: dict[str, float | int] = {"step": metadata.step or 0}
     if split not in dataset.hidden:
         values |= compute_metrics(predictions, tasks)
-        _write(workdir / f"evaluation_{split}_{checkpoint}.json", values, predictions, tasks)
+        written = values if len(views) == 1 else values | dataclasses.asdict(views)
+        _write(workdir / f"evaluation_{split}_{checkpoint}.json", written, predictions, tasks)
         tasks = metadata.tasks(values.get("threshold"))
-    return Evaluation(workdir, checkpoint, split, dataset, predictions, values, tasks, metadata)
+    return Evaluation(workdir, checkpoint, split, dataset, views, predictions, values, tasks, metadata)
 
 
 def _open_data(config: Configuration, metadata: RunMetadata, workdir: pathlib.Path) -> input_pipeline.Dataset:

@@ -9,11 +9,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import grain
+import jax
 import numpy as np
 import tqdm
 from jaxtyping import Float
 
-from manet_jax.data import clips
+from manet_jax import tasks as tasks_lib
+from manet_jax.data import clips as clips_lib
+from manet_jax.data.clips import CroppedFrame, EvalClips
+from manet_jax.data.views import Views
 from manet_jax.models import ClipSpec, Outputs
 from tfds_ma52 import box_file, clip_frames, image_folder, mma52, video
 from tfds_ma52.clip_frames import ClipFrames
@@ -89,7 +93,7 @@ class LoadedClip:
       span: start and end in seconds.
       windowed: whether it is a window.
       error: why it cannot be read; "" where it can.
-      clip: what the model sees of it; None with an error.
+      clips: what the model sees of it, in each view; None with an error.
       announces_length: whether the file says how long it is, so that it is known to be whole.
     """
 
@@ -97,8 +101,16 @@ class LoadedClip:
     span: tuple[float, float] = (0.0, 0.0)
     windowed: bool = False
     error: str = ""
-    clip: clips.Clip | None = None
+    clips: EvalClips | None = None
     announces_length: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalInputs:
+    """What a model sees of a video: its inputs, in each of the views."""
+
+    inputs: dict[str, ClipSpec]
+    views: Views
 
 
 def predict(
@@ -111,6 +123,7 @@ def predict(
     boxes: str | os.PathLike = "",
     frame_rate: float = clip_frames.FRAME_RATE,
     frame_pattern: str = "",
+    views: Views | None = None,
     show_progress: bool = False,
 ) -> Iterator[Prediction]:
     """Applies a model to videos, in their order; those that cannot be read get an error, and the rest continue.
@@ -127,6 +140,7 @@ def predict(
       boxes: a csv file of the part of each video's picture that is wanted, see `box_file.read_boxes`; "": all of it.
       frame_rate: frames a second of folders of images.
       frame_pattern: of the names in them, see `image_folder.find_images`.
+      views: of each clip and window, over which probabilities are averaged; None takes the model's own.
       show_progress: whether to show a progress bar.
 
     Raises:
@@ -148,9 +162,10 @@ def predict(
         desc="predicting", total=len(files), unit="clip", leave=False, dynamic_ncols=True, disable=not show_progress
     ) as bar:
         waiting, size = None, 0
-        for batch in _batches(_read(videos, no_box, model.inputs, window, stride, bar), batch_size):
+        eval_inputs = EvalInputs(model.inputs, model.views if views is None else views)
+        for batch in _batches(_read(videos, no_box, eval_inputs, window, stride, bar), batch_size):
             # A last batch that is not full is filled up, rather than compiled for, where there was a full one.
-            size = max(size, sum(loaded.clip is not None for loaded in batch))
+            size = max(size, sum(loaded.clips is not None for loaded in batch))
             # The device computes one batch while the next one is read.
             waiting, ready = (batch, _apply(model, batch, size)), waiting
             if ready:
@@ -164,7 +179,7 @@ def predict(
 def _read(
     videos: list[ClipFrames],
     no_box: str,
-    inputs: dict[str, ClipSpec],
+    eval_inputs: EvalInputs,
     window: float,
     stride: float,
     bar: tqdm.tqdm,
@@ -178,7 +193,7 @@ def _read(
         """Reads a video until there is a clip, the only one of a short video."""
         if no_box and not videos[index].box:
             return LoadedClip(videos[index].path, error=no_box), iter(())
-        clips_of_video = _read_video(videos[index], inputs, window, stride, decoder_threads)
+        clips_of_video = _read_video(videos[index], eval_inputs, window, stride, decoder_threads)
         return next(clips_of_video), clips_of_video
 
     started = grain.MapDataset.range(len(videos)).map(start).to_iter_dataset(options)
@@ -190,7 +205,7 @@ def _read(
 
 
 def _read_video(
-    source: ClipFrames, inputs: dict[str, ClipSpec], window: float, stride: float, num_threads: int
+    source: ClipFrames, eval_inputs: EvalInputs, window: float, stride: float, num_threads: int
 ) -> Iterator[LoadedClip]:
     """The clip of a short video, or the windows of a long one; the error where it cannot be read on comes last."""
     path = source.path
@@ -199,21 +214,21 @@ def _read_video(
     try:
         announced = source.announces_length()
         for frame in source.read(num_threads=num_threads):
-            frames.append(Frame(frame.start, frame.end, _Kept(frame.picture, inputs)))
+            frames.append(Frame(frame.start, frame.end, _Kept(frame.picture, eval_inputs)))
             _save_memory(frames)
             duration = frame.end
             while _is_long(duration) and (end := count * stride + window) <= frame.middle:
-                yield _load(path, frames, (end - window, end), inputs, announced)
+                yield _load(path, frames, (end - window, end), eval_inputs, announced)
                 count += 1
             # The last window ends with the video; a video may turn out to be short.
             needed = min(count * stride, duration - (window if _is_long(duration) else LONG))
             while frames[0].end <= needed:
                 frames.popleft()
         if not _is_long(duration):
-            yield LoadedClip(path, (0.0, duration), clip=_clip(list(frames), inputs), announces_length=announced)
+            yield LoadedClip(path, (0.0, duration), clips=_clips(list(frames), eval_inputs), announces_length=announced)
         else:
             for span in mma52.windows(duration, window, stride)[count:]:
-                yield _load(path, frames, span, inputs, announced)
+                yield _load(path, frames, span, eval_inputs, announced)
     except (video.DamagedVideoError, OSError) as error:
         start = count * stride
         yield LoadedClip(path, (start, max(start, duration)), windowed=_is_long(duration), error=str(error))
@@ -226,14 +241,15 @@ def _is_long(duration: float) -> bool:
 class _Kept:
     """A frame that later clips may use: decoded, or as the network sees it, which takes less memory, but time."""
 
-    def __init__(self, picture: Any, inputs: dict[str, ClipSpec]):
-        self._picture, self._inputs = picture, inputs
+    def __init__(self, picture: Any, eval_inputs: EvalInputs):
+        self._picture, self._eval_inputs = picture, eval_inputs
         self.num_bytes = picture.num_bytes  # as long as it is decoded
 
     @functools.cached_property
-    def cropped(self) -> clips.CroppedFrame:
+    def cropped(self) -> CroppedFrame:
         """As the network sees it."""
-        cropped = clips.crop_frame(self._picture.image(), self._inputs)
+        eval_inputs = self._eval_inputs
+        cropped = clips_lib.crop_frame(self._picture.image(), eval_inputs.inputs, eval_inputs.views.num_crops)
         self._picture, self.num_bytes = None, 0
         return cropped
 
@@ -252,16 +268,19 @@ def _load(
     path: pathlib.Path,
     frames: Iterable[Frame[_Kept]],
     span: tuple[float, float],
-    inputs: dict[str, ClipSpec],
+    eval_inputs: EvalInputs,
     announced: bool,
 ) -> LoadedClip:
     """A window of a long video, given frames around it."""
-    clip = _clip(list(video.frames_between(frames, *span)), inputs)
-    return LoadedClip(path, span, windowed=True, clip=clip, announces_length=announced)
+    found = _clips(list(video.frames_between(frames, *span)), eval_inputs)
+    return LoadedClip(path, span, windowed=True, clips=found, announces_length=announced)
 
 
-def _clip(frames: Sequence[Frame[_Kept]], inputs: dict[str, ClipSpec]) -> clips.Clip:
-    return clips.clip_of_frames(len(frames), lambda i: frames[i].picture.cropped, inputs)
+def _clips(frames: Sequence[Frame[_Kept]], eval_inputs: EvalInputs) -> EvalClips:
+    def read(indices: list[int]) -> list[CroppedFrame]:
+        return [frames[i].picture.cropped for i in indices]
+
+    return clips_lib.eval_clips(len(frames), read, eval_inputs.inputs, eval_inputs.views)
 
 
 def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[LoadedClip]]:
@@ -269,7 +288,7 @@ def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[Loa
     batch, count = [], 0
     for each in loaded:
         batch.append(each)
-        count += each.clip is not None
+        count += each.clips is not None
         if count == batch_size:
             yield batch
             batch, count = [], 0
@@ -277,22 +296,29 @@ def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[Loa
         yield batch
 
 
-def _apply(model: "LoadedModel", batch: list[LoadedClip], size: int) -> Outputs | None:
-    """The model's outputs for the clips without an error, filled up with black ones to `size`; None without any."""
-    readable = [loaded.clip for loaded in batch if loaded.clip is not None]
-    if not readable:
-        return None
-    readable += [clips.blank_clip(model.inputs)] * (size - len(readable))
-    return model({name: np.stack([clip[name] for clip in readable]) for name in model.inputs})
+def _apply(model: "LoadedModel", batch: list[LoadedClip], size: int) -> list[Outputs]:
+    """The model's outputs in each view for the clips without an error, filled up with black ones to `size`."""
+    readable = [loaded.clips for loaded in batch if loaded.clips is not None]
+    outputs: list[Outputs] = []
+    for view in range(len(readable[0].views) if readable else 0):
+        jax.block_until_ready(outputs[-1:])  # so that the clips of one view after the other are in memory
+        clips = [each[view] for each in readable]
+        clips += [clips_lib.blank_clip(model.inputs)] * (size - len(clips))
+        outputs.append(model({name: np.stack([clip[name] for clip in clips]) for name in model.inputs}))
+    return outputs
 
 
-def _predictions(model: "LoadedModel", batch: list[LoadedClip], outputs: Outputs | None) -> Iterator[Prediction]:
+def _predictions(model: "LoadedModel", batch: list[LoadedClip], views: list[Outputs]) -> Iterator[Prediction]:
     probabilities = {}
-    for task in model.tasks if outputs is not None else ():
-        probabilities[task.name] = task.probabilities(np.asarray(getattr(outputs, task.output)))
+    if views:
+        outputs = {
+            each.output: np.stack([getattr(view, each.output) for view in views], axis=1) for each in model.tasks
+        }
+        outputs = tasks_lib.average_views(model.tasks, outputs)
+        probabilities = {task.name: task.probabilities(outputs[task.output]) for task in model.tasks}
     row = 0
     for loaded in batch:
-        readable = loaded.clip is not None
+        readable = loaded.clips is not None
         of_clip = {name: values[row] for name, values in probabilities.items()} if readable else {}
         yield Prediction(
             video=str(loaded.path),

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, UInt8
 
 from manet_jax import checkpoint as checkpoint_lib
 from manet_jax import inference, parallel
+from manet_jax.data.views import Views
 from manet_jax.inference import Prediction
 from manet_jax.models import ClipSpec, Outputs
 from manet_jax.models.variables import merge
@@ -57,12 +58,20 @@ class LoadedModel:
         """The clip specification of each input, by its key."""
         return self.metadata.model.options.inputs
 
+    @property
+    def views(self) -> Views:
+        """The views of a video over which its run's evaluations average; a single one for converted weights."""
+        section = self.metadata.config.get("eval", {})
+        return Views(
+            **{field.name: section[field.name] for field in dataclasses.fields(Views) if field.name in section}
+        )
+
     def predict(self, videos: str | os.PathLike | Sequence[str | os.PathLike], **options: Any) -> list[Prediction]:
         """Predicts the actions and emotions in a video file or in several.
 
         Args:
           videos: the files.
-          **options: the others of `inference.predict`, such as `window`, `boxes` and `show_progress`.
+          **options: the others of `inference.predict`, such as `window`, `boxes` and `views`.
 
         Returns:
           A `Prediction` for each video, and one for each window of a video of more than `inference.LONG` seconds.

@@ -10,9 +10,21 @@ MULTILABEL = ("plain", "weighted", "asymmetric")  # how the imbalance of multi-l
 _FOCUS, _MARGIN = 4, 0.05  # of the asymmetric loss, as in its paper
 
 
-def cross_entropy(logits: Float[Array, "b n"], label: Int[Array, " b"]) -> Float[Array, " b"]:
-    """Cross-entropy in nats of the softmax of `logits` against the true class."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+def cross_entropy(
+    logits: Float[Array, "b n"], label: Int[Array, " b"], label_smoothing: float = 0.0
+) -> Float[Array, " b"]:
+    """Cross-entropy in nats of the softmax of `logits` against the true class.
+
+    Args:
+      logits: one for each class.
+      label: the true class.
+      label_smoothing: the share of the target that is spread over all classes, the true one included.
+    """
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    if not label_smoothing:
+        return loss
+    of_all = -jax.nn.log_softmax(logits).mean(-1)
+    return (1 - label_smoothing) * loss + label_smoothing * of_all
 
 
 def joint_embedding(embedding: Float[Array, "b e"], target: Float[Array, "b e"]) -> Float[Array, " b"]:

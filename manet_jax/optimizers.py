@@ -1,4 +1,4 @@
-"""SGD as the released training has it: learning-rate schedule and parameter groups."""
+"""SGD as the released training has it, and AdamW: learning-rate schedule and parameter groups."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-BIAS_LR_MULTIPLIER = 2.0  # released parameter groups
+BIAS_LR_MULTIPLIERS = {"sgd": 2.0, "adamw": 1.0}  # SGD's is of the released parameter groups
 
+OPTIMIZERS = tuple(BIAS_LR_MULTIPLIERS)
 HEADS = ("last", "classifier")
 SCHEDULES = ("step", "cosine")
 
@@ -53,19 +54,29 @@ def create_optimizer(
     head_lr_multiplier: float,
     head: str,
     frozen_module: str = "",
+    name: str = "sgd",
+    nesterov: bool = False,
+    betas: Sequence[float] = (0.9, 0.999),
+    layer_decay: float = 1.0,
+    layers: Sequence[Sequence[str]] = (),
 ) -> optax.GradientTransformation:
-    """Returns SGD with momentum, global-norm clipping and the released parameter groups.
+    """Returns SGD with momentum or AdamW, with global-norm clipping and parameter groups.
 
-    As in PyTorch, weight decay is added to the clipped gradient before the momentum.
+    As in PyTorch, SGD adds weight decay to the clipped gradient before the momentum, and AdamW to the update.
 
     Args:
       schedule: the learning rate.
-      momentum: 0.9 in the release.
-      weight_decay: of weights; biases and BatchNorm have none.
+      momentum: of SGD, 0.9 in the release.
+      weight_decay: see `parameter_group` for what has none.
       clip_norm: largest global norm of a gradient; 0 leaves gradients as they are.
       head_lr_multiplier: see `parameter_group`.
       head: see `parameter_group`.
       frozen_module: a module of the model whose parameters stay as they are; "" is none.
+      name: one of OPTIMIZERS.
+      nesterov: of SGD, whether the momentum is Nesterov's.
+      betas: of AdamW, decay rates of the means of gradients and of their squares.
+      layer_decay: the learning rate of a layer over that of the next one; 1 gives all layers the same.
+      layers: of the network, see `models`; needed for a `layer_decay` other than 1.
     """
 
     def groups(params: Any, index: int) -> Any:
@@ -73,32 +84,42 @@ def create_optimizer(
 
         def group_of(path: tuple, _: Any) -> float | bool:
             names = [str(key.key) for key in path if hasattr(key, "key")]
-            return parameter_group(
+            multiplier, decays = parameter_group(
                 names,
                 head_lr_multiplier=head_lr_multiplier,
                 head=head,
                 has_embedding="joint_embedding" in heads,
                 frozen_module=frozen_module,
-            )[index]
+                bias_lr_multiplier=BIAS_LR_MULTIPLIERS[name],
+            )
+            if layer_decay != 1:
+                multiplier *= layer_decay ** (len(layers) - 1 - layer_of(names, layers))
+            return (multiplier, decays)[index]
 
         return jax.tree_util.tree_map_with_path(group_of, params)
 
-    return optax.chain(
-        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
-        optax.add_decayed_weights(weight_decay, mask=lambda params: groups(params, 1)),
-        optax.trace(momentum),
-        _scale_by(lambda params: groups(params, 0)),
-        optax.scale_by_learning_rate(schedule),
-    )
+    clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
+    decay = optax.add_decayed_weights(weight_decay, mask=lambda params: groups(params, 1))
+    steps = [_scale_by_adam(*betas), decay] if name == "adamw" else [decay, optax.trace(momentum, nesterov)]
+    scale = _scale_by(lambda params: groups(params, 0))
+    return optax.chain(clip, *steps, scale, optax.scale_by_learning_rate(schedule))
 
 
 def parameter_group(
-    path: Sequence[str], *, head_lr_multiplier: float, head: str, has_embedding: bool, frozen_module: str = ""
+    path: Sequence[str],
+    *,
+    head_lr_multiplier: float,
+    head: str,
+    has_embedding: bool,
+    frozen_module: str = "",
+    bias_lr_multiplier: float = 2.0,
 ) -> tuple[float, bool]:
-    """Returns the learning-rate multiplier of a parameter and whether it decays (released parameter groups).
+    """Returns the learning-rate multiplier of a parameter and whether it decays.
 
-    BatchNorm: 1, no decay. Biases: 2, no decay. The weight of one layer of the heads: `head_lr_multiplier`, its bias
-    twice that without decay. Any other weight: 1.
+    With the default of `bias_lr_multiplier` these are the released parameter groups. Norms: 1, no decay. Biases:
+    `bias_lr_multiplier`, no decay. The kernel of one layer of the heads: `head_lr_multiplier`, its bias that times
+    `bias_lr_multiplier` without decay. Any other kernel: 1. What is no kernel, such as class tokens and tables of
+    positions: 1, no decay.
 
     Args:
       path: of the parameter, such as ("blocks", "0", "conv1", "bn", "scale").
@@ -108,15 +129,47 @@ def parameter_group(
         the classifier.
       has_embedding: whether the model has the joint-embedding head.
       frozen_module: the module of the model, its first name, that neither learns nor decays.
+      bias_lr_multiplier: 2 in the release.
     """
     if path[0] == frozen_module:
         return 0.0, False
-    if "bn" in path:
+    if "bn" in path or "norm" in "".join(path[-2:-1]):
         return 1.0, False
     layer = ["joint_embedding", "out"] if head == "last" and has_embedding else ["classifier", "linear"]
     multiplier = head_lr_multiplier if ["heads", *layer] == list(path[-4:-1]) else 1.0
     is_bias = path[-1] == "bias"
-    return (multiplier * BIAS_LR_MULTIPLIER, False) if is_bias else (multiplier, True)
+    return (multiplier * bias_lr_multiplier, False) if is_bias else (multiplier, path[-1] == "kernel")
+
+
+def layer_of(path: Sequence[str], layers: Sequence[Sequence[str]]) -> int:
+    """Returns the number of the layer that a parameter belongs to.
+
+    Args:
+      path: of the parameter.
+      layers: of the network, see `models`.
+
+    Raises:
+      ValueError: it belongs to none of them, or to several.
+    """
+    found = [
+        i
+        for i, layer in enumerate(layers)
+        for module in layer
+        if list(path[: module.count(".") + 1]) == module.split(".")
+    ]
+    if len(found) != 1:
+        raise ValueError(f"the parameter {'.'.join(path)} belongs to {len(found)} of the network's layers, not one")
+    return found[0]
+
+
+def _scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
+    adam = optax.scale_by_adam(b1, b2)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+        with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer's power
+            return adam.update(updates, state, params)
+
+    return optax.GradientTransformation(adam.init, update)
 
 
 def _scale_by(multipliers: Callable[[Any], Any]) -> optax.GradientTransformation:

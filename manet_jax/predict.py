@@ -6,6 +6,7 @@ python -m manet_jax.predict --workdir runs/first --json folder > predictions.jso
 
 import argparse
 import collections
+import dataclasses
 import glob
 import itertools
 import json
@@ -20,8 +21,10 @@ import tqdm
 
 from manet_jax import inference, memory
 from manet_jax.checkpoint import CHECKPOINTS
+from manet_jax.data.views import Views
 from manet_jax.inference import Prediction
 from manet_jax.loaded_model import load_model
+from manet_jax.models import OptionError
 from manet_jax.report import figures
 from tfds_ma52 import image_folder, video
 from tfds_ma52.clip_frames import FRAME_RATE
@@ -233,6 +236,7 @@ def run(arguments: argparse.Namespace) -> int:
         boxes=arguments.boxes,
         frame_rate=FRAME_RATE if arguments.frame_rate is None else arguments.frame_rate,
         frame_pattern=arguments.frame_pattern,
+        views=_views(model.views, arguments),
         show_progress=True,
     )
     failed, unwritable, unchecked = 0, "", []
@@ -260,6 +264,15 @@ def run(arguments: argparse.Namespace) -> int:
         message = f"timelines cannot be written to {timelines} ({unwritable}); give another folder with --timelines"
         print(f"manet_jax: {message}", file=sys.stderr)
     return 1 if failed or unwritable else 0
+
+
+def _views(views: Views, arguments: argparse.Namespace) -> Views:
+    """The views that the flags ask for, from those of the model."""
+    given = {name: getattr(arguments, name) for name in ("num_clips", "num_crops", "flip")}
+    try:
+        return dataclasses.replace(views, **{name: value for name, value in given.items() if value is not None})
+    except OptionError as error:
+        raise UserError(f"--{error}") from error
 
 
 def _timeline_path(folder: pathlib.Path, video: str) -> pathlib.Path:
@@ -310,6 +323,11 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument(
         "--frame_pattern", default="", help="of the images' names, e.g. 'img_{:05d}.jpg' (empty: all images)"
+    )
+    parser.add_argument("--num_clips", type=int, help="average over so many clips of each video (as the run evaluates)")
+    parser.add_argument("--num_crops", type=int, help="and over so many crops, 1, 3 or 10 (as the run evaluates)")
+    parser.add_argument(
+        "--flip", action=argparse.BooleanOptionalAction, help="and over their mirror images (as the run evaluates)"
     )
     parser.add_argument(
         "--timelines", type=pathlib.Path, help="where timelines of long videos are written (WORKDIR/timelines)"

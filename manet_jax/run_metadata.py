@@ -17,6 +17,9 @@ FORMAT = 2
 _LATER_FIELDS = {  # of a config of this format, and what runs before did
     "clip": {"sampling": "segments", "frame_interval": 1, "short_videos": "spread"},
     "data": {"boxes": "", "frame_pattern": ""},
+    "eval": {"num_clips": 1, "num_crops": 1, "flip": False},
+    "label_smoothing": 0.0,
+    "optimizer": {"name": "sgd", "nesterov": False, "betas": (0.9, 0.999), "layer_decay": 1.0},
 }
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
 
@@ -91,7 +94,10 @@ class RunMetadata:
 
 def _complete(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a run with the fields that came after it, which change nothing; none for converted weights."""
-    return config | {name: later | config[name] for name, later in _LATER_FIELDS.items() if name in config}
+    sections = {name: later for name, later in _LATER_FIELDS.items() if isinstance(later, dict)}
+    filled = {name: sections[name] | section for name, section in config.items() if name in sections}
+    plain = {name: later for name, later in _LATER_FIELDS.items() if name not in sections}
+    return config and plain | config | filled
 
 
 def versions() -> dict[str, str]:

@@ -43,10 +43,12 @@ class SingleLabel:
     Attributes:
       labels: the classes and their body groups.
       joint_embedding: its loss; None where the model has no such head, or is not trained.
+      label_smoothing: see `losses.cross_entropy`.
     """
 
     labels: LabelSet
     joint_embedding: JointEmbedding | None = None
+    label_smoothing: float = 0.0
 
     name: ClassVar[str] = "actions"
     output: ClassVar[str] = "logits"
@@ -57,7 +59,7 @@ class SingleLabel:
     def loss(self, outputs: Outputs, batch: dict[str, Array]) -> Loss:
         """Returns the loss of a batch, its terms, and the share of clips whose class is predicted."""
         logits, label = present(outputs.logits), batch["label"]
-        total = losses.cross_entropy(logits, label).mean()
+        total = losses.cross_entropy(logits, label, self.label_smoothing).mean()
         parts = {"cross_entropy": total, "action_top1": (logits.argmax(-1) == label).mean()}
         if self.joint_embedding is not None:
             target = jnp.asarray(self.joint_embedding.vectors)[label]
@@ -68,6 +70,10 @@ class SingleLabel:
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each class, float64."""
         return scipy.special.softmax(logits.astype(np.float64), axis=1)
+
+    def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+        """Returns the logits, float64, whose probabilities are the mean of those of the views."""
+        return _log_mean(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted classes."""
@@ -139,6 +145,12 @@ class MultiLabel:
         """Returns the probability of each class, float64."""
         return scipy.special.expit(logits.astype(np.float64))
 
+    def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+        """Returns the logits, float64, whose probabilities are the mean of those of the views."""
+        values = logits.astype(np.float64)
+        log_present, log_absent = (_log_mean(scipy.special.log_expit(x)) for x in (values, -values))
+        return log_present - log_absent
+
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted classes.
 
@@ -176,10 +188,12 @@ class Emotion:
     Attributes:
       labels: the emotions, each a group of its own.
       weight: of the loss beside that of the actions.
+      label_smoothing: see `losses.cross_entropy`.
     """
 
     labels: LabelSet
     weight: float = 1.0
+    label_smoothing: float = 0.0
 
     name: ClassVar[str] = "emotions"
     output: ClassVar[str] = "emotion"
@@ -193,7 +207,7 @@ class Emotion:
         A clip without an emotion counts as 0, so that every clip weighs the same in every batch.
         """
         logits, emotion = present(outputs.emotion), batch["emotion"]
-        cross_entropy = losses.cross_entropy(logits, jnp.maximum(emotion, 0))
+        cross_entropy = losses.cross_entropy(logits, jnp.maximum(emotion, 0), self.label_smoothing)
         cross_entropy = jnp.where(emotion >= 0, cross_entropy, 0).mean()
         accuracy = (logits.argmax(-1) == emotion).mean()
         return self.weight * cross_entropy, {"emotion_cross_entropy": cross_entropy, "emotion_accuracy": accuracy}
@@ -201,6 +215,10 @@ class Emotion:
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each emotion, float64."""
         return scipy.special.softmax(logits.astype(np.float64), axis=1)
+
+    def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+        """Returns the logits, float64, whose probabilities are the mean of those of the views."""
+        return _log_mean(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted emotions."""
@@ -242,6 +260,7 @@ def create_tasks(
     positive_weights: Float[np.ndarray, " n"] | None = None,
     joint_embedding: JointEmbedding | None = None,
     emotion_weight: float = 1.0,
+    label_smoothing: float = 0.0,
 ) -> tuple[Task, ...]:
     """Returns the tasks of a model: of actions if it has logits, of emotions if it has those.
 
@@ -255,15 +274,16 @@ def create_tasks(
       positive_weights: see `MultiLabel`.
       joint_embedding: its loss, in training.
       emotion_weight: see `Emotion`.
+      label_smoothing: of every task of one class a clip.
     """
     tasks: list[Task] = []
     if "logits" in spec.options.outputs and multilabel:
         tasks.append(MultiLabel(labels, threshold, loss_name, positive_weights, joint_embedding))
     elif "logits" in spec.options.outputs:
-        tasks.append(SingleLabel(labels, joint_embedding))
+        tasks.append(SingleLabel(labels, joint_embedding, label_smoothing))
     if "emotion" in spec.options.outputs:
         names = tuple(emotions)
-        tasks.append(Emotion(LabelSet(names, names, tuple(range(len(names)))), emotion_weight))
+        tasks.append(Emotion(LabelSet(names, names, tuple(range(len(names)))), emotion_weight, label_smoothing))
     return tuple(tasks)
 
 
@@ -281,6 +301,22 @@ def compute_metrics(tasks: Sequence[Task], outputs: Arrays, targets: Arrays) -> 
     return {name: x for task in tasks for name, x in task.compute_metrics(outputs, targets).items()}
 
 
+def average_views(tasks: Sequence[Task], outputs: Arrays) -> Arrays:
+    """Averages outputs over test-time views, [b, v, ...] -> [b, ...]: the one rule for all that shows predictions.
+
+    A task's probabilities are averaged, and its logits become those of the mean probabilities: the logarithm for a
+    softmax, the log odds for a sigmoid. All else, such as the embedding, is averaged itself. A single view stays as it
+    is, bit for bit.
+    """
+    if next(iter(outputs.values())).shape[1] == 1:
+        return {name: values[:, 0] for name, values in outputs.items()}
+    of_tasks = {task.output: task for task in tasks}
+    return {
+        name: of_tasks[name].mean_over_views(values) if name in of_tasks else values.astype(np.float64).mean(1)
+        for name, values in outputs.items()
+    }
+
+
 def primary_metric(tasks: Sequence[Task]) -> str:
     """The metric that chooses the best checkpoint: that of the last task, the emotions where there are any."""
     return tasks[-1].primary_metric
@@ -291,6 +327,11 @@ def format_summary(tasks: Sequence[Task], values: dict[str, float]) -> str:
     shares = [f"{name} {100 * values[name]:.2f}" for task in tasks for name in task.summary]
     nats = [f"{name} {values[name]:.3f}" for name in ("cross_entropy", "emotion_cross_entropy") if name in values]
     return ", ".join(shares + nats).replace("_", " ")
+
+
+def _log_mean(logarithms: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+    """The logarithm of the mean over views."""
+    return scipy.special.logsumexp(logarithms, axis=1) - np.log(logarithms.shape[1])
 
 
 def one_hot(label: Int[np.ndarray, " b"], count: int) -> Bool[np.ndarray, "b n"]:

@@ -10,6 +10,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grain
 import jax
@@ -202,13 +203,14 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
     dataset = config.data.open(check_labels=load_vectors)  # what they lack is found before the build, which takes hours
     source = dataset.source("train")
     config.check_emotions(dataset.emotions, dataset.location)
+    config.check_label_smoothing(dataset.multilabel, dataset.location)
     vectors = load_vectors(dataset.labels)
     embedding_dim = 0 if vectors is None else vectors.shape[1]
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
     tasks = _create_tasks(config, model, dataset, vectors)
     evaluate.check_targets(dataset, config.eval.split, tasks)
     steps = count_steps(config, len(source))
-    optimizer, schedule = _create_optimizer(config, steps)
+    optimizer, schedule = _create_optimizer(config, steps, model)
     graphdef, state = create_train_state(model, optimizer, config.seed)
     metadata = RunMetadata(
         model=model,
@@ -249,10 +251,13 @@ def _create_tasks(
         positive_weights=dataset.positive_weights() if dataset.multilabel else None,
         joint_embedding=None if vectors is None else tasks_lib.JointEmbedding(vectors, config.embedding_weight),
         emotion_weight=config.emotion.weight if config.emotion else 1.0,
+        label_smoothing=config.label_smoothing,
     )
 
 
-def _create_optimizer(config: Configuration, steps: StepCounts) -> tuple[optax.GradientTransformation, optax.Schedule]:
+def _create_optimizer(
+    config: Configuration, steps: StepCounts, model: ModelSpec
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     schedule = optimizers.create_schedule(
         config.schedule.name,
         learning_rate=config.optimizer.learning_rate,
@@ -261,15 +266,10 @@ def _create_optimizer(config: Configuration, steps: StepCounts) -> tuple[optax.G
         decay_steps=steps.decay,
         decay_factor=config.schedule.decay_factor,
     )
-    optimizer = optimizers.create_optimizer(
-        schedule,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        clip_norm=config.optimizer.clip_norm,
-        head_lr_multiplier=config.optimizer.head_lr_multiplier,
-        head=config.optimizer.head,
-        frozen_module=config.frozen_module,
-    )
+    settings: dict[str, Any] = dataclasses.asdict(config.optimizer)
+    del settings["learning_rate"]  # the schedule has it
+    layers = model.options.layers if config.optimizer.layer_decay != 1 else ()
+    optimizer = optimizers.create_optimizer(schedule, **settings, layers=layers, frozen_module=config.frozen_module)
     return optimizer, schedule
 
 
@@ -339,7 +339,9 @@ def _warm_start(
     """Returns a fresh state with other checkpoints' weights, and the metadata with their origins."""
     variables, origins = state.variables, []
     for source in config.sources:
-        variables, origin = warm_start.warm_start(variables, source, metadata.labels, parallel.replicated(mesh))
+        variables, origin = warm_start.warm_start(
+            variables, source, metadata.labels, parallel.replicated(mesh), metadata.model
+        )
         origins.append(dataclasses.asdict(origin))
     return dataclasses.replace(state, **variables), dataclasses.replace(metadata, initialized_from=tuple(origins))
 

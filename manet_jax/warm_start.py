@@ -17,6 +17,8 @@ from tfds_ma52.labels import LabelSet, same_classes
 _log = logging.getLogger(__name__)
 
 _SHOWN = 3  # variables that an error lists
+_PIXELS = ("mean", "std")  # of a clip specification
+_FRAMES = ("num_frames", "sampling", "frame_interval")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,18 +75,24 @@ class Origin:
 
 
 def warm_start(
-    variables: Variables, source: Source, labels: LabelSet, sharding: jax.sharding.Sharding | None = None
+    variables: Variables,
+    source: Source,
+    labels: LabelSet,
+    sharding: jax.sharding.Sharding | None = None,
+    model: ModelSpec | None = None,
 ) -> tuple[Variables, Origin]:
     """Replaces the fresh variables of a model by those of the same path and shape in the best checkpoint of a workdir.
 
     Heads of another size, the classifier of other classes, and variables that are fresh in the checkpoint itself stay
-    as they are. A ResNet over clips may start from one over images, see `resnet3d.inflate`.
+    as they are. A ResNet over clips may start from one over images, see `resnet3d.inflate`. A warning says where the
+    weights were trained on other clips than the model will see.
 
     Args:
       variables: of the model.
       source: the checkpoint.
       labels: the classes that the model is for.
       sharding: see `checkpoint.read_model`.
+      model: the model, for the warning; None gives none.
 
     Raises:
       UserError: there is no such checkpoint, or its network is another one.
@@ -94,6 +102,9 @@ def warm_start(
     fresh = _fresh(saved.metadata.fresh, source.part)
     theirs = resnet3d.inflate({path: value for path, value in theirs.items() if path not in fresh}, ours)
     _check_backbones(ours, theirs, source, saved.metadata.model)
+    if model is not None:
+        of_images = any(".heads.classifier." in path for path in fresh)  # such weights know of no frames
+        _compare_clips(model, saved.metadata.model, source, _PIXELS if of_images else _PIXELS + _FRAMES)
     usable = set(theirs)
     if not same_classes(labels, saved.metadata.labels):
         usable -= {path for path in theirs if ".heads.classifier." in path}
@@ -130,6 +141,22 @@ def _check_backbones(
         raise UserError(
             f"config.{source.field}: the checkpoint in {source.workdir} has a network of another size "
             f"({'; '.join(examples)}{more}); set config.model to the options of its {model.name}: {_options(model)}"
+        )
+
+
+def _compare_clips(ours: ModelSpec, theirs: ModelSpec, source: Source, fields: Iterable[str]) -> None:
+    """Warns where two networks see different clips, as far as some fields of their specifications go."""
+    inputs = [model.options.inputs for model in (ours, theirs)]
+    here, there = (each.get(source.part, each.get("video")) for each in inputs)
+    differing = [name for name in fields if here and there and getattr(here, name) != getattr(there, name)]
+    if differing:
+        listed = [f"{name} {getattr(there, name)}, here {getattr(here, name)}" for name in differing]
+        _log.warning(
+            "config.%s: the weights in %s were trained on other clips than this run's (%s); set config.clip to theirs, "
+            "unless the difference is meant",
+            source.field,
+            source.workdir,
+            "; ".join(listed),
         )
 
 

@@ -6,7 +6,9 @@ import pathlib
 import av
 import numpy as np
 
+from manet_jax import inference
 from manet_jax.data import decoding
+from manet_jax.data.views import SINGLE_VIEW
 from manet_jax.studies.small_runs import FIELDS
 from tfds_ma52 import video
 from tfds_ma52.errors import UserError
@@ -108,6 +110,11 @@ def shrink(config, manual_dir):
 def stored(content, decode=decoding.decode_h264):
     """A video as a built data set has it."""
     return decoding.StoredVideo(content, len(list(video.read_frames(content))), decode)
+
+
+def read_video(source, inputs, window=2.0, stride=1.0, num_threads=1):
+    """Yields the clip of a short video, or the windows of a long one, as prediction reads them in a single view."""
+    return inference._read_video(source, inference.EvalInputs(inputs, SINGLE_VIEW), window, stride, num_threads)
 
 
 def outcome(function):

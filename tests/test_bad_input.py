@@ -17,12 +17,12 @@ import av
 import corpus
 import numpy as np
 import pytest
-from helpers import outcome, shrink, write_clip
+from helpers import outcome, read_video, shrink, write_clip
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from configs import ma52, ma52_pro, ma52_synthetic, mma52
-from manet_jax import configuration, inference, label_vectors
+from manet_jax import configuration, label_vectors
 from manet_jax.data import clips, decoding
 from manet_jax.models import ClipSpec
 from tfds_ma52 import annotations, folder, labels, transcode, video
@@ -359,10 +359,10 @@ def test_build_original_and_prediction_see_the_same_frames_at_the_same_times(vid
         content = each.path.read_bytes()
         np.testing.assert_array_equal(decoding.decode_original(content, np.arange(len(images))), images)
         expected = clips.eval_clip(decoding.StoredVideo(content, len(images), decoding.decode_original), inputs)
-        loaded = list(inference._read_video(ClipFrames(each.path), inputs, 2.0, 1.0, num_threads=2))
+        loaded = list(read_video(ClipFrames(each.path), inputs, 2.0, 1.0, num_threads=2))
         assert not any(part.error for part in loaded), each
         if not loaded[0].windowed:
-            np.testing.assert_array_equal(loaded[0].clip["video"], expected["video"])
+            np.testing.assert_array_equal(loaded[0].clips[0]["video"], expected["video"])
 
         start, end = 0.31 * frames[-1].end, 0.79 * frames[-1].end  # on no middle
         inside = [i for i, frame in enumerate(frames) if start <= frame.middle < end]

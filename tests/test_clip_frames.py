@@ -7,13 +7,14 @@ import cv2
 import numpy as np
 import PIL.Image
 import pytest
-from helpers import outcome
+from helpers import outcome, read_video
 from numbered import HEIGHT, WIDTH, number_of, picture, write
 from saved_models import save, small
 
 import tfds_ma52.__main__
 from configs import ma52
-from manet_jax import inference, predict
+from manet_jax import predict
+from manet_jax.data import clips as clips_lib
 from manet_jax.models import ClipSpec
 from tfds_ma52 import box_file, image_folder, ma52_dataset_builder, transcode
 from tfds_ma52.boxes import Box
@@ -148,7 +149,7 @@ def test_lists_of_folders_build_and_predict(tmp_path, capsys):
 
 def test_a_long_folder_is_read_in_windows(tmp_path):
     folder = write_images(tmp_path / "a", range(24), "{:03d}.jpg")
-    loaded = list(inference._read_video(ClipFrames(folder, frame_rate=2.0), INPUTS, 4.0, 3.0, num_threads=1))
+    loaded = list(read_video(ClipFrames(folder, frame_rate=2.0), INPUTS, 4.0, 3.0, num_threads=1))
     assert [each.span for each in loaded] == [(0, 4), (3, 7), (6, 10), (8, 12)]
     assert all(each.announces_length and not each.error for each in loaded)
 
@@ -248,11 +249,11 @@ def test_prediction_sees_what_is_in_the_box(tmp_path, capsys):
     """The model gets the pixels of the box, as of a video that has nothing else."""
     path = write(tmp_path / "a.mp4", range(12))
     box = Box(0.0, 0.5, 0.9, 0.9, in_shares=True)
-    (loaded,) = inference._read_video(ClipFrames(path, box=box), INPUTS, 2.0, 1.0, num_threads=1)
+    (loaded,) = read_video(ClipFrames(path, box=box), INPUTS, 2.0, 1.0, num_threads=1)
     top, bottom, left, right = box.edges((HEIGHT, WIDTH))
     frames = [frame.picture.image()[top:bottom, left:right] for frame in ClipFrames(path).read()]
-    expected = [inference.clips.crop_frame(frames[i], INPUTS)["video"] for i in (1, 4, 7, 10)]
-    np.testing.assert_array_equal(loaded.clip["video"], expected)
+    expected = [clips_lib.crop_frame(frames[i], INPUTS)["video"][0] for i in (1, 4, 7, 10)]
+    np.testing.assert_array_equal(loaded.clips[0]["video"], expected)
     _, info = transcode.transcode(ClipFrames(path, box=box), 256)
     assert (bottom - top, right - left) == (31, 95)
     assert (info.height, info.width) == (32, 96)  # even

@@ -1,4 +1,3 @@
-import dataclasses
 import importlib
 import json
 import math
@@ -10,7 +9,7 @@ from helpers import ROOT
 
 from configs import ma52, ma52_pro
 from manet_jax import configuration, models
-from manet_jax.models import MODELS, variables
+from manet_jax.models import variables
 from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 
@@ -21,12 +20,12 @@ CONFIGS = sorted(path.relative_to(ROOT).with_suffix("").as_posix() for path in (
 def test_config_files_are_sound_and_have_the_same_fields(name):
     config = importlib.import_module(name.replace("/", ".")).get_config()
     configuration.parse(config)
-    fields, known = (dict(configuration.flatten(each.to_dict())).keys() for each in (config, ma52.get_config()))
-    others = {field for field in fields if not field.startswith("model.")}
-    assert others == {field for field in known if not field.startswith("model.")}
-    # Each network has options of its own; the data and config.clip decide three.
-    options = {field.name for field in dataclasses.fields(MODELS[config.model.name].Options)}
-    assert set(config.model.keys()) == {"name", "embedding"} | options - {"num_classes", "embedding_dim", "clip"}
+    # Those of the section `model` are the network's own.
+    ours, reference = (
+        {field for field, _ in configuration.flatten(each.to_dict()) if not field.startswith("model.")}
+        for each in (config, ma52.get_config())
+    )
+    assert ours == reference
 
 
 def test_ma52_config_is_the_papers_recipe():
@@ -88,6 +87,11 @@ def test_model_spec_follows_labels_and_vectors():
         ("model.width", 4, "config.model.shift_div is 8: with width 4 no channel moves"),
         ("clip.crop_scales", (1.0, 1.2), "config.clip.crop_scales is (1.0, 1.2); each must be a number in 0..1"),
         ("data.synthetic.size", -1.0, "config.data.synthetic.size is -1.0; give a number above 0, up to 100"),
+        ("label_smoothing", 1.0, "config.label_smoothing is 1.0; it must lie in 0..1, below 1"),
+        ("optimizer.name", "lamb", "config.optimizer.name is 'lamb'; choose one of sgd, adamw"),
+        ("optimizer.betas", (0.9,), "config.optimizer.betas is (0.9,); give two numbers in 0..1, below 1"),
+        ("optimizer.betas", (0.9, 1.0), "config.optimizer.betas is (0.9, 1.0); give two numbers in 0..1, below 1"),
+        ("optimizer.layer_decay", 0.0, "config.optimizer.layer_decay is 0.0; it must lie in 0..1, above 0"),
         ("clip.crop_scales", (), "config.clip.crop_scales is (); each must be a number in 0..1"),
     ],
 )
@@ -172,4 +176,22 @@ def test_parse_reports_unknown_and_missing_fields():
     config = ma52.get_config()
     config.model.name = "resnet"
     with pytest.raises(UserError, match=r"config\.model\.name is 'resnet'; choose one of manet"):
+        configuration.parse(config)
+
+
+def test_parse_refuses_settings_that_do_not_go_together(monkeypatch):
+    config = ma52.get_config()
+    config.optimizer.nesterov, config.optimizer.name = True, "adamw"
+    with pytest.raises(UserError, match=r"config\.optimizer\.nesterov is True; that is for name 'sgd' with a momentum"):
+        configuration.parse(config)
+    config = ma52_pro.get_config("fused")
+    config.optimizer.layer_decay = 0.75
+    with pytest.raises(UserError, match=r"config\.optimizer\.layer_decay is 0\.75; that is for emotion\.form ''"):
+        configuration.parse(config)
+    config = ma52.get_config()
+    config.optimizer.layer_decay = 0.75
+    configuration.parse(config)
+    monkeypatch.setattr(models.MODELS["manet"].Options, "layers", ())
+    message = r"config\.optimizer\.layer_decay is 0\.75, but the network 'manet' has no order of layers: set it to 1"
+    with pytest.raises(UserError, match=message):
         configuration.parse(config)

@@ -76,7 +76,8 @@ def test_config_examples_are_sound():
             for word in words:
                 if word.startswith("--config."):
                     field, _, value = word.removeprefix("--config.").partition("=")
-                    config.update_from_flattened_dict({field: value})
+                    is_text = isinstance(dict(configuration.flatten(config.to_dict()))[field], str)
+                    config.update_from_flattened_dict({field: value if is_text else ast.literal_eval(value)})
             configuration.parse(config)
             count += 1
     assert count >= 10

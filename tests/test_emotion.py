@@ -319,6 +319,16 @@ def test_data_without_emotions_are_refused(folder, tmp_path):
         train.train_and_evaluate(config, tmp_path)
 
 
+def test_label_smoothing_of_several_labels_is_refused(pro_folder, tmp_path):
+    config = pro_config(pro_folder)
+    config.label_smoothing = 0.1
+    message = (
+        r"^config\.label_smoothing is 0\.1, which is for one label a clip, but the clips of .* have several: set it"
+    )
+    with pytest.raises(UserError, match=message):
+        train.train_and_evaluate(config, tmp_path)
+
+
 def test_metrics_without_any_emotion_are_no_numbers():
     predictions = evaluate.Predictions({"emotion": np.zeros((2, 3), np.float32)}, {"emotion": np.array([-1, -1])})
     tasks = (Emotion(LabelSet(EMOTIONS, EMOTIONS, (0, 1, 2))),)

@@ -141,6 +141,16 @@ def test_overlay_lays_a_map_over_grey_frames():
     assert np.ptp(figures.overlay(frames, np.zeros((2, 2, 2)))[..., 0]) == 0  # no location has more than another
 
 
+def test_plot_frames_draws_eight_of_a_long_clip_with_the_maps_moments():
+    frames = np.zeros((32, 8, 8, 3), np.uint8) + np.arange(32, dtype=np.uint8)[:, None, None, None]
+    maps = np.zeros((4, 2, 2))
+    maps[2] = 1.0
+    figure = figures.plot_frames([("a clip", frames, None), ("its map", frames, maps)])
+    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    assert [int(picture[0, 0, 0]) for picture in drawn[:8]] == [2, 6, 10, 14, 18, 22, 26, 30]
+    assert [picture[0, 0].max() > 100 for picture in drawn[8:]] == [False] * 4 + [True] * 2 + [False] * 2
+
+
 def test_plot_frames_draws_clips_frame_by_frame():
     rng = np.random.default_rng(0)
     frames = rng.integers(0, 256, (3, 8, 8, 3), np.uint8)

@@ -24,6 +24,21 @@ def test_cross_entropy_is_scikit_learns_log_loss():
     np.testing.assert_allclose(each.mean(), log_loss(label, probabilities), rtol=1e-5)
 
 
+def test_cross_entropy_with_smoothed_labels_is_pytorchs():
+    label, smoothing = np.array([0, 1, 2, 3, 0, 1]), 0.1
+    target = (1 - smoothing) * np.eye(4)[label] + smoothing / 4  # as torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+    logarithms = LOGITS - np.log(np.exp(LOGITS).sum(1, keepdims=True))
+    each = losses.cross_entropy(jnp.array(LOGITS), jnp.array(label), smoothing)
+    np.testing.assert_allclose(each, -(target * logarithms).sum(1), rtol=1e-5)
+    plain = losses.cross_entropy(jnp.array(LOGITS), jnp.array(label))
+    abc = LabelSet(tuple("abcd"), tuple("abcd"), (0, 1, 2, 3))
+    for task, name in ((tasks.SingleLabel, "cross_entropy"), (tasks.Emotion, "emotion_cross_entropy")):
+        outputs = Outputs(logits=jnp.array(LOGITS), emotion=jnp.array(LOGITS))
+        batch = {"label": jnp.array(label), "emotion": jnp.array(label)}
+        for expected, options in ((each, {"label_smoothing": smoothing}), (plain, {})):
+            assert task(abc, **options).loss(outputs, batch)[1][name] == pytest.approx(float(expected.mean()), rel=1e-5)
+
+
 def test_joint_embedding_by_hand():
     embedding, target = jnp.array([[1.0, 2.0], [0.0, 0.0]]), jnp.array([[0.0, 4.0], [0.0, 3.0]])
     np.testing.assert_allclose(losses.joint_embedding(embedding, target), [(1 + 4) / 2, 9 / 2])

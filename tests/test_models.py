@@ -14,6 +14,7 @@ from flax import nnx
 from manet_jax import models
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, OptionError, layers, manet
 from manet_jax.models.variables import abstract_variables, count_parameters, create_variables, flatten, merge
+from manet_jax.optimizers import layer_of
 
 BATCH_SIZE = 3
 
@@ -240,6 +241,16 @@ def test_options_are_frozen_values(name):
     for field in dataclasses.fields(options):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(options, field.name, None)
+
+
+@backbones
+def test_layers_have_every_parameter_once(name):
+    spec, _, variables = tiny(name)
+    if not spec.options.layers:
+        pytest.skip(f"{name} does not order its layers")
+    numbers = {layer_of(path.split("."), spec.options.layers) for path in flatten(variables["params"])}
+    assert numbers == set(range(len(spec.options.layers)))
+    assert "heads" in spec.options.layers[-1]
 
 
 @networks

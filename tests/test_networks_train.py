@@ -1,27 +1,21 @@
-"""Every network over one clip trains: by the command, with a falling loss, resumed, and on any number of devices."""
+"""Every network over one clip trains: by the command, with a falling loss, on any number of devices, and resumes."""
 
 import dataclasses
-import functools
+import shutil
 import sys
 
-import jax
 import numpy as np
-import optax
 import pytest
 from checkpoints import read_checkpoint
 from helpers import shrink
 
 from configs import ma52
-from manet_jax import optimizers, parallel, tasks, train, train_step
-from manet_jax.models import MODELS, ModelSpec, NetworkOptions
+from manet_jax import evaluate, train
+from manet_jax.models import MODELS, NetworkOptions
 from manet_jax.studies.small_runs import losses
 from tfds_ma52.encoding import encode_h264
-from tfds_ma52.labels import LabelSet
 
-backbones = pytest.mark.parametrize(
-    "name", [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
-)
-LABELS = LabelSet(("a", "b", "c"), ("a", "b", "c"), (0, 1, 2))
+BACKBONES = [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
 
 
 @pytest.fixture(scope="session")
@@ -48,90 +42,51 @@ def draw_clip(seed, colour):
 
 
 def make_config(name, folder):
-    """A run of a small network of a name: an epoch is a step of 8 clips."""
+    """A run of 12 steps of a small network, with all that is random in it."""
     options = dataclasses.asdict(MODELS[name].Options.tiny())
     clip = options.pop("clip")
+    options |= {"dropout": 0.1} | ({"drop_path": 0.1} if "drop_path" in options else {})
     decided = ("num_classes", "embedding_dim")  # by the data
     config = shrink(ma52.get_config(), folder)
     config.model = {"name": name, "embedding": False, **{k: v for k, v in options.items() if k not in decided}}
     config.clip.update({field: clip[field] for field in config.clip})
-    config.schedule.decay_epochs = ()
+    config.num_epochs, config.eval.every_epochs, config.checkpoint_every_steps = 12.0, 6.0, 5  # an epoch is a step
+    config.optimizer.learning_rate, config.schedule.decay_epochs, config.sync_batch_norm = 0.02, (), True
     return config
 
 
-@backbones
-def test_network_trains_by_the_command_and_resumes_bit_identically(name, coloured, tmp_path, run_command, monkeypatch):
-    config = make_config(name, coloured)
-    config.num_epochs, config.eval.every_epochs, config.checkpoint_every_steps = 20.0, 10.0, 1000
-    config.model.dropout, config.optimizer.learning_rate, config.sync_batch_norm = 0.1, 0.02, True
+@pytest.mark.parametrize("name", BACKBONES)
+def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, monkeypatch):
+    # One test a network: what takes long is to compile.
+    config, whole, stopped = make_config(name, coloured), tmp_path / "whole", tmp_path / "stopped"
+    real = evaluate.compute_metrics
+
+    def copy_once(*arguments):
+        """What a run leaves that is killed during its first evaluation."""
+        if not stopped.exists():
+            shutil.copytree(whole, stopped)
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluate, "compute_metrics", copy_once)
+    train.train_and_evaluate(config, whole)
+    loss = losses(whole)
+    assert len(loss) == 12
+    assert np.mean(loss[-4:]) < 0.7 * np.mean(loss[:4]), loss
+
+    assert read_checkpoint(stopped, "latest")[1].step == 5
+    train.train_and_evaluate(config, stopped)
+    assert losses(stopped) == loss
+    ours, theirs = (read_checkpoint(workdir, "latest")[0] for workdir in (stopped, whole))
+    assert ours.keys() == theirs.keys()
+    for path, value in theirs.items():
+        np.testing.assert_array_equal(ours[path], value)
+
     (tmp_path / "config.py").write_text(
         "import json\nimport ml_collections\n\n\ndef get_config():\n"
-        f"    return ml_collections.ConfigDict(json.loads('''{config.to_json_best_effort()}'''))\n"
+        f"    return ml_collections.ConfigDict(json.loads({config.to_json()!r}))\n"
     )
-    command = [
-        sys.executable,
-        "-m",
-        "manet_jax.main",
-        "--config",
-        tmp_path / "config.py",
-        "--workdir",
-        tmp_path / "run",
-    ]
-    result = run_command(command, num_devices=8)
+    command = [sys.executable, "-m", "manet_jax.main", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/one"]
+    result = run_command(command, num_devices=1)  # above they are 8
     assert result.returncode == 0, result.stderr
-    loss = losses(tmp_path / "run")
-    assert len(loss) == 20
-    assert np.mean(loss[-5:]) < 0.5 * np.mean(loss[:5]), loss
-
-    class StopError(Exception):
-        pass
-
-    def stop(*arguments):
-        raise StopError
-
-    with monkeypatch.context() as patch:
-        patch.setattr(train.evaluate, "compute_metrics", stop)
-        with pytest.raises(StopError):
-            train.train_and_evaluate(config, tmp_path / "parts")
-    assert len(losses(tmp_path / "parts")) == 10
-    train.train_and_evaluate(config, tmp_path / "parts")
-    assert losses(tmp_path / "parts") == loss
-    whole, parts = (read_checkpoint(tmp_path / each, "latest")[0] for each in ("run", "parts"))
-    assert whole.keys() == parts.keys()
-    for path, value in whole.items():
-        np.testing.assert_array_equal(value, parts[path])
-
-
-@functools.cache
-def run_steps(name, num_devices):
-    """Losses, gradient norms and final parameters of two steps of a small network, with all that is random."""
-    options = MODELS[name].Options.tiny()
-    random = {"drop_path": 0.5} if hasattr(options, "drop_path") else {}
-    spec = ModelSpec(name, dataclasses.replace(options, embedding_dim=0, **random))
-    optimizer = optimizers.create_optimizer(
-        optax.constant_schedule(0.01),
-        momentum=0.9,
-        weight_decay=1e-4,
-        clip_norm=20.0,
-        head_lr_multiplier=5.0,
-        head="last",
-    )
-    graphdef, state = train_step.create_train_state(spec, optimizer, seed=0)
-    mesh, task = parallel.make_mesh(num_devices), tasks.SingleLabel(LABELS)
-    step = train_step.create_step(graphdef, optimizer, [task], mesh, seed=0, sync_batch_norm=True)
-    rng, clip, values = np.random.default_rng(0), spec.options.clip, []
-    state = parallel.replicate(state, mesh)
-    for _ in range(2):
-        video = rng.integers(0, 256, (8, clip.num_frames, clip.crop_size, clip.crop_size, 3), np.uint8)
-        batch = {"video": video, "label": np.arange(8, dtype=np.int32) % 3}
-        state, metrics = step(state, parallel.shard_batch(batch, mesh))
-        values += [float(metrics["loss"]), float(metrics["grad_norm"])]
-    return values, jax.device_get(state.params)
-
-
-@backbones
-def test_network_trains_on_8_devices_as_on_one(name):
-    (many, params), (one, params_of_one) = run_steps(name, 8), run_steps(name, 1)
-    assert many == pytest.approx(one, rel=1e-3)
-    for ours, reference in zip(*map(jax.tree.leaves, (params, params_of_one)), strict=True):
-        np.testing.assert_allclose(ours, reference, atol=1e-4 * max(1, np.abs(reference).max()))
+    assert losses(tmp_path / "one")[:4] == pytest.approx(loss[:4], rel=2e-3)
+    assert losses(tmp_path / "one")[-1] == pytest.approx(loss[-1], abs=0.1)

@@ -100,6 +100,86 @@ def test_create_optimizer_updates_as_pytorchs_sgd():
         np.testing.assert_allclose(after, reference(np.array(before), factor, decay), rtol=1e-5, err_msg=str(path))
 
 
+def update_twice(optimizer, params, gradients):
+    """The parameters after a step for each gradient, which is the same for all of them."""
+    state = optimizer.init(params)
+    for gradient in gradients:
+        updates, state = optimizer.update(
+            jax.tree.map(lambda x, g=gradient: jnp.full_like(x, g), params), state, params
+        )
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+PLAIN = {"momentum": 0.9, "clip_norm": 0.0, "head_lr_multiplier": 1.0, "head": "last"}
+
+
+def test_create_optimizer_with_nesterovs_momentum_by_hand():
+    optimizer = optimizers.create_optimizer(optax.constant_schedule(0.1), weight_decay=0.5, nesterov=True, **PLAIN)
+    params = update_twice(optimizer, {"conv": {"kernel": jnp.ones(1)}}, [1.0, 2.0])
+    # PyTorch: g = 1 + 0.5 * 1, buffer = g, step 0.1 (g + 0.9 buffer) = 0.285; then g = 2 + 0.5 * 0.715, and so on.
+    buffer = 0.9 * 1.5 + 2.3575
+    np.testing.assert_allclose(params["conv"]["kernel"], 1 - 0.285 - 0.1 * (2.3575 + 0.9 * buffer), rtol=1e-6)
+
+
+def test_create_optimizer_adamw_by_hand():
+    optimizer = optimizers.create_optimizer(
+        optax.constant_schedule(0.1), weight_decay=0.5, name="adamw", betas=(0.8, 0.9), **PLAIN
+    )
+    params = {"conv": {"kernel": jnp.full(1, 3.0), "bias": jnp.full(1, 3.0)}, "norm1": {"bias": jnp.full(1, 3.0)}}
+    after = update_twice(optimizer, params | {"cls_token": jnp.full(1, 3.0)}, [2.0, 1.0])
+    first, second = 0.2 * 2 / (1 - 0.8), 0.1 * 4 / (1 - 0.9)
+    assert (first, second) == pytest.approx((2, 4))
+    mean, square = (0.8 * 0.4 + 0.2 * 1) / (1 - 0.64), (0.9 * 0.4 + 0.1 * 1) / (1 - 0.81)
+    steps = [first / np.sqrt(second), mean / np.sqrt(square)]
+    plain, decayed = 3.0, 3.0
+    for step in steps:
+        plain, decayed = plain - 0.1 * step, decayed - 0.1 * (step + 0.5 * decayed)
+    np.testing.assert_allclose(after["conv"]["kernel"], decayed, rtol=1e-6)
+    for other in (after["conv"]["bias"], after["norm1"]["bias"], after["cls_token"]):
+        np.testing.assert_allclose(other, plain, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (("blocks", "0", "norm1", "scale"), (1, False)),
+        (("blocks", "0", "temporal_norm", "bias"), (1, False)),
+        (("blocks", "0", "attn", "qkv", "kernel"), (1, True)),
+        (("blocks", "0", "attn", "qkv", "bias"), (2, False)),
+        (("blocks", "0", "attn", "bias_table"), (1, False)),
+        (("cls_token",), (1, False)),
+        (("pos_embed",), (1, False)),
+    ],
+)
+def test_parameter_group_of_transformers(path, expected):
+    assert group(path, has_embedding=False) == expected
+
+
+LAYERS = (("stem", "cls_token"), ("blocks.0",), ("blocks.1",), ("blocks.10", "norm"), ("heads",))
+
+
+def test_layer_of_is_by_whole_names():
+    paths = ["stem.conv.kernel", "cls_token", "blocks.0.bn.scale", "blocks.1.kernel", "blocks.10.kernel", "norm.scale"]
+    assert [optimizers.layer_of(path.split("."), LAYERS) for path in paths] == [0, 0, 1, 2, 3, 3]
+    with pytest.raises(ValueError, match=r"the parameter stem2\.kernel belongs to 0 of the network's layers, not one"):
+        optimizers.layer_of(["stem2", "kernel"], LAYERS)
+
+
+@pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
+def test_create_optimizer_lowers_the_rate_from_layer_to_layer(name):
+    kernel = {"kernel": jnp.ones(2)}
+    params = {"stem": kernel, "blocks": {0: kernel, 1: kernel, 10: kernel}, "heads": {"classifier": {"linear": kernel}}}
+    settings = PLAIN | {"head_lr_multiplier": 4.0, "weight_decay": 0.1, "name": name}
+    plain, decayed = (
+        update_twice(optimizers.create_optimizer(optax.constant_schedule(0.01), **settings, **more), params, [1.0])
+        for more in ({}, {"layer_decay": 0.5, "layers": LAYERS})
+    )
+    ratios = jax.tree.map(lambda a, b, start: (b - start) / (a - start), plain, decayed, params)
+    by_layer = [ratios["stem"], *ratios["blocks"].values(), ratios["heads"]["classifier"]["linear"]]
+    np.testing.assert_allclose([each["kernel"][0] for each in by_layer], [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], rtol=1e-4)
+
+
 def test_create_optimizer_with_clip_norm_0_does_not_clip():
     params = {"classifier": {"kernel": jnp.ones(2)}}
     optimizer = optimizers.create_optimizer(

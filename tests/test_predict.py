@@ -12,7 +12,7 @@ import weakref
 import av
 import numpy as np
 import pytest
-from helpers import ROOT, shrink, stored, write_clip, write_silence
+from helpers import ROOT, read_video, shrink, stored, write_clip, write_silence
 from saved_models import INPUTS, LABELS, save, small, softmax
 
 import manet_jax
@@ -147,12 +147,13 @@ def test_short_and_long_videos_are_read_alike(long_video, monkeypatch):
     """A long video's window over all of it is the clip that evaluation sees of the same frames."""
     appearance = ClipSpec(num_frames=2, subset_of=4, box=(0.0, 0.0, 0.5, 1.0), short_side=40, crop_size=32)
     for specs in ({**INPUTS, "appearance": appearance}, {"appearance": appearance}):
-        (window,) = inference._read_video(ClipFrames(long_video), specs, 20.0, 1.0, num_threads=1)
+        (window,) = read_video(ClipFrames(long_video), specs, 20.0, 1.0, num_threads=1)
         assert (window.span, window.windowed) == ((0, 11), True)
         expected = clips.eval_clip(stored(long_video.read_bytes()), specs)
-        assert window.clip.keys() == expected.keys() == specs.keys()
+        clip = window.clips[0]
+        assert clip.keys() == expected.keys() == specs.keys()
         for name, frames in expected.items():
-            np.testing.assert_array_equal(window.clip[name], frames)
+            np.testing.assert_array_equal(clip[name], frames)
 
 
 @pytest.mark.parametrize("decoded_bytes", [0, 20_000, 2**30])
@@ -174,16 +175,16 @@ def test_windows_keep_few_frames_in_memory(long_video, monkeypatch, decoded_byte
 
     monkeypatch.setattr(inference, "_Kept", count)
     monkeypatch.setattr(inference, "_save_memory", check)
-    expected = list(inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
+    expected = list(read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
     monkeypatch.setattr(inference, "_DECODED_BYTES", decoded_bytes)
-    loaded = list(inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
+    loaded = list(read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
     assert [each.span for each in loaded] == [(i / 4, i / 4 + 2) for i in range(37)]
     for one, other in zip(loaded, expected, strict=True):
-        np.testing.assert_array_equal(one.clip["video"], other.clip["video"])
+        np.testing.assert_array_equal(one.clips[0]["video"], other.clips[0]["video"])
     assert most <= 302
     assert most_decoded > 100_000  # of the first reading
     most_decoded = 0
-    list(inference._read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
+    list(read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
     assert most_decoded <= decoded_bytes
 
 

@@ -10,13 +10,13 @@ import corpus
 import numpy as np
 import pytest
 from av.stream import Disposition
-from helpers import write_silence
+from helpers import read_video, write_silence
 from numbered import HEIGHT, WIDTH, number_of, picture, set_matrix, trim, write
 from saved_models import save, small
 
 import tfds_ma52.__main__
 from configs import ma52
-from manet_jax import inference, predict
+from manet_jax import predict
 from manet_jax.models import ClipSpec
 from tfds_ma52 import transcode, video
 from tfds_ma52.clip_frames import ClipFrames
@@ -40,7 +40,7 @@ def stored_numbers(path, span=None):
 
 def predicted(path, window=2.0, stride=1.0):
     """What prediction sees of a file: the first error, or spans and the clips' number of pictures."""
-    return list(inference._read_video(ClipFrames(path), INPUTS, window, stride, num_threads=1))
+    return list(read_video(ClipFrames(path), INPUTS, window, stride, num_threads=1))
 
 
 @pytest.mark.parametrize(
@@ -66,10 +66,10 @@ def test_frames_are_turned_and_mirrored_as_the_header_asks(tmp_path, matrix, upr
     np.testing.assert_array_equal(next(video.read_frames(path)).picture.image(), expected)
     assert transcode.transcode(ClipFrames(path), 256)[1].height == expected.shape[0]
     spec = {"video": ClipSpec(num_frames=2, short_side=min(expected.shape[:2]), crop_size=HEIGHT)}
-    loaded = next(inference._read_video(ClipFrames(path), spec, 2.0, 1.0, num_threads=1))
+    loaded = next(read_video(ClipFrames(path), spec, 2.0, 1.0, num_threads=1))
     assert loaded.windowed == (seconds > 10)
     top, left = ((side - HEIGHT) // 2 for side in expected.shape[:2])
-    np.testing.assert_array_equal(loaded.clip["video"][0], expected[top : top + HEIGHT, left : left + HEIGHT])
+    np.testing.assert_array_equal(loaded.clips[0]["video"][0], expected[top : top + HEIGHT, left : left + HEIGHT])
 
 
 def test_a_span_is_cut_by_time_stamps_where_the_rate_varies(tmp_path):
@@ -82,8 +82,9 @@ def test_a_span_is_cut_by_time_stamps_where_the_rate_varies(tmp_path):
     assert [each.span for each in loaded[:28]] == [(i, i + 2) for i in range(28)]
     assert loaded[28].span[1] == pytest.approx(29.8 + 1 / 30, abs=0.01)  # the header's duration of the last frame
     # Frames of 8 parts of the window from 15 to 17 s: of ten frames numbers 0, 1, 3, 4, 5, 6, 8, 9.
-    assert loaded[15].clip["video"].shape == (8, HEIGHT, HEIGHT, 3)
-    bars = loaded[15].clip["video"][:, int(HEIGHT * 0.75), HEIGHT // 2 - 24]  # the second bar: 15 has it, 16 has not
+    window = loaded[15].clips[0]["video"]
+    assert window.shape == (8, HEIGHT, HEIGHT, 3)
+    bars = window[:, int(HEIGHT * 0.75), HEIGHT // 2 - 24]  # the second bar: 15 has it, 16 has not
     assert (bars.mean(-1) > 125).tolist() == [True] * 4 + [False] * 4
 
 

@@ -124,6 +124,37 @@ def source(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
+    ("changes", "fresh", "listed"),
+    [
+        ({}, (), ""),
+        ({"short_side": 48}, (), ""),
+        ({"std": (1.0, 1.0, 1.0)}, (), "std (58.395, 57.12, 57.375), here (1.0, 1.0, 1.0)"),
+        (
+            {"mean": (9.0, 9.0, 9.0), "num_frames": 2, "sampling": "dense", "frame_interval": 3},
+            (),
+            "mean (123.675, 116.28, 103.53), here (9.0, 9.0, 9.0); num_frames 4, here 2; sampling segments, here "
+            "dense; frame_interval 1, here 3",
+        ),
+        ({"num_frames": 2}, ("params.heads.classifier.linear.kernel",), ""),  # of an image network
+    ],
+)
+def test_warm_start_warns_of_other_clips(tmp_path, caplog, changes, fresh, listed):
+    save_checkpoint(tmp_path / "source", fresh=fresh)
+    model = tiny_manet()
+    clip = dataclasses.replace(model.options.clip, **changes)
+    ours = dataclasses.replace(model, options=dataclasses.replace(model.options, clip=clip))
+    source = Source("init_from", str(tmp_path / "source"))
+    warm_start(random_variables(model, seed=1), source, MA52, model=ours)
+    messages = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    messages = [text for text in messages if "never trained" not in text]
+    message = (
+        f"config.init_from: the weights in {tmp_path}/source were trained on other clips than this run's ({listed}); "
+        "set config.clip to theirs, unless the difference is meant"
+    )
+    assert messages == ([message] if listed else [])
+
+
+@pytest.mark.parametrize(
     ("changes", "differing"),
     [
         # Blocks that only one of them has are no difference of sizes.

@@ -1,4 +1,4 @@
-"""TimeSformer on MA-52, from weights of Kinetics: mmaction2's recipe, its rate scaled to the batch; without Nesterov.
+"""TimeSformer on MA-52, from weights of Kinetics: mmaction2's recipe, its rate scaled to the batch.
 
 python -m manet_jax.pretrained --drop_classifier timesformer.pth runs/kinetics
 python -m manet_jax.main --config configs/models/timesformer.py --workdir runs/timesformer \
@@ -29,6 +29,6 @@ def get_config(weights: str = "mmaction2") -> ml_collections.ConfigDict:
     config.clip.crop_scales = (0.875, 0.79, 0.7)  # 224 of a short side from 256 to 320
     config.clip.mean, config.clip.std = ((value,) * 3 for value in PIXELS[weights])
     config.batch_size, config.num_epochs = 8, 15.0
-    config.optimizer.update(learning_rate=0.000625, clip_norm=40.0, head_lr_multiplier=1.0)
+    config.optimizer.update(learning_rate=0.000625, nesterov=True, clip_norm=40.0, head_lr_multiplier=1.0)
     config.schedule.decay_epochs = (5.0, 10.0)
     return config

@@ -3,6 +3,7 @@
 A clip is a dict of uint8 [t, size, size, 3], RGB, by the key of the network's inputs.
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 
 import cv2
@@ -11,6 +12,7 @@ from jaxtyping import Int, UInt8
 
 from manet_jax.data import sampling
 from manet_jax.data.decoding import StoredVideo
+from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec
 from manet_jax.models.options import Numbers
 
@@ -23,7 +25,7 @@ CROP_POSITIONS = (
 )
 
 Clip = dict[str, UInt8[np.ndarray, "_ _ _ 3"]]
-CroppedFrame = dict[str, UInt8[np.ndarray, "_ _ 3"]]
+CroppedFrame = dict[str, UInt8[np.ndarray, "_ _ _ 3"]]  # in each crop
 
 
 def train_clip(rng: np.random.Generator, video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
@@ -41,35 +43,74 @@ def train_clip(rng: np.random.Generator, video: StoredVideo, inputs: dict[str, C
     return {name: _random_crops(rng, images, inputs[name]) for name, images in _decode(video, frames).items()}
 
 
-def eval_clip(video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
-    """Decodes the clip of a video that evaluation uses: centred frames, centre crops.
+@dataclasses.dataclass(frozen=True)
+class EvalClips:
+    """What evaluation sees of a video: `clips[view]` is a clip for each of some views. They share their frames.
+
+    Attributes:
+      num_frames: of the video.
+      frames: those that the clips consist of, cropped, by their numbers.
+      inputs: what the network sees.
+      views: of the video.
+    """
+
+    num_frames: int
+    frames: dict[int, CroppedFrame]
+    inputs: dict[str, ClipSpec]
+    views: Views
+
+    def __getitem__(self, view: int) -> Clip:
+        clip, crop, mirrored = self.views.parts(view)
+        clips = {}
+        for name, indices in sampling.eval_frames(self.num_frames, self.inputs, clip, self.views.num_clips).items():
+            images = np.stack([self.frames[i][name][crop] for i in indices.tolist()])
+            clips[name] = flip(images) if mirrored else images
+        return clips
+
+
+def eval_clips(
+    num_frames: int, read: Callable[[list[int]], list[CroppedFrame]], inputs: dict[str, ClipSpec], views: Views
+) -> EvalClips:
+    """Reads what evaluation sees of a video.
 
     Args:
-      video: of a built data set.
+      num_frames: of the video.
+      read: gives some of its frames, from `crop_frame`.
       inputs: what the network sees.
+      views: of the video.
+    """
+    of_clips = [sampling.eval_frames(num_frames, inputs, i, views.num_clips) for i in range(views.num_clips)]
+    wanted = np.unique(np.concatenate([indices for frames in of_clips for indices in frames.values()])).tolist()
+    return EvalClips(num_frames, dict(zip(wanted, read(wanted), strict=True)), inputs, views)
+
+
+def stored_eval_clips(video: StoredVideo, inputs: dict[str, ClipSpec], views: Views) -> EvalClips:
+    """Decodes what evaluation sees of a video of a built data set, in one pass over it.
 
     Raises:
       DamagedVideoError: the video cannot be decoded.
     """
-    frames = sampling.eval_frames(video.num_frames, inputs)
-    return {name: _center_crops(images, inputs[name]) for name, images in _decode(video, frames).items()}
+
+    def read(indices: list[int]) -> list[CroppedFrame]:
+        return [crop_frame(image, inputs, views.num_crops) for image in video.frames(np.array(indices))]
+
+    return eval_clips(video.num_frames, read, inputs, views)
 
 
-def crop_frame(image: UInt8[np.ndarray, "h w 3"], inputs: dict[str, ClipSpec]) -> CroppedFrame:
-    """A frame as each input of the network sees it in evaluation: scaled, and its centre cropped."""
-    return {name: _center_crops(image[None], spec)[0] for name, spec in inputs.items()}
+def eval_clip(video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
+    """Decodes the clip of a video that evaluation uses, where that is only one: centred frames, centre crops.
 
+    Args: see `stored_eval_clips`.
 
-def clip_of_frames(num_frames: int, frame: Callable[[int], CroppedFrame], inputs: dict[str, ClipSpec]) -> Clip:
-    """The clip that evaluation uses of a video with some frames, as `eval_clip` of the video gives it.
-
-    Args:
-      num_frames: of the video.
-      frame: gives one of them, from `crop_frame`.
-      inputs: what the network sees.
+    Raises:
+      DamagedVideoError: the video cannot be decoded.
     """
-    chosen = sampling.eval_frames(num_frames, inputs)
-    return {name: np.stack([frame(i)[name] for i in indices.tolist()]) for name, indices in chosen.items()}
+    return stored_eval_clips(video, inputs, SINGLE_VIEW)[0]
+
+
+def crop_frame(image: UInt8[np.ndarray, "h w 3"], inputs: dict[str, ClipSpec], num_crops: int = 1) -> CroppedFrame:
+    """A frame as each input of the network sees it in evaluation, scaled, in each crop of `views.Views`."""
+    return {name: eval_crops(image, spec, num_crops) for name, spec in inputs.items()}
 
 
 def blank_clip(inputs: dict[str, ClipSpec]) -> Clip:
@@ -99,9 +140,21 @@ def _random_crops(
     return np.ascontiguousarray(flip(images) if rng.random() < 0.5 else images)
 
 
-def _center_crops(images: UInt8[np.ndarray, "t h w 3"], spec: ClipSpec) -> UInt8[np.ndarray, "t size size 3"]:
-    images = resize_short_side(cut_box(images, spec.box), spec.short_side)
-    return np.ascontiguousarray(center_crop(images, spec.crop_size))
+def eval_crops(image: UInt8[np.ndarray, "h w 3"], spec: ClipSpec, num_crops: int) -> UInt8[np.ndarray, "_ size size 3"]:
+    """Scales a frame and cuts the crops of evaluation out of it, without their mirror images.
+
+    As in mmaction2, three crops are cut where the shorter side has `crop_size` pixels, and of ten crops the corners'
+    distances from the first one are multiples of 4 pixels.
+    """
+    side = spec.crop_size if num_crops == 3 else spec.short_side
+    scaled = resize_short_side(cut_box(image[None], spec.box), side)[0]
+    room = scaled.shape[0] - spec.crop_size, scaled.shape[1] - spec.crop_size
+    corners = {
+        1: [(room[0] // 2, room[1] // 2)],
+        3: [(i * (room[0] // 2), i * (room[1] // 2)) for i in range(3)],
+        10: [(row * (room[0] // 4), column * (room[1] // 4)) for row, column in CROP_POSITIONS[:5]],
+    }[num_crops]
+    return np.stack([scaled[top : top + spec.crop_size, left : left + spec.crop_size] for top, left in corners])
 
 
 def resize_short_side(frames: UInt8[np.ndarray, "t h w 3"], size: int) -> UInt8[np.ndarray, "t h2 w2 3"]:

@@ -3,10 +3,12 @@
 A batch is {"video": uint8 [b, t, h, w, 3], "label": int32 [b] (-1 where hidden), "video_id": str [b]}. With several
 labels a clip it has "labels" (float32 [b, n], 1 for each class present) and "emotion" (int32 [b], -1 where unknown)
 instead of "label"; and a key for every other input of the network. In evaluation it has
-"index" (int32 [b]), the clips' positions in their split.
+"index" (int32 [b]), the clips' positions in their split; with several views of a clip, that of view v of n of clip i is
+i * n + v.
 """
 
 import dataclasses
+import functools
 import logging
 import math
 import os
@@ -23,6 +25,7 @@ from jaxtyping import Float
 from manet_jax import parallel
 from manet_jax.data import clips, decoding
 from manet_jax.data.decoding import StoredVideo
+from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec
 from tfds_ma52 import ma52_dataset_builder, synthetic, video
 from tfds_ma52.errors import UserError
@@ -206,23 +209,32 @@ def eval_batches(
     inputs: dict[str, ClipSpec],
     *,
     batch_size: int,
+    views: Views = SINGLE_VIEW,
     reading: Reading = Reading(),
 ) -> grain.IterDataset:
-    """Returns this process's part of the batches of one pass over the data, in order.
+    """Returns this process's part of the batches of one pass over the data, in order, every clip in all its views.
 
-    The last batch is filled up with black clips whose index is -1, so that every clip counts once and every process
-    gets the same number of batches. Args: see `train_batches`.
+    A view counts as a clip of a batch, so that memory does not grow with their number. The last batch is filled up with
+    black clips whose index is -1, so that every view counts once and every process gets the same number of batches.
+    Args: see `train_batches`.
     """
 
-    def load(index: int) -> dict:
-        example = source[min(index, len(source) - 1)]
-        if index >= len(source):
-            blank = {"index": np.int32(-1), "video_id": np.str_("")}
-            return clips.blank_clip(inputs) | _annotation(example) | blank
-        clip = _readable(example, lambda: clips.eval_clip(example["video"], inputs))
-        return clip | _annotation(example) | {"index": np.int32(index)}
+    # A video is decoded once: a thread reads its views one after the other.
+    @functools.lru_cache(2 * max(1, reading.num_threads))
+    def read(clip: int) -> tuple[dict, clips.EvalClips]:
+        example = source[clip]
+        decode = functools.partial(clips.stored_eval_clips, example["video"], inputs, views)
+        return _annotation(example), _readable(example, decode)
 
-    length = math.ceil(len(source) / batch_size) * batch_size
+    def load(index: int) -> dict:
+        clip, view = divmod(index, len(views))
+        if clip >= len(source):
+            blank = {"index": np.int32(-1), "video_id": np.str_("")}
+            return clips.blank_clip(inputs) | _annotation(source[len(source) - 1]) | blank
+        annotation, eval_clips = read(clip)
+        return eval_clips[view] | annotation | {"index": np.int32(index)}
+
+    length = math.ceil(len(source) * len(views) / batch_size) * batch_size
     return _read(_of_process(grain.MapDataset.range(length).map(load), batch_size, reading), reading)
 
 
@@ -241,7 +253,7 @@ def _annotation(example: dict) -> dict:
     return known | {"label": np.int32(example["label"])}
 
 
-def _readable(example: dict, decode: Callable[[], clips.Clip]) -> clips.Clip:
+def _readable(example: dict, decode: Callable[[], Any]) -> Any:
     try:
         return decode()
     except DamagedVideoError as error:

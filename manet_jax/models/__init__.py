@@ -3,7 +3,10 @@
 A network over one clip is a class in `MODELS`, held to this contract by tests/test_models.py:
 
 - `Options` is a frozen `NetworkOptions`: defaults, checks, and `tiny()` for tests. Its `clip` (`ClipSpec`) is what the
-  network was designed to see; `inputs` gives it by the key of the input.
+  network was designed to see; `inputs` gives it by the key of the input. Its `layers` are the paths of modules and
+  parameters, `(("stem",), ("blocks.0",), ..., ("heads",))`, from the input to the heads, each parameter in one of them;
+  without them the learning rate is the same for all.
+- A parameter named `kernel` decays; biases, norms (modules named `bn` or `...norm...`) and all else do not.
 - `Network(options, rngs=rngs)` has fresh weights. It is in evaluation mode; `nnx.view(network, train=True)` trains.
 - `network(inputs, keys=None)` takes {"video": uint8 [b, t, h, w, 3]}, RGB, 0..255, and returns `Outputs`. It normalises
   the pixels itself. `keys`, one random key a clip, are for dropout and drop path; None drops nothing.

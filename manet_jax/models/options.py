@@ -140,6 +140,11 @@ class NetworkOptions:
         """The names of the outputs for tasks, see `Outputs`."""
         return ("logits", "embedding") if self.embedding_dim else ("logits",)
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """The paths of the modules and parameters of each layer, from the input to the heads; () knows no order."""
+        return ()
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "NetworkOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""

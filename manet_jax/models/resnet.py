@@ -34,6 +34,11 @@ class ResNetOptions(NetworkOptions):
         """See `NetworkOptions.problems`."""
         return super().problems() + one_of(self, depth=tuple(STAGES)) + at_least(self, width=4)
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        return (("stem",), *((f"blocks.{i}",) for i in range(sum(STAGES[self.depth]))), ("heads",))
+
     @classmethod
     def tiny(cls, **options: Any) -> Any:
         """A network for tests."""

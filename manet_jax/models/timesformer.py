@@ -56,6 +56,12 @@ class TimeSformerOptions(NetworkOptions):
             problems.append(f"drop_path is {self.drop_path}; it must lie in 0..1, below 1")
         return problems
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        blocks = ((f"blocks.{i}",) for i in range(self.depth))
+        return (("patches", "class_token", "positions", "times"), *blocks, ("norm", "heads"))
+
     @classmethod
     def tiny(cls, **options) -> "TimeSformerOptions":
         """A network for tests."""

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from manet_jax import metrics
+from manet_jax.data.sampling import center_segments
 from manet_jax.inference import Prediction
 from manet_jax.report import fonts
 from tfds_ma52.labels import LabelSet
@@ -22,6 +23,7 @@ from tfds_ma52.labels import LabelSet
 # Distinct to all eyes (Okabe and Ito), and from white; more groups than these begin again.
 COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#555555")
 _ROW = 0.19  # inches of a class in a chart
+_FRAMES = 8  # of a clip in a row; more would be too small to see
 _TIMELINE_ROWS = 16  # more would be too small to read
 _TICKS = (*(1, 2, 5, 10, 30, 60, 120, 300, 600, 1800), *(3600 * 2**i for i in range(10)))  # seconds between marks
 
@@ -200,10 +202,16 @@ def plot_frames(
 ) -> Figure:
     """Draws clips frame by frame, a row each, with a class activation map over them if there is one.
 
+    Of clips of more than 8 frames, 8 that are spread evenly are drawn, each with the moment of the map that covers it.
+
     Args:
       rows: a title, the frames, and the map: where and when the evidence for a class lies, from the least of the row
         (black) to the most (yellow); None leaves the frames as they are.
     """
+    rows = [
+        (title, _spread(frames, len(frames)), None if maps is None else _spread(maps, len(frames)))
+        for title, frames, maps in rows
+    ]
     count = max(len(frames) for _, frames, _ in rows)
     height = 1.6 * len(rows)
     figure = Figure(figsize=(1.35 * count, height))
@@ -217,6 +225,11 @@ def plot_frames(
             axes.imshow(picture)
         line[0].set_title(title, loc="left", fontsize=9, pad=3)
     return fonts.make_legible(figure)
+
+
+def _spread(moments: np.ndarray, num_frames: int) -> np.ndarray:
+    """Those of a clip's frames, or of the moments of its map, that are drawn."""
+    return moments[center_segments(len(moments), min(num_frames, _FRAMES))]
 
 
 def overlay(frames: UInt8[np.ndarray, "t h w 3"], maps: Float[np.ndarray, "t h2 w2"]) -> UInt8[np.ndarray, "t h w 3"]:

@@ -54,7 +54,7 @@ def write(evaluation: Evaluation) -> pathlib.Path:
     try:
         folder.mkdir(exist_ok=True)
         write_atomically(folder / "predictions.csv", tables.predictions_csv(evaluation))
-        parts = [_head(evaluation), _metrics(evaluation, intervals)]
+        parts = [head(evaluation), _metrics(evaluation, intervals)]
         for result in task_results(evaluation):
             parts.append(list_ids(result.labels))
             for title, text, pictures in _sections(evaluation, model, result):
@@ -62,8 +62,8 @@ def write(evaluation: Evaluation) -> pathlib.Path:
                 parts += [_picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
         parts.append(_foot(evaluation))
         title = html.escape(f"{evaluation.workdir.name}, {evaluation.split}")
-        head = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        page = "\n".join([f"{head}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
+        start = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        page = "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
         write_atomically(folder / "report.html", page)
     except OSError as error:
         raise UserError(f"the report cannot be written to {folder} ({error.strerror})") from error
@@ -156,6 +156,8 @@ def _class_maps(evaluation: Evaluation, model: LoadedModel, result: TaskResult) 
     if not rows:
         return title, text, {}
     sizes = {" x ".join(map(str, maps.shape[1:])) for _, _, maps in rows if maps is not None}
+    if len(evaluation.views) > 1:
+        text += " They are those of a single view, the centre of each clip; the percentages are of all views."
     text += f" The maps have {', '.join(sizes)} locations a frame, the network's last layer."
     return title, text, {"activation": figures.plot_frames(rows)}
 
@@ -169,11 +171,14 @@ def _picture(figure: Figure, path: pathlib.Path) -> str:
     return f'<img alt="{html.escape(path.stem)}" src="data:image/png;base64,{encoded}">'
 
 
-def _head(evaluation: Evaluation) -> str:
+def head(evaluation: Evaluation) -> str:
+    """The report's title and what was evaluated, as HTML."""
     text = (
         f"The {evaluation.checkpoint} checkpoint (step {evaluation.metrics['step']}) of {evaluation.workdir}, on the "
         f"{len(evaluation.video_ids)} clips of split {evaluation.split} of {evaluation.dataset.location}."
     )
+    if len(evaluation.views) > 1:
+        text += f" Predictions are means over {len(evaluation.views)} views of each clip ({evaluation.views})."
     warning = "This file shows frames of these clips: pass it on only as you may pass on the clips."
     return f"<h1>Evaluation of {html.escape(evaluation.workdir.name)}</h1><p>{html.escape(text)} {warning}</p>"
 

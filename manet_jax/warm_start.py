@@ -100,11 +100,11 @@ def warm_start(
     saved = checkpoint_lib.read_model(source.workdir, "best", sharding)
     ours, theirs = flatten(_part(variables, source.part)), flatten(_part(saved.variables, source.part))
     fresh = _fresh(saved.metadata.fresh, source.part)
+    theirs = resnet3d.inflate({path: value for path, value in theirs.items() if path not in fresh}, ours)
+    _check_backbones(ours, theirs, source, saved.metadata.model)
     if model is not None:
         of_images = any(".heads.classifier." in path for path in fresh)  # such weights know of no frames
         _compare_clips(model, saved.metadata.model, source, _PIXELS if of_images else _PIXELS + _FRAMES)
-    theirs = resnet3d.inflate({path: value for path, value in theirs.items() if path not in fresh}, ours)
-    _check_backbones(ours, theirs, source, saved.metadata.model)
     usable = set(theirs)
     if not same_classes(labels, saved.metadata.labels):
         usable -= {path for path in theirs if ".heads.classifier." in path}

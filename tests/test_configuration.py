@@ -1,4 +1,3 @@
-import dataclasses
 import importlib
 import json
 import math
@@ -10,7 +9,7 @@ from helpers import ROOT
 
 from configs import ma52, ma52_pro
 from manet_jax import configuration, models
-from manet_jax.models import MODELS, variables
+from manet_jax.models import variables
 from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 

@@ -62,7 +62,7 @@ def tiny(name, **options):
         tiny("tin"),
         tiny("gc_tsm"),
     ],
-    ids=str,
+    ids=lambda spec: spec.name,
 )
 def test_convert_of_to_pytorch_is_bit_identical(tmp_path, spec):
     variables = flatten(save_checkpoint(tmp_path / "run", spec))
@@ -90,7 +90,6 @@ def test_convert_of_to_pytorch_is_bit_identical(tmp_path, spec):
         (tiny("tin"), {"backbone.layer1.0.conv1.conv.net1.weight_net.conv.weight"}),
         (tiny("gc_tsm"), {"module.base_model.layer1.0.eft3.bn1.running_var", "module.new_fc.weight"}),
     ],
-    ids=str,
 )
 def test_to_pytorch_writes_a_familys_own_names(tmp_path, spec, names):
     save_checkpoint(tmp_path / "run", spec)

@@ -152,6 +152,9 @@ BAD_OPTIONS = {
 # Modules that the files of a network hold and no computation uses.
 UNUSED = {"gc_tsm": "gates.space.bn"}
 
+# Networks that drop out features before those that the heads see, too.
+DROPS_INSIDE = ("c3d",)
+
 networks = pytest.mark.parametrize("name", MODELS)
 backbones = pytest.mark.parametrize(
     "name", [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
@@ -355,7 +358,7 @@ def test_dropout_is_for_what_the_heads_see(name):
     plain, dropped = (given(outputs) for outputs in evaluated(name)[:2])
     assert plain.keys() == dropped.keys()
     for key, value in plain.items():
-        if key == "features":
+        if key == "features" and name not in DROPS_INSIDE:
             np.testing.assert_array_equal(dropped[key], value)
         else:
             assert np.abs(dropped[key] - value).max() > 0.1

@@ -1,6 +1,7 @@
 """C3D, I3D and SlowFast beyond the contract of a network: their clips, their start from images, their files."""
 
 import dataclasses
+import importlib
 import re
 
 import jax
@@ -10,7 +11,8 @@ import pytest
 from checkpoints import random_variables, save_checkpoint
 from flax import nnx
 
-from manet_jax import pretrained
+from configs.models import slowfast as slowfast_config
+from manet_jax import configuration, pretrained
 from manet_jax.models import MODELS, ClipSpec, ModelSpec
 from manet_jax.models.resnet3d import inflate
 from manet_jax.models.variables import abstract_variables, flatten, merge, replace
@@ -146,10 +148,30 @@ def test_c3d_flattens_channels_first_and_drops_out_twice():
         return maps, nnx.relu(network.fc7(nnx.relu(network.fc6(flat)))), outputs, dropped
 
     maps, expected, outputs, dropped = apply(variables)
-    assert maps.shape == (2, 2, 2, 2, 16)
+    assert maps.shape == (2, 2, 2, 2, 32)
     np.testing.assert_allclose(outputs.features, expected, rtol=1e-5)
     assert np.abs(dropped.features - outputs.features).max() > 1e-2  # that of fc6
     assert np.abs(dropped.logits - outputs.logits).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("name", "num_frames", "problem"),
+    [("c3d", 8, "it must be at least 16"), ("slowfast", 30, "it must be a multiple of tau, 8")],
+)
+def test_config_names_the_clip_that_a_network_does_not_fit(name, num_frames, problem):
+    config = importlib.import_module(f"configs.models.{name}").get_config()
+    config.clip.num_frames = num_frames
+    with pytest.raises(UserError, match=rf"config\.clip\.num_frames is {num_frames}; {problem}$"):
+        configuration.parse(config)
+
+
+def test_slowfast_config_has_variants():
+    options = {variant: configuration.parse(slowfast_config.get_config(variant)) for variant in ("4x16", "8x8")}
+    specs = {variant: config.network.spec(52).options for variant, config in options.items()}
+    assert specs["4x16"] == MODELS["slowfast"].Options(clip=specs["4x16"].clip)
+    assert specs["8x8"] == MODELS["slowfast"].Options(tau=4, alpha=4, lateral_kernel=7, clip=specs["8x8"].clip)
+    with pytest.raises(ValueError, match=r"has no variant '8x16'; name one of 4x16, 8x8 after a colon"):
+        slowfast_config.get_config("8x16")
 
 
 # Weights.

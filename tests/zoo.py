@@ -142,8 +142,8 @@ NETWORKS: dict[str, Network] = {
             "backbone.pool5": Trace("convs.7", lambda x: c3d.pool(nnx.relu(x), 4)),
             "backbone.fc6": Trace("fc6"),
         },
-        # Rounding decides which of two nearly equal values five max poolings take: in double precision the gradient of
-        # the first layer is 3.3e-3 from the recorded one, ours 1.1e-3.
+        # Rounding decides which of two nearly equal values five max poolings take: the recorded gradient of the first
+        # layer is up to 3.3e-3 of its largest value from that in double precision, and 1.0e-3 from ours by the norm.
         gradient_tolerance=5e-3,
     ),
     "i3d": Network(
@@ -261,7 +261,7 @@ def compare(name, weights, outputs, loss, backwards, traces, gradients):
     for key in record.gradients:
         tensor = tensors[_published(key)]
         gradient = tensor.to_pytorch(gradients[tensor.path])
-        difference = probe_difference(gradient, known[f"grad/{key}"])
+        difference = gradient_difference(gradient, known[f"grad/{key}"])
         measured.append(Measurement(f"gradient of {key}", network.gradient_tolerance, difference))
     return measured
 
@@ -272,6 +272,17 @@ def probe_difference(ours, theirs):
     largest = np.abs(known).max()
     values = np.abs(np.array(values) - known).max() / largest
     return float(max(values, abs(mean - known_mean) / largest, abs(norm / known_norm - 1)))
+
+
+def gradient_difference(ours, theirs):
+    """The difference of a gradient's probe: the norm of its values' differences over the norm of the values.
+
+    Single values differ by more: where rounding decides which pixel of a window is the largest, or the sign of a value
+    before a ReLU, a gradient takes another way.
+    """
+    (_, norm, *values), (_, known_norm, *known) = zoo_inputs.probe(ours), theirs
+    difference = np.linalg.norm(np.array(values) - known) / np.linalg.norm(known)
+    return float(max(difference, abs(norm / known_norm - 1)))
 
 
 def _published(name):

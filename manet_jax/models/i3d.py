@@ -11,7 +11,7 @@ from manet_jax.models.ops import max_of_pairs
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
 from manet_jax.models.resnet import EXPANSION, STAGES
-from manet_jax.models.resnet3d import ConvBN3D, create_blocks, max_pool_frames, run_blocks
+from manet_jax.models.resnet3d import ConvBN3D, create_blocks, run_blocks, run_stem
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,7 @@ class I3D(nnx.Module):
     def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:
         """Returns the last feature maps: an eighth of the frames, 1/32 of their sides, 32 * width channels."""
         options = self.options
-        x = nnx.relu(self.stem(normalize(video, options)))
-        x = max_pool_frames(x[:, ::2])
+        x = run_stem(self.stem, normalize(video, options), frame_step=2, remat=options.remat)
         blocks, first = list(self.blocks), STAGES[options.depth][0]
         x = max_of_pairs(run_blocks(blocks[:first], x, remat=options.remat), axis=1)
         return run_blocks(blocks[first:], x, remat=options.remat)

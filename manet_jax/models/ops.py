@@ -111,24 +111,29 @@ def convolve_3d(
 ) -> Float[Array, "b t2 h2 w2 d"]:
     """Convolves clips with an odd kernel, padded as in PyTorch, as one convolution or matrix product of all frames.
 
-    XLA's own convolution of three dimensions takes two to seven times as long on a CPU, and its gradients up to six.
+    XLA's own convolution of three dimensions takes up to ten times as long on a CPU, and its gradients up to six times.
     """
     size, channels = kernel.shape[0], kernel.shape[-1]
     stride, *strides_in_space = strides
     if size == 1:
         return _convolve_frames(x[:, ::stride], kernel[0], strides_in_space)
     if stride > 1 or x.shape[-1] < channels:
-        # The frames under the kernel, side by side as channels.
-        stacked = _patches(x, size, stride, axis=1)
-        kernels = kernel.transpose(1, 2, 0, 3, 4).reshape(*kernel.shape[1:3], -1, channels)
-        return _convolve_frames(stacked, kernels, strides_in_space)
-    # Each frame with every slice of the kernel, whose results are then moved to their time and added: nothing is stored
-    # more than once for the gradient.
+        # The stacked frames are several times as large as the clip: made again for the gradient rather than kept.
+        return jax.checkpoint(_convolve_stacked, static_argnums=2)(x, kernel, strides)
+    # Each frame with every slice of the kernel, whose results are then moved to their time and added.
     kernels = kernel.transpose(1, 2, 3, 0, 4).reshape(*kernel.shape[1:4], -1)
     products = _convolve_frames(x, kernels, strides_in_space)
     padded = jnp.pad(products, ((0, 0), (size // 2, size // 2), (0, 0), (0, 0), (0, 0)))
     moved = [padded[:, i : i + x.shape[1], ..., i * channels : (i + 1) * channels] for i in range(size)]
     return functools.reduce(jnp.add, moved)
+
+
+def _convolve_stacked(x: Array, kernel: Array, strides: tuple[int, int, int]) -> Array:
+    """Convolves the frames under the kernel, side by side as channels."""
+    size, channels = kernel.shape[0], kernel.shape[-1]
+    stacked = _patches(x, size, strides[0], axis=1)
+    kernels = kernel.transpose(1, 2, 0, 3, 4).reshape(*kernel.shape[1:3], -1, channels)
+    return _convolve_frames(stacked, kernels, strides[1:])
 
 
 def _convolve_frames(

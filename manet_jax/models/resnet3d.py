@@ -90,6 +90,18 @@ def create_blocks(
     return blocks
 
 
+def run_stem(
+    stem: ConvBN3D, x: Float[Array, "b t h w c"], *, frame_step: int = 1, remat: bool
+) -> Float[Array, "b t2 h2 w2 c2"]:
+    """Runs the first convolution and pools every `frame_step`-th of its frames; `remat` as for `run_blocks`."""
+    apply = nnx.remat(_convolve_and_pool, static_argnums=2) if remat else _convolve_and_pool
+    return apply(stem, x, frame_step)
+
+
+def _convolve_and_pool(stem: ConvBN3D, x: Float[Array, "b t h w c"], frame_step: int) -> Array:
+    return max_pool_frames(nnx.relu(stem(x))[:, ::frame_step])
+
+
 def run_blocks(
     blocks: Sequence[Bottleneck3D], x: Float[Array, "b t h w c"], *, remat: bool
 ) -> Float[Array, "b t h2 w2 c2"]:

@@ -10,7 +10,7 @@ from manet_jax.models.layers import Heads, create_conv_3d, normalize
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
 from manet_jax.models.resnet import EXPANSION, STAGES
-from manet_jax.models.resnet3d import ConvBN3D, create_blocks, max_pool_frames, run_blocks
+from manet_jax.models.resnet3d import ConvBN3D, create_blocks, run_blocks, run_stem
 
 NARROWER = 8  # the slow path's channels over the fast path's
 LATERAL_CHANNELS = 2  # a lateral connection's channels over those of the fast path that it takes
@@ -90,7 +90,7 @@ class Pathway(nnx.Module):
 
     def begin(self, x: Float[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
         """The first convolution and the pooling."""
-        return max_pool_frames(nnx.relu(self.stem(x)))
+        return run_stem(self.stem, x, remat=self.remat)
 
     def run_stage(self, stage: int, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h2 w2 c2"]:
         """The bottlenecks of a stage."""

@@ -90,15 +90,22 @@ def interlace(
       weights: factors of the moved groups.
     """
     num_frames, size = x.shape[1], x.shape[-1] // offsets.shape[-1]
-    whole = jnp.floor(offsets)
-    part = offsets - whole
     padded = jnp.pad(x, ((0, 0), (_REACH, _REACH), (0, 0), (0, 0), (0, 0)))
-    moved = jnp.zeros_like(x)
-    for frames in range(-_REACH, _REACH + 1):
-        share = jnp.where(whole == frames, 1 - part, 0) + jnp.where(whole + 1 == frames, part, 0)
-        factors = jnp.repeat(weights * share[:, None], size, axis=-1).astype(x.dtype)
-        moved += factors[:, :, None, None] * padded[:, _REACH - frames : _REACH - frames + num_frames]
-    return moved
+    offsets = jnp.repeat(offsets, size, axis=-1)[:, None, None, None]
+    weights = jnp.repeat(weights, size, axis=-1)[:, :, None, None]
+    whole = jnp.floor(offsets)
+    part = (offsets - whole).astype(x.dtype)
+
+    def move(frames: Array) -> Array:
+        """The channels moved by whole frames."""
+        moved = jnp.zeros_like(x)
+        for each in range(-_REACH, _REACH + 1):
+            moved = jnp.where(frames == each, padded[:, _REACH - each : _REACH - each + num_frames], moved)
+        return moved
+
+    # As a difference, whose sum is the offsets' gradient: a difference of two sums of many values would lose digits.
+    near, far = move(whole), move(whole + 1)
+    return weights.astype(x.dtype) * (near + part * (far - near))
 
 
 class TINBlock(Bottleneck):

@@ -43,7 +43,8 @@ class ResNetOptions(NetworkOptions):
     def tiny(cls, **options: Any) -> Any:
         """A network for tests."""
         clip = ClipSpec(num_frames=4, short_side=40, crop_size=32)
-        return cls(**{"num_classes": 3, "embedding_dim": 5, "depth": 8, "width": 8, "clip": clip, **options})
+        small: dict[str, Any] = {"num_classes": 3, "embedding_dim": 5, "depth": 8, "width": 8, "clip": clip}
+        return cls(**(small | options))
 
 
 def moves_a_channel(options: Any) -> list[str]:

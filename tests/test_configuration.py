@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import json
 import math
@@ -24,7 +25,7 @@ def test_config_files_are_sound_and_have_the_same_fields(name):
     others = {field for field in fields if not field.startswith("model.")}
     assert others == {field for field in known if not field.startswith("model.")}
     # Each network has options of its own; the data and config.clip decide three.
-    options = {field.name for field in dataclasses.fields(MODELS[config.model.name].Options)}
+    options = {field.name for field in dataclasses.fields(models.MODELS[config.model.name].Options)}
     assert config.model.keys() == {"name", "embedding"} | options - {"num_classes", "embedding_dim", "clip"}
 
 

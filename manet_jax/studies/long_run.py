@@ -25,11 +25,11 @@ from tfds_ma52.errors import UserError
 _SKIPPED = 0.2  # of the steps, until every buffer and cache has its size
 _NUM_CLIPS, _BATCH_SIZE = 12, 8
 _SAVE_EVERY, _EVALUATE_EVERY = 10, 30  # steps: much more often than a run does, as both may keep memory
-_MEMORY = "resident memory (MB)"
+_MEMORY = "memory (MB)"  # without the pages of files, such as libraries, which the kernel drops and reads again
 
 
 def study(num_steps: int, *, steps_alone: bool = False) -> str:
-    """Trains for some steps; returns a table of how the quantities develop, and one of resident memory over the steps.
+    """Trains for some steps; returns a table of how the quantities develop, and one of memory over the steps.
 
     Args:
       num_steps: of the run.
@@ -65,7 +65,7 @@ def study(num_steps: int, *, steps_alone: bool = False) -> str:
     return "\n".join(table)
 
 
-def _watch(process: subprocess.Popen, workdir: pathlib.Path, num_steps: int) -> list[dict[str, float]]:
+def _watch(process: subprocess.Popen, workdir: pathlib.Path, num_steps: int) -> list[dict[str, float | int]]:
     """Samples a training run, twice a second, until it ends."""
     samples = []
     with tqdm.tqdm(total=num_steps, unit="step") as bar:
@@ -78,20 +78,20 @@ def _watch(process: subprocess.Popen, workdir: pathlib.Path, num_steps: int) -> 
     return samples
 
 
-def sample(process_id: int) -> dict[str, float]:
-    """Resident memory, open files and threads of a process; nothing of one that has ended."""
+def sample(process_id: int) -> dict[str, float | int]:
+    """Memory, open files and threads of a process; nothing of one that has ended."""
     folder = pathlib.Path("/proc", str(process_id))
     fields = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
-    if "VmRSS" not in fields:
+    if "RssAnon" not in fields:
         return {}
     return {
-        _MEMORY: int(fields["VmRSS"].split()[0]) / 1000,
+        _MEMORY: sum(int(fields[name].split()[0]) for name in ("RssAnon", "VmSwap")) / 1000,
         "open files": len(list((folder / "fd").iterdir())),
         "threads": int(fields["Threads"]),
     }
 
 
-def describe(rows: Sequence[dict[str, float]]) -> list[str]:
+def describe(rows: Sequence[dict[str, float | int]]) -> list[str]:
     """A line for each quantity: its median in the first and last tenth, its maximum and its slope over the steps."""
     lines = []
     for name in dict.fromkeys(name for row in rows for name in row if name != "step"):
@@ -103,8 +103,8 @@ def describe(rows: Sequence[dict[str, float]]) -> list[str]:
     return lines
 
 
-def over_steps(rows: Sequence[dict[str, float]], num_steps: int) -> list[str]:
-    """A line for each tenth of the steps that was sampled: its end, and the median of resident memory in it."""
+def over_steps(rows: Sequence[dict[str, float | int]], num_steps: int) -> list[str]:
+    """A line for each tenth of the steps that was sampled: its end, and the median of memory in it."""
     lines = []
     for tenth in range(10):
         first, last = tenth * num_steps // 10, (tenth + 1) * num_steps // 10

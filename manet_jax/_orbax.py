@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ctypes
 import functools
 import logging
 import re
@@ -34,16 +33,6 @@ def without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def return_free_memory() -> None:
-    """Returns the heap's free pages to the operating system, where the C library can.
-
-    TensorStore allocates in some threads and frees in others: glibc keeps the holes in each thread's arena, and every
-    checkpoint makes new ones. docs/reliability.md has the measurement.
-    """
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # glibc's own
-        trim(0)
 
 
 class _WaitingLoop(asyncio.SelectorEventLoop):

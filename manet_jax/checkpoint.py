@@ -65,7 +65,6 @@ class Checkpoints:
         with self._reporting_errors():
             for manager in self._managers.values():
                 manager.wait_until_finished()
-            _orbax.return_free_memory()
             items: dict[str, Any] = {tree_name: ocp.args.StandardSave(tree) for tree_name, tree in trees.items()}
             items["metadata"] = ocp.args.JsonSave(json_roundtrip(metadata.to_json()))
             self._managers[name].save(step, args=ocp.args.Composite(**items))

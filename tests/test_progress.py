@@ -18,5 +18,7 @@ def test_bar_is_drawn_into_a_file_at_its_start_and_end_only(is_terminal, lines, 
         for _ in range(3):
             time.sleep(0.11)
             bar.update()
+        bar.set_postfix_str("loss 3.951", refresh=False)  # as training does
     assert stream.getvalue().count("training:") == lines
     assert "3/3" in stream.getvalue()
+    assert "loss 3.951" in stream.getvalue()

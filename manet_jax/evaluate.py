@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int, Num
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax import configuration, distributed, memory, metrics, parallel
+from manet_jax import configuration, distributed, memory, metrics, parallel, progress
 from manet_jax import tasks as tasks_lib
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
@@ -171,15 +171,7 @@ def create_evaluation(
             memory.batch_must_fit("--config.eval.batch_size", batch_size, options.inputs),
             contextlib.closing(iter(batches)) as batches,
         ):
-            bar = tqdm.tqdm(
-                batches,
-                f"evaluating {split}",
-                num_batches,
-                unit="batch",
-                leave=False,
-                dynamic_ncols=True,
-                disable=not distributed.is_primary(),
-            )
+            bar = progress.bar(batches, desc=f"evaluating {split}", total=num_batches, unit="batch", leave=False)
             predictions = collect([step(variables, batch) for batch in bar])
         return average_views(predictions, metadata.tasks(), len(views))
 

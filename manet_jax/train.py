@@ -21,7 +21,7 @@ import optax
 import tqdm
 from jaxtyping import Array, PyTree
 
-from manet_jax import configuration, distributed, evaluate, memory, optimizers, parallel, warm_start
+from manet_jax import configuration, distributed, evaluate, memory, optimizers, parallel, progress, warm_start
 from manet_jax import tasks as tasks_lib
 from manet_jax.checkpoint import Checkpoints
 from manet_jax.configuration import Configuration
@@ -109,16 +109,7 @@ def train_and_evaluate(
         stack.enter_context(_batch_must_fit(run, metadata))
         batches = stack.enter_context(contextlib.closing(iter(_train_batches(run, metadata, start))))
         writer = stack.enter_context(contextlib.closing(MetricWriter(workdir, start)))
-        bar = stack.enter_context(
-            tqdm.tqdm(
-                total=total,
-                initial=start,
-                desc="training",
-                unit="step",
-                dynamic_ncols=True,
-                disable=not distributed.is_primary(),
-            )
-        )
+        bar = stack.enter_context(progress.bar(total=total, initial=start, desc="training", unit="step"))
         should_stop = stack.enter_context(distributed.stop_on_request())
         metadata = _train(run, state, metadata, batches, checkpoints, writer, bar, should_stop)
     return {"best": metadata.evaluated("best"), "last": metadata.evaluated("latest")}
@@ -315,7 +306,7 @@ def _train(
         if saving or step % run.config.log_every_steps == 0:
             values = meter.read(step, checkpoints.step("latest"))
             writer.write(step, {"learning_rate": float(np.asarray(run.schedule(step - 1))), **values})
-            bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}")
+            bar.set_postfix_str(f"{values['clips_per_second']:.0f} clips/s, loss {values['loss']:.3f}", refresh=False)
         if evaluating:
             metadata = _record(run.evaluate(state.variables), step, metadata, writer, bar)
             if metadata.evaluated("best")["step"] == step:

@@ -10,7 +10,6 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from manet_jax import losses, metrics
@@ -67,7 +66,7 @@ class SingleLabel:
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each class, float64."""
-        return scipy.special.softmax(logits.astype(np.float64), axis=1)
+        return _softmax(logits)
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted classes."""
@@ -137,7 +136,9 @@ class MultiLabel:
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each class, float64."""
-        return scipy.special.expit(logits.astype(np.float64))
+        from scipy import special
+
+        return special.expit(logits.astype(np.float64))
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted classes.
@@ -200,7 +201,7 @@ class Emotion:
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each emotion, float64."""
-        return scipy.special.softmax(logits.astype(np.float64), axis=1)
+        return _softmax(logits)
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted emotions."""
@@ -291,6 +292,12 @@ def format_summary(tasks: Sequence[Task], values: dict[str, float]) -> str:
     shares = [f"{name} {100 * values[name]:.2f}" for task in tasks for name in task.summary]
     nats = [f"{name} {values[name]:.3f}" for name in ("cross_entropy", "emotion_cross_entropy") if name in values]
     return ", ".join(shares + nats).replace("_", " ")
+
+
+def _softmax(logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
+    from scipy import special  # late: its import takes longer than all of this package
+
+    return special.softmax(logits.astype(np.float64), axis=1)
 
 
 def one_hot(label: Int[np.ndarray, " b"], count: int) -> Bool[np.ndarray, "b n"]:

@@ -26,16 +26,17 @@ def use() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
         return
+    folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "manet_jax", "jax")
     try:
-        folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "manet_jax" / "jax"
+        folder = folder.expanduser()
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)  # who can write there can run code here
         tempfile.TemporaryFile(dir=folder).close()
     except (OSError, RuntimeError) as error:  # the latter where there is no home
-        reason = getattr(error, "strerror", None) or error
         _log.warning(
-            "compiled programs cannot be kept in $XDG_CACHE_HOME/manet_jax/jax (%s), so every start compiles anew; "
-            "give another folder with JAX_COMPILATION_CACHE_DIR",
-            reason,
+            "compiled programs cannot be kept in %s (%s), so every start compiles anew; give another folder with "
+            "JAX_COMPILATION_CACHE_DIR",
+            folder,
+            getattr(error, "strerror", error),
         )
         return
     settings = {

@@ -30,7 +30,7 @@ from manet_jax.models import ModelSpec
 from manet_jax.models.variables import Variables, abstract_variables, count_parameters
 from manet_jax.run_metadata import FORMAT, RunMetadata
 from manet_jax.step_meter import StepMeter
-from manet_jax.train_step import TrainState, abstract_train_state, create_step, create_train_state
+from manet_jax.train_step import TrainState, abstract_trees, create_step, create_train_state
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import LabelSet
@@ -360,10 +360,10 @@ def _restore(
     metadata = dataclasses.replace(metadata, **kept)
     # A best checkpoint that was saved after the latest one is unknown to this run.
     checkpoints.delete_other("best", metadata.evaluated("best").get("step"))
-    like = abstract_train_state(metadata.model, run.optimizer, run.mesh)
-    restored = checkpoints.restore("latest", _trees(like, "model", "optimizer"))
+    variables, opt_state = abstract_trees(metadata.model, run.optimizer, run.mesh)
+    restored = checkpoints.restore("latest", {"model": variables, "optimizer": opt_state})
     _log.info("resuming from step %d in %s", earlier.step, workdir)
-    step = jax.device_put(np.int32(earlier.step or 0), like.step.sharding)
+    step = jax.device_put(np.int32(earlier.step or 0), parallel.replicated(run.mesh))
     return TrainState(step=step, **restored["model"], opt_state=restored["optimizer"]), metadata
 
 

@@ -47,13 +47,12 @@ def create_train_state(model: ModelSpec, optimizer: optax.GradientTransformation
     return TrainState(step=jax.device_put(np.int32(0), placement), **variables, opt_state=opt_state)
 
 
-def abstract_train_state(model: ModelSpec, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Returns `create_train_state` with shapes and placements instead of arrays, which are not made."""
+def abstract_trees(model: ModelSpec, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[Variables, PyTree]:
+    """Returns the variables and the optimiser's state of `create_train_state` as shapes with their placement."""
     _, variables = abstract_variables(model)
-    opt_state = jax.eval_shape(optimizer.init, variables["params"])
-    state = TrainState(step=jax.ShapeDtypeStruct((), np.int32), **variables, opt_state=opt_state)
+    trees = variables, jax.eval_shape(optimizer.init, variables["params"])
     placement = parallel.replicated(mesh)
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), state)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), trees)
 
 
 def create_step(

@@ -175,8 +175,9 @@ def test_evaluate_checkpoint_gives_the_metrics_of_training(trained, folder, tmp_
     assert reference_metrics(workdir, folder, "latest") == {name: results["last"][name] for name in metrics.NAMES}
 
 
-def test_train_leaves_a_finished_run_and_refuses_another(trained, config, tmp_path):
+def test_train_leaves_a_finished_run_and_refuses_another(trained, config, tmp_path, monkeypatch):
     workdir, results = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
+    monkeypatch.delattr(train, "create_train_state")  # no weights are drawn for a run that has some
     assert train.train_and_evaluate(config, workdir) == results
     config.optimizer.learning_rate = 0.1
     with pytest.raises(UserError, match=r"these differ: optimizer.learning_rate \(0.00125 before, 0.1 now\)"):

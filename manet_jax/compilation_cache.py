@@ -24,7 +24,8 @@ def use() -> None:
     Processes may share the folder, and machines too: JAX's keys contain the program, its versions and flags, the kind
     of the devices, and the instructions that a CPU has.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    current = jax.config.values
+    if current["jax_compilation_cache_dir"] is not None or not current["jax_enable_compilation_cache"]:
         return
     folder = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "manet_jax", "jax")
     try:

@@ -22,6 +22,7 @@ from benchmarks import measure, special_cases, step
 from manet_jax import parallel
 from manet_jax.models import ModelSpec
 from manet_jax.step_meter import StepMeter
+from manet_jax.train_step import create_train_state
 from tfds_ma52.files import write_atomically
 
 # Floating-point operations a second of matrix products in bfloat16, dense, by the makers' data sheets, in 1e12.
@@ -143,8 +144,8 @@ def _timed(functions: dict, name: str, num_clips: int, small: bool) -> dict[str,
 def loop(num_clips: int, small: bool) -> dict[str, Any]:
     """Training as `manet_jax.train` does it, on batches that are in memory: with logs, without checkpoints."""
     mesh, every, lines = parallel.make_mesh(1), 2 if small else 10, 2 if small else 6
-    run, state = step.create_step(_model(small), mesh)
-    state = parallel.replicate(state, mesh)
+    run, optimizer = step.create_step(_model(small), mesh)
+    state = create_train_state(_model(small), optimizer, 0, mesh)
     kept = [{name: np.roll(x, i, 0) for name, x in _batch(num_clips, small).items()} for i in range(4)]
     batches, meter, logged = _to_devices(itertools.cycle(kept), mesh), StepMeter(num_clips), []
     for number in range(1, every * lines + 1):

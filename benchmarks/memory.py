@@ -17,6 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import measure, step
 from manet_jax import parallel
+from manet_jax.train_step import TrainState, abstract_trees
 
 _PROBES = (8, 24)  # batch sizes from which the memory of all others is guessed
 _USABLE = 0.9  # of a device's memory; the rest is the runtime's, its libraries' and the next batch's
@@ -51,9 +52,10 @@ def _make_mesh(topology: str | None) -> Mesh:
 
 def largest_batches(mesh: Mesh, dtype: str, remat: bool, gigabytes: Sequence[int]) -> dict[str, Any]:
     """The largest batch for each size of memory, and the memory of a further clip."""
-    run, state = step.create_step(step.model(dtype=dtype, remat=remat), mesh)
-    replicated = NamedSharding(mesh, PartitionSpec())
-    state = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated), state)
+    spec = step.model(dtype=dtype, remat=remat)
+    run, optimizer = step.create_step(spec, mesh)
+    variables, opt_state = abstract_trees(spec, optimizer, mesh)
+    state = TrainState(step=jax.ShapeDtypeStruct((), np.int32), **variables, opt_state=opt_state)
 
     def needed(batch_size: int) -> int:
         clips = {"video": ((8, 224, 224, 3), np.uint8), "label": ((), np.int32)}

@@ -11,6 +11,7 @@ import jax
 
 from benchmarks import measure, step
 from manet_jax import parallel
+from manet_jax.train_step import create_train_state
 
 
 def main() -> None:
@@ -42,8 +43,9 @@ def main() -> None:
 def _step(batch_size: int, num_devices: int, arguments) -> tuple[Any, float]:
     """A function that runs one training step, and the seconds that its compilation took."""
     mesh = parallel.make_mesh(num_devices)
-    run, state = step.create_step(step.model(dtype=arguments.dtype), mesh)
-    state = parallel.replicate(state, mesh)
+    spec = step.model(dtype=arguments.dtype)
+    run, optimizer = step.create_step(spec, mesh)
+    state = create_train_state(spec, optimizer, 0, mesh)
     batch = parallel.shard_batch(step.make_batch(batch_size, arguments.size), mesh)
     start = time.perf_counter()
     compiled = run.lower(state, batch).compile()

@@ -69,7 +69,8 @@ def _seconds_to_first_step(scratch: pathlib.Path, name: str, options: dict) -> f
     workdir = scratch / name
     command = [sys.executable, "-m", "manet_jax.main", "--config", ma52.__file__, "--workdir", str(workdir)]
     command += [f"--config.{field}={value}" for field, value in options.items()]
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(scratch / "cache")}
+    environment = os.environ | {"XDG_CACHE_HOME": str(scratch / "cache")}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     start = time.perf_counter()
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
         log = workdir / "metrics.jsonl"

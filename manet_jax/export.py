@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from manet_jax import compilation_cache
 from manet_jax.checkpoint import CHECKPOINTS, json_roundtrip
 from manet_jax.data.clips import clip_shape
 from manet_jax.loaded_model import LoadedModel, load_model
@@ -124,6 +125,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    compilation_cache.use()
     notes = export_model(arguments.workdir, arguments.out, arguments.checkpoint)
     file = pathlib.Path(arguments.out) / MODEL_FILE
     inputs = ", ".join(notes["inputs"])

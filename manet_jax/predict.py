@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
-from manet_jax import inference, memory
+from manet_jax import compilation_cache, inference, memory
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.data.views import Views
 from manet_jax.inference import Prediction
@@ -223,6 +223,7 @@ def run(arguments: argparse.Namespace) -> int:
     """
     find = find_videos if arguments.frame_rate is None else find_image_folders
     paths = find(arguments.videos)
+    compilation_cache.use()
     model = load_model(arguments.workdir, arguments.checkpoint)
     if not arguments.boxes and model.metadata.config.get("data", {}).get("boxes"):
         print("manet_jax: the model was trained on crops to boxes, but there is no --boxes", file=sys.stderr)

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
-import scipy.special
+import scipy  # its modules are imported where they are used first, which takes longer than all of this package
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from manet_jax import losses, metrics
@@ -69,7 +69,7 @@ class SingleLabel:
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each class, float64."""
-        return scipy.special.softmax(logits.astype(np.float64), axis=1)
+        return _softmax(logits)
 
     def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
         """Returns the logits, float64, whose probabilities are the mean of those of the views."""
@@ -214,7 +214,7 @@ class Emotion:
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each emotion, float64."""
-        return scipy.special.softmax(logits.astype(np.float64), axis=1)
+        return _softmax(logits)
 
     def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
         """Returns the logits, float64, whose probabilities are the mean of those of the views."""
@@ -332,6 +332,10 @@ def format_summary(tasks: Sequence[Task], values: dict[str, float]) -> str:
 def _log_mean(logarithms: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
     """The logarithm of the mean over views."""
     return scipy.special.logsumexp(logarithms, axis=1) - np.log(logarithms.shape[1])
+
+
+def _softmax(logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
+    return scipy.special.softmax(logits.astype(np.float64), axis=1)
 
 
 def one_hot(label: Int[np.ndarray, " b"], count: int) -> Bool[np.ndarray, "b n"]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import grain
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import optax
@@ -29,10 +28,10 @@ from manet_jax.data import input_pipeline
 from manet_jax.label_vectors import digest, load_label_vectors
 from manet_jax.metric_writer import MetricWriter
 from manet_jax.models import ModelSpec
-from manet_jax.models.variables import Variables, count_parameters
+from manet_jax.models.variables import Variables, abstract_variables, count_parameters
 from manet_jax.run_metadata import FORMAT, RunMetadata
 from manet_jax.step_meter import StepMeter
-from manet_jax.train_step import TrainState, create_step, create_train_state
+from manet_jax.train_step import TrainState, abstract_trees, create_step, create_train_state
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import LabelSet
@@ -95,13 +94,14 @@ def train_and_evaluate(
         stack.enter_context(_lock(workdir))
         checkpoints = stack.enter_context(contextlib.closing(Checkpoints(workdir)))
         _check_start(checkpoints, parsed, workdir)
-        run, state, metadata = _prepare(parsed)
+        run, metadata = _prepare(parsed)
         _check_processes(metadata, workdir)
-        if checkpoints.step("latest") is not None:
-            state, metadata = _restore(checkpoints, state, metadata, workdir)
+        latest, total = checkpoints.step("latest"), run.steps.total
+        start = latest or 0
+        if latest is None:
+            state, metadata = _start(run, metadata)
         else:
-            state, metadata = _warm_start(state, metadata, parsed, run.mesh)
-        start, total = int(state.step), run.steps.total
+            state, metadata = _restore(checkpoints, run, metadata, workdir)
         size = count_parameters(state.params)
         _log.info("%d parameters, %d of %d steps done, %d devices", size, start, total, run.mesh.size)
         if distributed.is_primary():
@@ -168,6 +168,7 @@ class _Run:
       source: random access to the training clips.
       steps: how many there are, and when what happens.
       schedule: the learning rate.
+      optimizer: which follows it.
       step: from `train_step.create_step`.
       evaluate: from `evaluate.create_evaluation`.
     """
@@ -177,12 +178,13 @@ class _Run:
     source: input_pipeline.Source
     steps: StepCounts
     schedule: optax.Schedule
+    optimizer: optax.GradientTransformation
     step: Callable
     evaluate: Callable[[Variables], evaluate.Predictions]
 
 
-def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
-    """Opens the data and makes all that a run needs; the state is fresh, on all devices."""
+def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
+    """Opens the data and makes all that a run needs but its state."""
     mesh = parallel.make_mesh()
     parallel.check_batch_size("batch_size", config.batch_size, mesh)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
@@ -202,7 +204,7 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
     evaluate.check_targets(dataset, config.eval.split, tasks)
     steps = count_steps(config, len(source))
     optimizer, schedule = _create_optimizer(config, steps, model)
-    graphdef, state = create_train_state(model, optimizer, config.seed)
+    graphdef, _ = abstract_variables(model)
     metadata = RunMetadata(
         model=model,
         labels=dataset.labels,
@@ -226,8 +228,7 @@ def _prepare(config: Configuration) -> tuple[_Run, TrainState, RunMetadata]:
         frozen_module=config.frozen_module,
     )
     evaluation = evaluate.create_evaluation(graphdef, dataset, mesh, metadata, config)
-    run = _Run(config, mesh, source, steps, schedule, step, evaluation)
-    return run, parallel.replicate(state, mesh), metadata
+    return _Run(config, mesh, source, steps, schedule, optimizer, step, evaluation), metadata
 
 
 def _create_tasks(
@@ -324,23 +325,22 @@ def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
     return {name: trees[name] for name in names}
 
 
-def _warm_start(
-    state: TrainState, metadata: RunMetadata, config: Configuration, mesh: jax.sharding.Mesh
-) -> tuple[TrainState, RunMetadata]:
-    """Returns a fresh state with other checkpoints' weights, and the metadata with their origins."""
+def _start(run: _Run, metadata: RunMetadata) -> tuple[TrainState, RunMetadata]:
+    """Returns a fresh state, with other checkpoints' weights if there are any, and the metadata with their origins."""
+    state = create_train_state(metadata.model, run.optimizer, run.config.seed, run.mesh)
     variables, origins = state.variables, []
-    for source in config.sources:
+    for source in run.config.sources:
         variables, origin = warm_start.warm_start(
-            variables, source, metadata.labels, parallel.replicated(mesh), metadata.model
+            variables, source, metadata.labels, parallel.replicated(run.mesh), metadata.model
         )
         origins.append(dataclasses.asdict(origin))
     return dataclasses.replace(state, **variables), dataclasses.replace(metadata, initialized_from=tuple(origins))
 
 
 def _restore(
-    checkpoints: Checkpoints, state: TrainState, metadata: RunMetadata, workdir: pathlib.Path
+    checkpoints: Checkpoints, run: _Run, metadata: RunMetadata, workdir: pathlib.Path
 ) -> tuple[TrainState, RunMetadata]:
-    """Returns the latest checkpoint's state, with the placement of `state`, and the metadata with its evaluations."""
+    """Returns the latest checkpoint's state, on all devices, and the metadata with its evaluations."""
     earlier = checkpoints.metadata("latest")
     changed = configuration.changes(*({"data of the run": of.data, **of.config} for of in (earlier, metadata)))
     if changed:
@@ -352,9 +352,10 @@ def _restore(
     metadata = dataclasses.replace(metadata, **kept)
     # A best checkpoint that was saved after the latest one is unknown to this run.
     checkpoints.delete_other("best", metadata.evaluated("best").get("step"))
-    restored = checkpoints.restore("latest", _trees(state, "model", "optimizer"))
+    variables, opt_state = abstract_trees(metadata.model, run.optimizer, run.mesh)
+    restored = checkpoints.restore("latest", {"model": variables, "optimizer": opt_state})
     _log.info("resuming from step %d in %s", earlier.step, workdir)
-    step = jax.device_put(jnp.full_like(state.step, earlier.step or 0), state.step.sharding)
+    step = parallel.replicate(np.int32(earlier.step or 0), run.mesh)
     return TrainState(step=step, **restored["model"], opt_state=restored["optimizer"]), metadata
 
 

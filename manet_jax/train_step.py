@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx, struct
 from jax.sharding import Mesh
@@ -38,14 +39,20 @@ class TrainState:
         return {"params": self.params, "batch_stats": self.batch_stats}
 
 
-def create_train_state(
-    model: ModelSpec, optimizer: optax.GradientTransformation, seed: int
-) -> tuple[nnx.GraphDef, TrainState]:
-    """Makes a model with fresh weights; returns its structure and the state at step 0."""
-    graphdef, _ = abstract_variables(model)
-    variables = create_variables(model, seed)
-    opt_state = jit_init(optimizer.init)(variables["params"])
-    return graphdef, TrainState(step=jnp.int32(0), **variables, opt_state=opt_state)
+def create_train_state(model: ModelSpec, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
+    """Makes the state at step 0, with fresh weights, on every device of a mesh."""
+    placement = parallel.replicated(mesh)
+    variables = create_variables(model, seed, placement)
+    opt_state = jit_init(optimizer.init, placement)(variables["params"])
+    return TrainState(step=parallel.replicate(np.int32(0), mesh), **variables, opt_state=opt_state)
+
+
+def abstract_trees(model: ModelSpec, optimizer: optax.GradientTransformation, mesh: Mesh) -> tuple[Variables, PyTree]:
+    """Returns the variables and the optimiser's state of `create_train_state` as shapes with their placement."""
+    _, variables = abstract_variables(model)
+    trees = variables, jax.eval_shape(optimizer.init, variables["params"])
+    placement = parallel.replicated(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=placement), trees)
 
 
 def create_step(

@@ -18,7 +18,7 @@ from manet_jax import train_step as train_step_lib
 from manet_jax.data import input_pipeline
 from manet_jax.models import ClipSpec, ModelSpec, Outputs
 from manet_jax.models.manet import MANetOptions
-from manet_jax.models.variables import abstract_variables
+from manet_jax.models.variables import abstract_variables, create_variables
 from tfds_ma52 import labels
 from tfds_ma52.errors import UserError
 
@@ -48,7 +48,7 @@ def run_steps(num_devices, mapping, sync, num_steps=3, **options):
         schedule, momentum=0.9, weight_decay=1e-4, clip_norm=20.0, head_lr_multiplier=5.0, head="last"
     )
     spec = model(**options)
-    graphdef, state = train_step_lib.create_train_state(spec, optimizer, seed=0)
+    graphdef, _ = abstract_variables(spec)
     vectors = np.random.default_rng(0).normal(size=(3, 5)).astype(np.float32)
     joint_embedding = tasks.JointEmbedding(vectors, 50.0) if spec.options.embedding_dim else None
     mesh = parallel.make_mesh(num_devices)
@@ -62,7 +62,7 @@ def run_steps(num_devices, mapping, sync, num_steps=3, **options):
         sync_batch_norm=sync,
         donate_state=False,
     )
-    state, history = parallel.replicate(state, mesh), []
+    state, history = train_step_lib.create_train_state(spec, optimizer, 0, mesh), []
     for i in range(num_steps):
         state, values = step(state, parallel.shard_batch(make_batch(i), mesh))
         history.append({name: float(value) for name, value in values.items()})
@@ -175,8 +175,9 @@ def test_evaluate_checkpoint_gives_the_metrics_of_training(trained, folder, tmp_
     assert reference_metrics(workdir, folder, "latest") == {name: results["last"][name] for name in metrics.NAMES}
 
 
-def test_train_leaves_a_finished_run_and_refuses_another(trained, config, tmp_path):
+def test_train_leaves_a_finished_run_and_refuses_another(trained, config, tmp_path, monkeypatch):
     workdir, results = shutil.copytree(trained[0], tmp_path / "run"), trained[1]
+    monkeypatch.delattr(train, "create_train_state")  # no weights are drawn for a run that has some
     assert train.train_and_evaluate(config, workdir) == results
     config.optimizer.learning_rate = 0.1
     with pytest.raises(UserError, match=r"these differ: optimizer.learning_rate \(0.00125 before, 0.1 now\)"):
@@ -280,9 +281,9 @@ def test_load_model_reports_a_workdir_without_checkpoints(tmp_path, name):
 
 
 def test_eval_step_does_not_count_padding():
-    graphdef, state = train_step_lib.create_train_state(model(), optax.identity(), seed=0)
-    variables = state.variables
+    graphdef, _ = abstract_variables(model())
     mesh = parallel.make_mesh(8)
+    variables = create_variables(model(), 0, parallel.replicated(mesh))
     apply = functools.partial(evaluate.eval_step, graphdef=graphdef, outputs=("logits", "embedding"))
     step = parallel.map_step(apply, mesh, "shard_map")
     batch = make_batch(0, size=16) | {"index": np.arange(16)[::-1]}

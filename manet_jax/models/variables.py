@@ -25,23 +25,23 @@ def merge(graphdef: nnx.GraphDef, variables: Variables) -> Any:
     return nnx.merge(graphdef, variables["params"], variables["batch_stats"])
 
 
-def create_variables(spec: ModelSpec, seed: int) -> Variables:
-    """Returns fresh variables of a model."""
-    return _initializer(spec, seed)()
+def create_variables(spec: ModelSpec, seed: int, sharding: jax.sharding.Sharding | None = None) -> Variables:
+    """Returns fresh variables of a model, on the first device or as `sharding` places them."""
+    return _initializer(spec, seed, sharding)()
 
 
 @functools.cache  # compiled once a process
-def _initializer(spec: ModelSpec, seed: int) -> Callable[[], Variables]:
-    return jit_init(lambda: split_variables(models.create(spec, nnx.Rngs(seed)))[1])
+def _initializer(spec: ModelSpec, seed: int, sharding: jax.sharding.Sharding | None) -> Callable[[], Variables]:
+    return jit_init(lambda: split_variables(models.create(spec, nnx.Rngs(seed)))[1], sharding)
 
 
-def jit_init(create: Callable[..., PyTree]) -> Callable[..., PyTree]:
+def jit_init(create: Callable[..., PyTree], sharding: jax.sharding.Sharding | None = None) -> Callable[..., PyTree]:
     """Compiles a function that is called once, such as one that draws variables: quickly rather than well.
 
     It is one program: a compilation for every layer's initialiser takes several times as long. Of XLA's optimisations
     only the first level is used, which halves the seconds that a CPU takes to compile and draws the same bits.
     """
-    return jax.jit(create, compiler_options={"xla_backend_optimization_level": 1})
+    return jax.jit(create, out_shardings=sharding, compiler_options={"xla_backend_optimization_level": 1})
 
 
 def abstract_variables(spec: ModelSpec) -> tuple[nnx.GraphDef, Variables]:

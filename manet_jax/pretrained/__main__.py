@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import sys
 
+from manet_jax import compilation_cache
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.pretrained.convert import convert, to_pytorch
 from manet_jax.run_metadata import RunMetadata
@@ -41,6 +42,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    compilation_cache.use()
     if arguments.to_pytorch:
         count = to_pytorch(arguments.source, arguments.out, arguments.checkpoint or "best")
         print(

@@ -26,7 +26,7 @@ def test_config_files_are_sound_and_have_the_same_fields(name):
     assert others == {field for field in known if not field.startswith("model.")}
     # Each network has options of its own; the data and config.clip decide three.
     options = {field.name for field in dataclasses.fields(models.MODELS[config.model.name].Options)}
-    assert config.model.keys() == {"name", "embedding"} | options - {"num_classes", "embedding_dim", "clip"}
+    assert set(config.model) == {"name", "embedding"} | options - {"num_classes", "embedding_dim", "clip"}
 
 
 def test_ma52_config_is_the_papers_recipe():

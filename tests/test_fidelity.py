@@ -26,6 +26,7 @@ def exceeded(measurements):
     return [each for each in measurements if not each.difference <= each.tolerance]
 
 
+@pytest.mark.slow
 def test_outputs_and_training_are_the_releases(tmp_path):
     # In a process of its own, whose programs are compiled as usual: conftest.py's options round otherwise.
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}

@@ -4,6 +4,7 @@ import pytest
 import zoo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_network_is_its_reference(name):
     # One test a network: its one run takes seconds.

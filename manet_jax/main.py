@@ -27,7 +27,9 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where logs and checkpoints are 
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate a checkpoint of the workdir.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which one to evaluate.")
 _REPORT = flags.DEFINE_bool(
-    "report", True, "Whether --mode=evaluate writes report_<split>_<checkpoint> in the workdir."
+    "report",
+    True,
+    "Whether to write report_<split>_<checkpoint> in the workdir, after training of the best checkpoint.",
 )
 _SUBMISSION = flags.DEFINE_string("submission", None, "With --mode=evaluate: a zip file to write for the challenge.")
 _SUBMISSION_FORMAT = flags.DEFINE_enum(
@@ -78,10 +80,28 @@ def main(argv: Sequence[str]) -> int:
             raise
         print(f"manet_jax: {_WORKDIR.value} cannot be written ({error.strerror}): make room", file=sys.stderr)
         return 1
-    if not distributed.is_primary():
-        return 0
-    print(evaluate.format_table({f"{name} (step {values['step']})": values for name, values in results.items()}))
+    if distributed.is_primary():
+        print(evaluate.format_table({f"{name} (step {values['step']})": values for name, values in results.items()}))
+        sys.stdout.flush()
+    if _REPORT.value:
+        _report_best(_WORKDIR.value)
     return 0
+
+
+def _report_best(workdir: str) -> None:
+    """Writes the report of the best checkpoint after training, and suggests what to do with it."""
+    from manet_jax import distributed, evaluate
+    from manet_jax.report import page
+
+    evaluation = evaluate.evaluate_checkpoint(workdir)
+    if not distributed.is_primary():
+        return
+    print(
+        f"report: {page.write(evaluation)}\n"
+        f"try: python -m manet_jax.predict --workdir {workdir} VIDEO\n"
+        f"     python -m manet_jax.main --mode=evaluate --workdir {workdir} --submission val.zip",
+        file=sys.stderr,
+    )
 
 
 def _evaluate(workdir: str) -> None:

@@ -321,7 +321,8 @@ def test_corpus_trains_and_predicts(videos, built, run_command, tmp_path):
     overrides = [
         f"--config.{field}={tuple(value) if isinstance(value, list) else value}" for field, value in fields.items()
     ]
-    trained = run_command([*PYTHON, "manet_jax.main", "--config", "configs/ma52.py", "--workdir", tmp_path, *overrides])
+    flags = ["--config", "configs/ma52.py", "--workdir", tmp_path, "--noreport", *overrides]
+    trained = run_command([*PYTHON, "manet_jax.main", *flags])
     assert trained.returncode == 0, trained.stderr
 
     found = [video for video in found if not video.path.is_dir()]

@@ -220,13 +220,21 @@ def test_main_draws_builds_and_trains_without_data(run_command, drawn, tmp_path)
         path.unlink()
     fields = {"data.synthetic.size": 1e-6, "data.synthetic.short_side": 40, "data.synthetic.subjects": "disjoint"}
     fields |= {"num_epochs": 1.0, "batch_size": 26, "eval.batch_size": 26, "data.builder_config": "original"}
+    fields |= {"data.synthetic.frame_rate": 30}
     config = "configs/ma52_synthetic.py"
-    result = run_command(command(tmp_path / "run", tmp_path / "data", config=config, **fields))
+    result = run_command(command(tmp_path / "run", tmp_path / "data", "--report", config=config, **fields))
     assert result.returncode == 0, result.stderr
     assert len(losses(tmp_path / "run")) == 2
     assert all(path.read_bytes() == (drawn / "train" / path.name).read_bytes() for path in lost)
     assert len(list((tmp_path / "data" / "train").glob("*.mp4"))) == 52
     assert "f1_mean" in result.stdout
+    report = tmp_path / "run" / "report_val_best" / "report.html"
+    assert report.exists()
+    assert result.stderr.splitlines()[-3:] == [
+        f"report: {report}",
+        f"try: python -m manet_jax.predict --workdir {tmp_path}/run VIDEO",
+        f"     python -m manet_jax.main --mode=evaluate --workdir {tmp_path}/run --submission val.zip",
+    ]
     assert "nodding" in manet_jax.load_model(tmp_path / "run").labels.names
 
     # What the command has drawn is not drawn again.

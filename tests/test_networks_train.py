@@ -55,7 +55,10 @@ def make_config(name, folder):
     return config
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+# One of them with every run of the tests: compiling takes half a minute each.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "timesformer" else pytest.mark.slow) for name in BACKBONES]
+)
 def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, monkeypatch):
     # One test a network: what takes long is to compile.
     config, whole, stopped = make_config(name, coloured), tmp_path / "whole", tmp_path / "stopped"
@@ -85,8 +88,8 @@ def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, r
         "import json\nimport ml_collections\n\n\ndef get_config():\n"
         f"    return ml_collections.ConfigDict(json.loads({config.to_json()!r}))\n"
     )
-    command = [sys.executable, "-m", "manet_jax.main", f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/one"]
-    result = run_command(command, num_devices=1)  # above they are 8
+    flags = [f"--config={tmp_path}/config.py", f"--workdir={tmp_path}/one", "--noreport"]
+    result = run_command([sys.executable, "-m", "manet_jax.main", *flags], num_devices=1)  # above they are 8
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path / "one")[:4] == pytest.approx(loss[:4], rel=2e-3)
     assert losses(tmp_path / "one")[-1] == pytest.approx(loss[-1], abs=0.1)

@@ -203,6 +203,9 @@ def gradients_as_products(x: Array, kernel: Array, gradient: Array, *, stride: i
         along_x = _gradient_of_input(kernel, gradient)
     else:
         along_x, _ = gradients_with_xla(x, kernel, gradient, stride=stride)
+    if kernel.shape[0] > 3 and kernel.shape[3] <= 16:
+        # The first layer of a small network: 27 ms, where products take 59 (128 frames of 64 x 64, 16 channels).
+        return along_x, gradients_with_xla(x, kernel, gradient, stride=stride)[1]
     return along_x, _gradient_of_kernel(x, kernel, gradient, stride)
 
 

@@ -68,7 +68,18 @@ def command(
     """
     values = FIELDS | {"data.manual_dir": data} | fields
     overrides = [f"--config.{name}={value}" for name, value in values.items()]
-    return [sys.executable, "-m", "manet_jax.main", "--config", config, "--workdir", str(workdir), *overrides, *flags]
+    return [
+        sys.executable,
+        "-m",
+        "manet_jax.main",
+        "--config",
+        config,
+        "--workdir",
+        str(workdir),
+        "--noreport",
+        *overrides,
+        *flags,
+    ]
 
 
 def environment(num_devices: int) -> dict[str, str]:

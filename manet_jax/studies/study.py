@@ -58,14 +58,14 @@ def _train(directory: pathlib.Path, *config: str) -> dict[str, Any]:
     for path in directory.glob("evaluation_*_latest.json"):
         path.unlink()
     # The last checkpoint, not the best: the arms are compared on the split that would choose it.
-    _call_main(directory, "--mode=evaluate", "--noreport", "--checkpoint=latest", "--config", *config)
+    _call_main(directory, "--mode=evaluate", "--checkpoint=latest", "--config", *config)
     (path,) = directory.glob("evaluation_*_latest.json")
     return json.loads(path.read_text())
 
 
 def _call_main(directory: pathlib.Path, *flags: str) -> None:
     # A process for each, because a device has one owner: nothing here may start JAX.
-    command = [sys.executable, "-m", "manet_jax.main", "--workdir", str(directory), *flags]
+    command = [sys.executable, "-m", "manet_jax.main", "--workdir", str(directory), "--noreport", *flags]
     if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
         raise UserError(f"the run in {directory} has failed; start the study again when the cause is fixed")
 

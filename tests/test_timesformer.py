@@ -247,7 +247,7 @@ def test_emotions_and_several_labels_train_over_a_frozen_timesformer():
     embedding = tasks.JointEmbedding(np.ones((3, 5), np.float32), weight=2.0)
     labels, emotions = LabelSet(("a", "b", "c"), ("all",), (0, 0, 0)), ("joy", "fear", "anger", "calm")
     losses = tasks.create_tasks(spec, labels, emotions, multilabel=True, joint_embedding=embedding)
-    graphdef, state = create_train_state(spec, optimizer, seed=0)
+    graphdef, state = abstract_variables(spec)[0], create_train_state(spec, optimizer, 0, mesh)
     before = flatten(jax.device_get(state.params))
     step = create_step(graphdef, optimizer, losses, mesh, seed=0, frozen_module="micro_action")
     video = np.random.default_rng(0).integers(0, 256, (2, 4, 32, 32, 3), np.uint8)

@@ -33,6 +33,7 @@ def numbers(tree):
     return [tree] if isinstance(tree, int | float) else []
 
 
+@pytest.mark.slow
 def test_command_keeps_what_is_finished_when_a_part_dies(tmp_path):
     (tmp_path / "sitecustomize.py").write_text(BLOCK)
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}

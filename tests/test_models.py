@@ -415,7 +415,15 @@ def test_training_is_a_view_that_leaves_the_mode(name):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), after, again)
 
 
-@backbones
+# Two of them with every run of the tests: compiling takes a quarter of a minute each.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("manet", "timesformer") else pytest.mark.slow)
+        for name in MODELS
+        if issubclass(MODELS[name].Options, NetworkOptions)
+    ],
+)
 def test_remat_keeps_less_and_changes_no_gradient(name):
     def step(remat):
         spec, graphdef, variables = tiny(name, remat=remat)

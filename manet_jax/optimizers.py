@@ -1,4 +1,4 @@
-"""SGD as the released training has it, and AdamW: learning-rate schedule and parameter groups."""
+"""SGD as the released training has it, AdamW, and Muon: learning-rate schedule and parameter groups."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from optax import contrib
 
-BIAS_LR_MULTIPLIERS = {"sgd": 2.0, "adamw": 1.0}  # SGD's is of the released parameter groups
+BIAS_LR_MULTIPLIERS = {"sgd": 2.0, "adamw": 1.0, "muon": 1.0}  # SGD's is of the released parameter groups
 
 OPTIMIZERS = tuple(BIAS_LR_MULTIPLIERS)
 HEADS = ("last", "classifier")
@@ -60,13 +61,13 @@ def create_optimizer(
     layer_decay: float = 1.0,
     layers: Sequence[Sequence[str]] = (),
 ) -> optax.GradientTransformation:
-    """Returns SGD with momentum or AdamW, with global-norm clipping and parameter groups.
+    """Returns SGD with momentum, AdamW or Muon, with global-norm clipping and parameter groups.
 
-    As in PyTorch, SGD adds weight decay to the clipped gradient before the momentum, and AdamW to the update.
+    As in PyTorch, SGD adds weight decay to the clipped gradient before the momentum, AdamW and Muon to the update.
 
     Args:
       schedule: the learning rate.
-      momentum: of SGD, 0.9 in the release.
+      momentum: of SGD and Muon, 0.9 in the release.
       weight_decay: see `parameter_group` for what has none.
       clip_norm: largest global norm of a gradient; 0 leaves gradients as they are.
       head_lr_multiplier: see `parameter_group`.
@@ -74,7 +75,7 @@ def create_optimizer(
       frozen_module: a module of the model whose parameters stay as they are; "" is none.
       name: one of OPTIMIZERS.
       nesterov: of SGD, whether the momentum is Nesterov's.
-      betas: of AdamW, decay rates of the means of gradients and of their squares.
+      betas: of AdamW, and in Muon of what is no kernel: decay rates of the means of gradients and of their squares.
       layer_decay: the learning rate of a layer over that of the next one; 1 gives all layers the same.
       layers: of the network, see `models`; needed for a `layer_decay` other than 1.
     """
@@ -100,9 +101,13 @@ def create_optimizer(
 
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     decay = optax.add_decayed_weights(weight_decay, mask=lambda params: groups(params, 1))
-    steps = [_scale_by_adam(*betas), decay] if name == "adamw" else [decay, optax.trace(momentum, nesterov)]
+    steps = {
+        "sgd": (decay, optax.trace(momentum, nesterov)),
+        "adamw": (_with_promotion(optax.scale_by_adam(*betas)), decay),
+        "muon": (_scale_by_muon(momentum, betas), decay),
+    }
     scale = _scale_by(lambda params: groups(params, 0))
-    return optax.chain(clip, *steps, scale, optax.scale_by_learning_rate(schedule))
+    return optax.chain(clip, *steps[name], scale, optax.scale_by_learning_rate(schedule))
 
 
 def parameter_group(
@@ -162,14 +167,35 @@ def layer_of(path: Sequence[str], layers: Sequence[Sequence[str]]) -> int:
     return found[0]
 
 
-def _scale_by_adam(b1: float, b2: float) -> optax.GradientTransformation:
-    adam = optax.scale_by_adam(b1, b2)
+def _scale_by_muon(momentum: float, betas: Sequence[float]) -> optax.GradientTransformation:
+    """Muon (Jordan et al., 2024) for kernels, whose columns are the outputs; Adam for all else, both with Nesterov.
 
+    Its updates have the root mean square of Adam's (Liu et al., "Muon is scalable for LLM training", 2025), so that one
+    learning rate suits both.
+    """
+
+    def columns(path: tuple, x: Any) -> contrib.MuonDimensionNumbers | None:
+        if getattr(path[-1], "key", "") != "kernel":
+            return None
+        return contrib.MuonDimensionNumbers(tuple(range(x.ndim - 1)), x.ndim - 1)
+
+    muon = contrib.muon(
+        1.0,
+        beta=momentum,
+        adam_b1=betas[0],
+        adam_b2=betas[1],
+        consistent_rms=0.2,
+        muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(columns, params),
+    )
+    return optax.chain(_with_promotion(muon), optax.scale(-1.0))  # it descends by itself
+
+
+def _with_promotion(transformation: optax.GradientTransformation) -> optax.GradientTransformation:
     def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
         with jax.numpy_dtype_promotion("standard"):  # optax raises a float to an integer's power
-            return adam.update(updates, state, params)
+            return transformation.update(updates, state, params)
 
-    return optax.GradientTransformation(adam.init, update)
+    return optax.GradientTransformation(transformation.init, update)
 
 
 def _scale_by(multipliers: Callable[[Any], Any]) -> optax.GradientTransformation:

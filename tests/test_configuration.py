@@ -89,7 +89,7 @@ def test_model_spec_follows_labels_and_vectors():
         ("clip.crop_scales", (1.0, 1.2), "config.clip.crop_scales is (1.0, 1.2); each must be a number in 0..1"),
         ("data.synthetic.size", -1.0, "config.data.synthetic.size is -1.0; give a number above 0, up to 100"),
         ("label_smoothing", 1.0, "config.label_smoothing is 1.0; it must lie in 0..1, below 1"),
-        ("optimizer.name", "lamb", "config.optimizer.name is 'lamb'; choose one of sgd, adamw"),
+        ("optimizer.name", "lamb", "config.optimizer.name is 'lamb'; choose one of sgd, adamw, muon"),
         ("optimizer.betas", (0.9,), "config.optimizer.betas is (0.9,); give two numbers in 0..1, below 1"),
         ("optimizer.betas", (0.9, 1.0), "config.optimizer.betas is (0.9, 1.0); give two numbers in 0..1, below 1"),
         ("optimizer.layer_decay", 0.0, "config.optimizer.layer_decay is 0.0; it must lie in 0..1, above 0"),

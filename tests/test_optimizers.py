@@ -168,7 +168,7 @@ def test_layer_of_is_by_whole_names():
 
 @pytest.mark.parametrize("name", optimizers.OPTIMIZERS)
 def test_create_optimizer_lowers_the_rate_from_layer_to_layer(name):
-    kernel = {"kernel": jnp.ones(2)}
+    kernel = {"kernel": jnp.ones((2, 1))}
     params = {"stem": kernel, "blocks": {0: kernel, 1: kernel, 10: kernel}, "heads": {"classifier": {"linear": kernel}}}
     settings = PLAIN | {"head_lr_multiplier": 4.0, "weight_decay": 0.1, "name": name}
     plain, decayed = (
@@ -177,7 +177,7 @@ def test_create_optimizer_lowers_the_rate_from_layer_to_layer(name):
     )
     ratios = jax.tree.map(lambda a, b, start: (b - start) / (a - start), plain, decayed, params)
     by_layer = [ratios["stem"], *ratios["blocks"].values(), ratios["heads"]["classifier"]["linear"]]
-    np.testing.assert_allclose([each["kernel"][0] for each in by_layer], [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], rtol=1e-4)
+    np.testing.assert_allclose([each["kernel"][0, 0] for each in by_layer], [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1], rtol=1e-4)
 
 
 def test_create_optimizer_with_clip_norm_0_does_not_clip():
@@ -187,3 +187,28 @@ def test_create_optimizer_with_clip_norm_0_does_not_clip():
     )
     updates, _ = optimizer.update({"classifier": {"kernel": jnp.full(2, 1e6)}}, optimizer.init(params), params)
     np.testing.assert_allclose(updates["classifier"]["kernel"], -1e6)
+
+
+def test_create_optimizer_muon_turns_a_gradient_into_directions_of_equal_size():
+    optimizer = optimizers.create_optimizer(
+        optax.constant_schedule(0.1), weight_decay=0.5, name="muon", betas=(0.8, 0.9), **PLAIN
+    )
+    rng = np.random.default_rng(0)
+    shapes = {"conv": {"kernel": (3, 3, 4, 6), "bias": (6,)}, "linear": {"kernel": (8, 5)}}
+    params, grads = (
+        jax.tree.map(
+            lambda shape: rng.normal(size=shape).astype(np.float32), shapes, is_leaf=lambda x: type(x) is tuple
+        )
+        for _ in range(2)
+    )
+    updates, _ = optimizer.update(grads, optimizer.init(params), params)
+    # A bias does not decay; Adam with Nesterov's momentum looks ahead: b1 m' + (1 - b1) g over their corrections.
+    ahead = 0.8 * 0.2 / (1 - 0.8**2) + 0.2 / (1 - 0.8)
+    np.testing.assert_allclose(updates["conv"]["bias"], -0.1 * ahead * np.sign(grads["conv"]["bias"]), rtol=1e-4)
+    for name, rows in (("conv", 36), ("linear", 8)):
+        step = (updates[name]["kernel"] + 0.1 * 0.5 * params[name]["kernel"]).reshape(rows, -1)
+        left, _, right = np.linalg.svd(grads[name]["kernel"].reshape(rows, -1), full_matrices=False)
+        turned = left.T @ step @ right.T / (-0.1 * 0.2 * np.sqrt(rows))
+        # The iteration brings the singular values near 1, without turning the directions.
+        np.testing.assert_allclose(turned, np.diag(np.diag(turned)), atol=1e-3)
+        assert 0.6 < np.diag(turned).min() < np.diag(turned).max() < 1.3

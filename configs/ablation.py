@@ -19,7 +19,7 @@ ARMS = {
 def get_config(arm: str = "manet") -> ml_collections.ConfigDict:
     if arm not in ARMS:
         raise ValueError(f"configs/ablation.py has no arm {arm!r}; name one of {', '.join(ARMS)} after a colon")
-    config = ma52_synthetic.get_config()
+    config = ma52_synthetic.get_config("sgd")
     config.update(ARMS[arm])
     # Long enough that every arm leaves the plateau it starts on; squeeze-and-excitation takes longest.
     config.num_epochs = 36.0

@@ -10,7 +10,7 @@ from configs import ma52_pro, ma52_synthetic
 
 
 def get_config(form: str = "micro_actions") -> ml_collections.ConfigDict:
-    config = ma52_synthetic.get_config()
+    config = ma52_synthetic.get_config("sgd")
     pro = ma52_pro.get_config(form)
     config.emotion, config.multilabel = pro.emotion, pro.multilabel
     config.multilabel.loss = "plain"  # the classes are about as frequent as each other
@@ -18,6 +18,8 @@ def get_config(form: str = "micro_actions") -> ml_collections.ConfigDict:
     config.data.manual_dir = "data/ma52_pro_synthetic"
     config.data.builder_config = "pro_original"
     config.data.synthetic.pro = True
+    config.data.synthetic.frame_rate = 30
+    config.eval.every_epochs = 10.0
     config.data.synthetic.short_side = 144  # so that a face is some twenty pixels high
 
     # Around the head, at twice the resolution of the rest.

@@ -65,7 +65,7 @@ def test_plot_has_a_bar_for_each_form(tmp_path):
 
 def test_emotion_command_trains_and_writes_its_table(drawn_pro, tmp_path):
     small = {"data.synthetic.size": 5e-4, "data.synthetic.short_side": 40, "data.manual_dir": drawn_pro}
-    small |= {"data.synthetic.frame_rate": 30, "data.data_dir": tmp_path / "built"}
+    small |= {"data.data_dir": tmp_path / "built"}
     small |= {"clip.short_side": 40, "clip.crop_size": 32, "emotion.clip.short_side": 34, "emotion.clip.crop_size": 32}
     small |= {
         "num_epochs": 1.0,

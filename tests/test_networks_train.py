@@ -51,7 +51,8 @@ def make_config(name, folder):
     config.model = {"name": name, "embedding": False, **{k: v for k, v in options.items() if k not in decided}}
     config.clip.update({field: clip[field] for field in config.clip})
     config.num_epochs, config.eval.every_epochs, config.checkpoint_every_steps = 12.0, 6.0, 5  # an epoch is a step
-    config.optimizer.learning_rate, config.schedule.decay_epochs, config.sync_batch_norm = 0.02, (), True
+    config.schedule.decay_epochs, config.sync_batch_norm = (), True
+    config.optimizer.learning_rate = 0.005 if name == "c3d" else 0.02  # C3D has no BatchNorm
     return config
 
 

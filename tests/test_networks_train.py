@@ -52,7 +52,7 @@ def make_config(name, folder):
     config.clip.update({field: clip[field] for field in config.clip})
     config.num_epochs, config.eval.every_epochs, config.checkpoint_every_steps = 12.0, 6.0, 5  # an epoch is a step
     config.schedule.decay_epochs, config.sync_batch_norm = (), True
-    config.optimizer.learning_rate = 0.005 if name == "c3d" else 0.02  # C3D has no BatchNorm
+    config.optimizer.learning_rate = 0.01 if name == "c3d" else 0.02  # C3D has no BatchNorm
     return config
 
 

@@ -101,10 +101,11 @@ def create_optimizer(
 
     clip = optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity()
     decay = optax.add_decayed_weights(weight_decay, mask=lambda params: groups(params, 1))
+    b1, b2 = betas
     steps = {
         "sgd": (decay, optax.trace(momentum, nesterov)),
-        "adamw": (_with_promotion(optax.scale_by_adam(*betas)), decay),
-        "muon": (_scale_by_muon(momentum, betas), decay),
+        "adamw": (_with_promotion(optax.scale_by_adam(b1, b2)), decay),
+        "muon": (_scale_by_muon(momentum, b1, b2), decay),
     }
     scale = _scale_by(lambda params: groups(params, 0))
     return optax.chain(clip, *steps[name], scale, optax.scale_by_learning_rate(schedule))
@@ -167,7 +168,7 @@ def layer_of(path: Sequence[str], layers: Sequence[Sequence[str]]) -> int:
     return found[0]
 
 
-def _scale_by_muon(momentum: float, betas: Sequence[float]) -> optax.GradientTransformation:
+def _scale_by_muon(momentum: float, b1: float, b2: float) -> optax.GradientTransformation:
     """Muon (Jordan et al., 2024) for kernels, whose columns are the outputs; Adam for all else, both with Nesterov.
 
     Its updates have the root mean square of Adam's (Liu et al., "Muon is scalable for LLM training", 2025), so that one
@@ -182,8 +183,8 @@ def _scale_by_muon(momentum: float, betas: Sequence[float]) -> optax.GradientTra
     muon = contrib.muon(
         1.0,
         beta=momentum,
-        adam_b1=betas[0],
-        adam_b2=betas[1],
+        adam_b1=b1,
+        adam_b2=b2,
         consistent_rms=0.2,
         muon_weight_dimension_numbers=lambda params: jax.tree_util.tree_map_with_path(columns, params),
     )

@@ -2,15 +2,14 @@
 
 from manet_jax.models.gc_tsm import GCTSMOptions
 from manet_jax.pretrained.resnet import (
-    UNUSED,
     Modules,
-    block_name,
-    count_names,
     find_depth,
+    find_embedding_dim,
     find_rows,
+    resnet_table,
     torchvision_backbone,
 )
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.table import State
 
 _MODULES: Modules = {
     **torchvision_backbone("base_model."),
@@ -30,23 +29,19 @@ _MODULES: Modules = {
 
 
 def _options_from(state: State) -> GCTSMOptions:
-    embedding = find_rows(state, "fc_emb", 300) if any(name.startswith("fc_emb") for name in state) else 0
     return GCTSMOptions(
         num_classes=find_rows(state, "new_fc", 52),
-        embedding_dim=find_rows(state, "fc_emb_t", embedding),
+        embedding_dim=find_embedding_dim(state, ""),
         depth=find_depth(state),
         width=find_rows(state, "base_model.bn1", 64),
     )
 
 
-TABLE = WeightTable(
+TABLE = resnet_table(
     title="the authors' GC-TSM",
     network="gc_tsm",
     modules=_MODULES,
-    unused=UNUSED,
     example="base_model.layer1.0.eft1.conv.weight",
-    recognise=count_names(_MODULES),
     options_from=_options_from,
-    numbering=block_name,
     written_prefix="module.",
 )

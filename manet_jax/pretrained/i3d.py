@@ -3,36 +3,24 @@
 from manet_jax.models.i3d import I3DOptions
 from manet_jax.pretrained.resnet import (
     MMACTION2_HEADS,
-    UNUSED,
     Modules,
-    block_name,
-    count_names,
-    find_depth,
-    find_embedding_dim,
-    find_rows,
     mmaction2_clips_backbone,
+    mmaction2_options,
+    resnet_table,
 )
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.table import State
 
 _MODULES: Modules = {**mmaction2_clips_backbone("", "backbone."), **MMACTION2_HEADS}
 
 
 def _options_from(state: State) -> I3DOptions:
-    return I3DOptions(
-        num_classes=find_rows(state, "cls_head.fc_cls", 52),
-        embedding_dim=find_embedding_dim(state),
-        depth=find_depth(state),
-        width=find_rows(state, "backbone.conv1.bn", 64),
-    )
+    return I3DOptions(**mmaction2_options(state))
 
 
-TABLE = WeightTable(
+TABLE = resnet_table(
     title="mmaction2's I3D",
     network="i3d",
     modules=_MODULES,
-    unused=UNUSED,
     example="backbone.layer1.0.conv1.conv.weight",
-    recognise=count_names(_MODULES),
     options_from=_options_from,
-    numbering=block_name,
 )

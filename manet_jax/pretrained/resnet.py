@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 from manet_jax.models.i3d import I3DOptions
 from manet_jax.models.resnet import STAGES, ResNetOptions
 from manet_jax.models.slowfast import SlowFastOptions
-from manet_jax.pretrained.table import State
+from manet_jax.pretrained.table import State, WeightTable
 
 Modules = dict[str, tuple[str | None, str]]  # see `table.WeightTable`
 
@@ -70,6 +71,12 @@ def torchvision_backbone(prefix: str) -> Modules:
     }
 
 
+def resnet_table(modules: Modules, **fields: Any) -> WeightTable:
+    """The weight table of a ResNet, which is recognised by the names of its modules; `fields` are the others."""
+    unused = {**fields.pop("unused", {}), **UNUSED}
+    return WeightTable(modules=modules, unused=unused, recognise=count_names(modules), numbering=block_name, **fields)
+
+
 def count_names(modules: Mapping[str, tuple[str | None, str]]) -> Callable[[State], int]:
     """For `WeightTable.recognise`: counts a file's names that are those of some modules, with as many dimensions.
 
@@ -116,8 +123,18 @@ def find_rows(state: State, module: str, default: int) -> int:
     return sizes[0][0] if sizes and sizes[0] else default
 
 
-def find_embedding_dim(state: State) -> int:
-    """The dimensions of an mmaction2 file's joint embedding; 0 where it has none."""
-    if not any(name.startswith("cls_head.fc_emb") for name in state):
+def find_embedding_dim(state: State, prefix: str = "cls_head.") -> int:
+    """The dimensions of a file's joint embedding, with what stands in front of its names; 0 where it has none."""
+    if not any(name.startswith(f"{prefix}fc_emb") for name in state):
         return 0
-    return find_rows(state, "cls_head.fc_emb_t", find_rows(state, "cls_head.fc_emb", 300))
+    return find_rows(state, f"{prefix}fc_emb_t", find_rows(state, f"{prefix}fc_emb", 300))
+
+
+def mmaction2_options(state: State, backbone: str = "backbone.") -> dict[str, Any]:
+    """The options that mmaction2's ResNets have in common, of a file whose backbone begins so."""
+    return {
+        "num_classes": find_rows(state, "cls_head.fc_cls", 52),
+        "embedding_dim": find_embedding_dim(state),
+        "depth": find_depth(state),
+        "width": find_rows(state, f"{backbone}conv1.bn", 64),
+    }

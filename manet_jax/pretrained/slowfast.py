@@ -3,16 +3,12 @@
 from manet_jax.models.slowfast import SlowFastOptions
 from manet_jax.pretrained.resnet import (
     MMACTION2_HEADS,
-    UNUSED,
     Modules,
-    block_name,
-    count_names,
-    find_depth,
-    find_embedding_dim,
-    find_rows,
     mmaction2_clips_backbone,
+    mmaction2_options,
+    resnet_table,
 )
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.table import State
 
 _MODULES: Modules = {
     **mmaction2_clips_backbone("slow.", "backbone.slow_path."),
@@ -30,23 +26,17 @@ def _options_from(state: State) -> SlowFastOptions:
     lateral = state.get("backbone.slow_path.conv1_lateral.conv.weight")
     kernel = lateral.shape[2] if lateral is not None and lateral.ndim == 5 else 5
     return SlowFastOptions(
-        num_classes=find_rows(state, "cls_head.fc_cls", 52),
-        embedding_dim=find_embedding_dim(state),
-        depth=find_depth(state),
-        width=find_rows(state, "backbone.slow_path.conv1.bn", 64),
+        **mmaction2_options(state, "backbone.slow_path."),
         tau=4 if kernel == 7 else 8,
         alpha=4 if kernel == 7 else 8,
         lateral_kernel=kernel,
     )
 
 
-TABLE = WeightTable(
+TABLE = resnet_table(
     title="mmaction2's SlowFast",
     network="slowfast",
     modules=_MODULES,
-    unused=UNUSED,
     example="backbone.slow_path.layer1.0.conv1.conv.weight",
-    recognise=count_names(_MODULES),
     options_from=_options_from,
-    numbering=block_name,
 )

@@ -4,16 +4,13 @@ from manet_jax.models.options import ClipSpec
 from manet_jax.models.tin import TINOptions
 from manet_jax.pretrained.resnet import (
     MMACTION2_HEADS,
-    UNUSED,
     Modules,
-    block_name,
-    count_names,
-    find_depth,
-    find_embedding_dim,
     find_rows,
     mmaction2_backbone,
+    mmaction2_options,
+    resnet_table,
 )
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.table import State
 
 _INTERLACE = "backbone.layer*.conv1.conv.net1"
 _MODULES: Modules = {
@@ -27,26 +24,20 @@ _MODULES: Modules = {
 
 
 def _options_from(state: State) -> TINOptions:
-    width = find_rows(state, "backbone.conv1.bn", 64)
+    options = mmaction2_options(state)
     convolution = state.get("backbone.layer1.0.conv1.conv.net1.weight_net.conv.weight")
     known = convolution is not None and convolution.ndim == 3 and convolution.shape[1]
     return TINOptions(
-        num_classes=find_rows(state, "cls_head.fc_cls", 52),
-        embedding_dim=find_embedding_dim(state),
-        depth=find_depth(state),
-        width=width,
-        shift_div=max(1, width // known) if known else 4,
+        **options,
+        shift_div=max(1, options["width"] // known) if known else 4,
         clip=ClipSpec(num_frames=find_rows(state, "backbone.layer1.0.conv1.conv.net1.offset_net.fc1", 8)),
     )
 
 
-TABLE = WeightTable(
+TABLE = resnet_table(
     title="mmaction2's TIN",
     network="tin",
     modules=_MODULES,
-    unused=UNUSED,
     example="backbone.layer1.0.conv1.conv.net2.weight",
-    recognise=count_names(_MODULES),
     options_from=_options_from,
-    numbering=block_name,
 )

@@ -59,22 +59,23 @@ def test_max_pool_has_xlas_gradient(size):
 
 
 @pytest.mark.parametrize(
-    ("size", "channels", "kernel_size", "stride"),
+    ("size", "channels", "features", "kernel_size", "stride"),
     [
-        ((32, 30), 3, 7, 2),  # the stem
-        ((6, 5), 5, 3, 1),
-        ((8, 6), 5, 3, 2),
-        ((7, 9), 5, 3, 2),  # odd sides: no pixel after the last window
-        ((8, 9), 5, 3, 2),
-        ((4, 4), 130, 3, 2),
-        ((4, 8), 130, 3, 2),
-        ((8, 8), 130, 3, 2),
-        ((2, 2), 5, 3, 1),  # smaller than the kernel
-        ((1, 2), 5, 3, 1),
-        ((2, 5), 5, 3, 2),
+        ((32, 30), 3, 20, 7, 2),  # the stem
+        ((32, 30), 3, 4, 7, 2),  # that of a small network
+        ((6, 5), 5, 4, 3, 1),
+        ((8, 6), 5, 4, 3, 2),
+        ((7, 9), 5, 4, 3, 2),  # odd sides: no pixel after the last window
+        ((8, 9), 5, 4, 3, 2),
+        ((4, 4), 130, 4, 3, 2),
+        ((4, 8), 130, 4, 3, 2),
+        ((8, 8), 130, 4, 3, 2),
+        ((2, 2), 5, 4, 3, 1),  # smaller than the kernel
+        ((1, 2), 5, 4, 3, 1),
+        ((2, 5), 5, 4, 3, 2),
     ],
 )
-def test_convolve_has_xlas_gradients(size, channels, kernel_size, stride):
+def test_convolve_has_xlas_gradients(size, channels, features, kernel_size, stride):
     def plain(x, kernel):
         padding = [(kernel_size // 2, kernel_size // 2)] * 2
         dimensions = ("NHWC", "HWIO", "NHWC")
@@ -83,7 +84,7 @@ def test_convolve_has_xlas_gradients(size, channels, kernel_size, stride):
     rng = np.random.default_rng(0)
     # Whole numbers, whose sums are exact in whatever order.
     x = jnp.asarray(rng.integers(-8, 9, (2, *size, channels)), jnp.float32)
-    kernel = jnp.asarray(rng.integers(-8, 9, (kernel_size, kernel_size, channels, 4)), jnp.float32)
+    kernel = jnp.asarray(rng.integers(-8, 9, (kernel_size, kernel_size, channels, features)), jnp.float32)
     gradient = jnp.asarray(rng.integers(-8, 9, jax.eval_shape(plain, x, kernel).shape), jnp.float32)
     expected = with_gradient(plain, x, kernel, gradient=gradient)
     assert_same(

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from manet_jax.models.layers import Heads, create_conv_3d, dropout, normalize
+from manet_jax.models.layers import Heads, create_conv_3d, dropout, fold_in, normalize
 from manet_jax.models.ops import max_of_pairs
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least
 from manet_jax.models.outputs import Outputs
@@ -87,9 +87,7 @@ class C3D(nnx.Module):
         """Returns the outputs for the clips `inputs["video"]`, see `models`."""
         x = self.features(inputs["video"])
         x = x.transpose(0, 4, 1, 2, 3).reshape(x.shape[0], 1, -1)  # in PyTorch's order
-        x = nnx.relu(self.fc6(x))
-        if keys is not None:
-            x = dropout(x, jax.vmap(jax.random.fold_in, (0, None))(keys, 6), self.options.dropout)
+        x = dropout(nnx.relu(self.fc6(x)), fold_in(keys, 6), self.options.dropout)
         return self.heads(nnx.relu(self.fc7(x)), keys)
 
     def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:

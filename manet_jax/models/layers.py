@@ -261,14 +261,20 @@ class Heads(nnx.Module):
           keys: one random key for each clip, for dropout; None drops nothing.
         """
         features = pooled.mean(1).astype(jnp.float32)
-        if keys is not None:
-            pooled = dropout(pooled, keys, self.dropout)  # one mask for both heads
+        pooled = dropout(pooled, keys, self.dropout)  # one mask for both heads
         embedding = None if self.joint_embedding is None else self.joint_embedding(pooled)
         return Outputs(logits=self.classifier(pooled), embedding=embedding, features=features)
 
 
-def dropout(x: Float[Array, "b t c"], keys: Key[Array, " b"], rate: float) -> Float[Array, "b t c"]:
-    """Drops a share of the values of each clip, and scales up the others."""
+def fold_in(keys: Key[Array, " b"] | None, number: int) -> Key[Array, " b"] | None:
+    """The keys of clips for a layer of a number; None stays None."""
+    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def dropout(x: Float[Array, "b t c"], keys: Key[Array, " b"] | None, rate: float) -> Float[Array, "b t c"]:
+    """Drops a share of the values of each clip, and scales up the others; without keys it drops nothing."""
+    if keys is None:
+        return x
     # Differs from the release: a key for each clip, so that masks do not depend on how clips are spread over devices.
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)

@@ -7,10 +7,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from manet_jax.models.layers import Heads, normalize
+from manet_jax.models.layers import Heads, fold_in, normalize
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least
 from manet_jax.models.outputs import Outputs
-from manet_jax.models.vit import MLP, Attention, LayerNorm, PatchEmbedding, drop_path, fold_in, normal_init
+from manet_jax.models.vit import MLP, Attention, LayerNorm, PatchEmbedding, drop_path, normal_init
 
 _EPSILON = 1e-6  # of LayerNorm
 HALF = (127.5, 127.5, 127.5)  # mean and std of the pixels in mmaction2's files

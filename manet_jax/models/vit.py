@@ -93,11 +93,6 @@ class MLP(nnx.Module):
         return self.fc2(jax.nn.gelu(self.fc1(x), approximate=False))
 
 
-def fold_in(keys: Key[Array, " b"] | None, number: int) -> Key[Array, " b"] | None:
-    """The keys of clips for a layer of a number; None stays None."""
-    return None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, number)
-
-
 def drop_path(x: Float[Array, "b *n s c"], keys: Key[Array, " b"] | None, rate: float) -> Float[Array, "b *n s c"]:
     """Drops a share of the sequences of clips, each as a whole, and scales up the others (Huang et al., ECCV 2016).
 

@@ -5,10 +5,12 @@ import pathlib
 
 import av
 import numpy as np
+import pytest
 
 from manet_jax import inference
 from manet_jax.data import decoding
 from manet_jax.data.views import SINGLE_VIEW
+from manet_jax.models import MODELS, NetworkOptions
 from manet_jax.studies.small_runs import FIELDS
 from tfds_ma52 import video
 from tfds_ma52.errors import UserError
@@ -16,6 +18,13 @@ from tfds_ma52.labels import MA52_NAMES
 from tfds_ma52.synthetic import motions, skeleton
 
 ROOT = pathlib.Path(__file__).parent.parent
+BACKBONES = [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
+
+
+def backbones_slow_but(*quick):
+    """Parametrises a test over the networks, of which all but some compile too long for every run of the tests."""
+    marks = {name: () if name in quick else pytest.mark.slow for name in BACKBONES}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in BACKBONES])
 
 
 def write_clip(path, *, num_frames=20, height=64, width=48, seed=0, audio=False, title=""):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from checkpoints import random_variables
 from flax import nnx
+from helpers import BACKBONES, backbones_slow_but
 
 from manet_jax import models
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, OptionError, layers, manet
@@ -156,9 +157,7 @@ UNUSED = {"gc_tsm": "gates.space.bn"}
 DROPS_INSIDE = ("c3d",)
 
 networks = pytest.mark.parametrize("name", MODELS)
-backbones = pytest.mark.parametrize(
-    "name", [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
-)
+backbones = pytest.mark.parametrize("name", BACKBONES)
 
 
 def change(spec, **changes):
@@ -415,15 +414,7 @@ def test_training_is_a_view_that_leaves_the_mode(name):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), after, again)
 
 
-# Two of them with every run of the tests: compiling takes a quarter of a minute each.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name in ("manet", "timesformer") else pytest.mark.slow)
-        for name in MODELS
-        if issubclass(MODELS[name].Options, NetworkOptions)
-    ],
-)
+@backbones_slow_but("manet", "timesformer")
 def test_remat_keeps_less_and_changes_no_gradient(name):
     def step(remat):
         spec, graphdef, variables = tiny(name, remat=remat)

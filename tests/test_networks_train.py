@@ -7,15 +7,13 @@ import sys
 import numpy as np
 import pytest
 from checkpoints import read_checkpoint
-from helpers import shrink
+from helpers import backbones_slow_but, shrink
 
 from configs import ma52
 from manet_jax import evaluate, train
-from manet_jax.models import MODELS, NetworkOptions
+from manet_jax.models import MODELS
 from manet_jax.studies.small_runs import losses
 from tfds_ma52.encoding import encode_h264
-
-BACKBONES = [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
 
 
 @pytest.fixture(scope="session")
@@ -56,10 +54,7 @@ def make_config(name, folder):
     return config
 
 
-# One of them with every run of the tests: compiling takes half a minute each.
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "timesformer" else pytest.mark.slow) for name in BACKBONES]
-)
+@backbones_slow_but("timesformer")
 def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, monkeypatch):
     # One test a network: what takes long is to compile.
     config, whole, stopped = make_config(name, coloured), tmp_path / "whole", tmp_path / "stopped"

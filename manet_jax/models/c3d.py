@@ -54,6 +54,12 @@ class C3DOptions(NetworkOptions):
         frames, side = self.clip.num_frames // 16, self.clip.crop_size // 16 // 2 + 1
         return frames * side * side * GROUPS[-1][-1] * self.width
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        convs = range(sum(map(len, GROUPS)))
+        return (*((f"convs.{i}",) for i in convs), ("fc6",), ("fc7",), ("heads",))
+
     @classmethod
     def tiny(cls, **options) -> "C3DOptions":
         """A network for tests."""

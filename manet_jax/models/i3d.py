@@ -10,7 +10,7 @@ from manet_jax.models.layers import Heads, normalize
 from manet_jax.models.ops import max_of_pairs
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
-from manet_jax.models.resnet import EXPANSION, STAGES
+from manet_jax.models.resnet import EXPANSION, STAGES, order_layers
 from manet_jax.models.resnet3d import ConvBN3D, create_blocks, run_blocks, run_stem
 
 
@@ -34,6 +34,11 @@ class I3DOptions(NetworkOptions):
         problems = super().problems() + one_of(self, depth=(8, 14, 50)) + at_least(self, width=1)
         # Of fewer, none is left after the first convolution and two poolings, each by half.
         return problems + [f"clip.{problem}" for problem in at_least(self.clip, num_frames=5)]
+
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        return order_layers(self.depth)
 
     @classmethod
     def tiny(cls, **options) -> "I3DOptions":

@@ -37,7 +37,7 @@ class ResNetOptions(NetworkOptions):
     @property
     def layers(self) -> tuple[tuple[str, ...], ...]:
         """See `NetworkOptions.layers`."""
-        return (("stem",), *((f"blocks.{i}",) for i in range(sum(STAGES[self.depth]))), ("heads",))
+        return order_layers(self.depth)
 
     @classmethod
     def tiny(cls, **options: Any) -> Any:
@@ -45,6 +45,11 @@ class ResNetOptions(NetworkOptions):
         clip = ClipSpec(num_frames=4, short_side=40, crop_size=32)
         small: dict[str, Any] = {"num_classes": 3, "embedding_dim": 5, "depth": 8, "width": 8, "clip": clip}
         return cls(**(small | options))
+
+
+def order_layers(depth: int) -> tuple[tuple[str, ...], ...]:
+    """The layers of a ResNet, see `NetworkOptions.layers`."""
+    return (("stem",), *((f"blocks.{i}",) for i in range(sum(STAGES[depth]))), ("heads",))
 
 
 def moves_a_channel(options: Any) -> list[str]:

@@ -51,6 +51,15 @@ class SlowFastOptions(NetworkOptions):
             problems.append(f"clip.num_frames is {self.clip.num_frames}; it must be a multiple of tau, {self.tau}")
         return problems
 
+    @property
+    def layers(self) -> tuple[tuple[str, ...], ...]:
+        """See `NetworkOptions.layers`."""
+        stages = STAGES[self.depth]
+        blocks = [[f"slow.blocks.{i}", f"fast.blocks.{i}"] for i in range(sum(stages))]
+        for stage in range(len(stages)):
+            blocks[sum(stages[:stage])].append(f"laterals.{_name(stage)}")
+        return (("slow.stem", "fast.stem"), *(tuple(each) for each in blocks), ("heads",))
+
     @classmethod
     def tiny(cls, **options) -> "SlowFastOptions":
         """A network for tests."""

@@ -3,6 +3,8 @@
 Training mode is a view of a model: `nnx.view(model, train=True, axis_name=...)`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -61,29 +63,46 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
         """Normalises each channel over batch and space."""
-        mean, var = self._batch_statistics(x) if self.training else (self.mean[...], self.var[...])
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shift = self.bias[...] - mean * scale
-        return x * _per_channel(scale.astype(x.dtype)) + _per_channel(shift.astype(x.dtype))
+        mean, var = self.mean[...], self.var[...]
+        if self.training:
+            mean, var = self.over_devices(*jax.lax.platform_dependent(x, mean, cpu=_moments, default=_moments_at_once))
+            self.update(mean, var, x.size // x.shape[-1])
+        scale, shift = self.scale_and_shift(mean, var)
+        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
 
-    def _batch_statistics(self, x: Array) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        x = x.astype(jnp.float32)
-        count = x.size // x.shape[-1]
-        mean = x.mean((0, 1, 2))
+    def scale_and_shift(self, mean: Float[Array, " c"], var: Float[Array, " c"]) -> tuple[Array, Array]:
+        """What a channel of this mean and variance is multiplied by, and what is then added to it."""
+        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        return scale, self.bias[...] - mean * scale
+
+    def over_devices(self, mean: Float[Array, " c"], var: Float[Array, " c"]) -> tuple[Array, Array]:
+        """Mean and variance of the values of all devices of the axis, given those of this device's."""
+        if self.axis_name is None:
+            return mean, var
+        overall = jax.lax.pmean(mean, self.axis_name)
+        return overall, jax.lax.pmean(var + jnp.square(mean - overall), self.axis_name)
+
+    def update(self, mean: Float[Array, " c"], var: Float[Array, " c"], count: int) -> None:
+        """Brings the running statistics nearer to those of `count` values on each device."""
         if self.axis_name is not None:
-            mean = jax.lax.pmean(mean, self.axis_name)
             count *= jax.lax.axis_size(self.axis_name)
-        var = jnp.square(x - _per_channel(mean)).mean((0, 1, 2))
-        if self.axis_name is not None:
-            var = jax.lax.pmean(var, self.axis_name)
         self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
         unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
         self.var[...] += self.momentum * (unbiased - self.var[...])
-        return mean, var
 
 
-def _per_channel(values: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
-    return values.reshape(1, 1, 1, -1)
+def _moments(x: Float[Array, "*n c"], _: Array | None = None) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and variance of each channel."""
+    x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    return mean, jnp.square(x - mean).mean(axes)
+
+
+def _moments_at_once(x: Float[Array, "*n c"], near: Float[Array, " c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """The same by reading x once, in the pass that makes it; precise where the means are near the given ones."""
+    x, axes = x.astype(jnp.float32) - jax.lax.stop_gradient(near), tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    return mean + jax.lax.stop_gradient(near), jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
 
 
 def _conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:
@@ -129,8 +148,44 @@ class ConvBN(nnx.Module):
         """Convolves and normalises."""
         if self.pointwise:
             x = x[:, :: self.stride, :: self.stride]
-            return self.bn(self.conv(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1))
+            rows = x.reshape(-1, x.shape[-1])
+            if self.bn.training and self.conv.in_features < self.conv.out_features:
+                return self._expand(rows).reshape(*x.shape[:-1], -1)
+            return self.bn(self.conv(rows).reshape(*x.shape[:-1], -1))
         return self.bn(self.conv(x))
+
+    def _expand(self, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
+        """Multiplies and normalises in training, where there are more outputs than inputs.
+
+        Elsewhere than on a CPU the outputs' statistics are computed from the inputs', which are fewer, and the kernel is
+        scaled instead of the outputs: these are written once, and only together with what follows.
+        """
+        kernel = self.conv.kernel[...].astype(x.dtype)
+
+        def normalize_outputs(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
+            product = x @ kernel
+            mean, var = self.bn.over_devices(*_moments(product))
+            scale, shift = self.bn.scale_and_shift(mean, var)
+            return product * scale.astype(x.dtype) + shift.astype(x.dtype), mean, var
+
+        def scale_kernel(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
+            weights = kernel.astype(jnp.float32)
+            mean, var = self.bn.over_devices(*_moments_of_product(x, weights))
+            scale, shift = self.bn.scale_and_shift(mean, var)
+            return x @ (weights * scale).astype(x.dtype) + shift.astype(x.dtype), mean, var
+
+        y, mean, var = jax.lax.platform_dependent(x, kernel, cpu=normalize_outputs, default=scale_kernel)
+        self.bn.update(mean, var, len(x))
+        return y
+
+
+def _moments_of_product(x: Float[Array, "n c"], kernel: Float[Array, "c d"]) -> tuple[Array, Array]:
+    """Mean and variance of each column of x times a kernel: the kernel's under the covariance of x's columns."""
+    multiply = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
+    squares = jax.lax.dot_general(x, x, (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    mean = x.astype(jnp.float32).mean(0)
+    covariance = squares / len(x) - jnp.outer(mean, mean)
+    return multiply(mean, kernel), jnp.maximum((kernel * multiply(covariance, kernel)).sum(0), 0)
 
 
 class SqueezeExcite(nnx.Module):
@@ -141,10 +196,10 @@ class SqueezeExcite(nnx.Module):
         self.squeeze = nnx.Linear(num_features, hidden, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
         self.excite = nnx.Linear(hidden, num_features, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
+    def __call__(self, x: Float[Array, "*bt h w c"]) -> Float[Array, "*bt h w c"]:
         """Returns x times its gates."""
-        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
-        return x * gate[:, None, None, :]
+        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((-3, -2))))))
+        return x * gate[..., None, None, :]
 
 
 class ClassificationHead(nnx.Module):

@@ -1,4 +1,7 @@
-"""Operations whose gradient is written by hand, because XLA's own takes several times as long on a CPU."""
+"""Operations whose form or gradient is ours, because XLA's own is slow: on a CPU, or in bytes elsewhere.
+
+Where a platform is better served by another form it gets that one (`jax.lax.platform_dependent`).
+"""
 
 import functools
 
@@ -8,10 +11,41 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_OVER_TIME = ("TNHWC", "HWTIO", "TNHWC")
+
+
+def shift_and_multiply(
+    x: Float[Array, "t b h w c"], kernel: Float[Array, "c d"], shift_div: int
+) -> Float[Array, "t b h w d"]:
+    """The product of `temporal_shift` of x and a kernel.
+
+    Elsewhere than on a CPU it is one convolution over time, which reads x once and writes no shifted copy: it has three
+    times the operations, and the copies would be a third of the bytes of a training step.
+    """
+    as_product = functools.partial(_shift_then_multiply, shift_div=shift_div)
+    as_convolution = functools.partial(_multiply_over_time, shift_div=shift_div)
+    return jax.lax.platform_dependent(x, kernel, cpu=as_product, default=as_convolution)
+
+
+def _shift_then_multiply(x: Array, kernel: Array, shift_div: int) -> Array:
+    rows = temporal_shift(x, shift_div).reshape(-1, x.shape[-1])
+    return (rows @ kernel).reshape(*x.shape[:-1], -1)
+
+
+def _multiply_over_time(x: Array, kernel: Array, shift_div: int) -> Array:
+    """The kernel's rows of channels that move stand before or after the middle of three frames; zeros fill the rest."""
+    fold = x.shape[-1] // shift_div
+    channel = jnp.arange(x.shape[-1])[:, None]
+    later, earlier = channel < fold, (channel >= fold) & (channel < 2 * fold)
+    parts = [jnp.where(moved, kernel, 0) for moved in (earlier, ~(earlier | later), later)]
+    # Time is the last of the three axes here, so that a TPU keeps [t b] together, as what comes before and after does.
+    return jax.lax.conv_general_dilated(
+        x, jnp.stack(parts)[None, None], (1, 1, 1), ((0, 0), (0, 0), (1, 1)), dimension_numbers=_OVER_TIME
+    )
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def temporal_shift(x: Float[Array, "b t h w c"], shift_div: int) -> Float[Array, "b t h w c"]:
+def temporal_shift(x: Float[Array, "t b h w c"], shift_div: int) -> Float[Array, "t b h w c"]:
     """Moves a part of the channels by one frame along time (Lin et al., "TSM", ICCV 2019).
 
     Of c channels the first c // shift_div are taken from the next frame, as many after them from the previous frame,
@@ -20,12 +54,12 @@ def temporal_shift(x: Float[Array, "b t h w c"], shift_div: int) -> Float[Array,
     return _shift(x, x.shape[-1] // shift_div, 1)
 
 
-def _shift(x: Float[Array, "b t h w c"], fold: int, towards: int) -> Float[Array, "b t h w c"]:
+def _shift(x: Float[Array, "t b h w c"], fold: int, towards: int) -> Float[Array, "t b h w c"]:
     """Takes `fold` channels from `towards` frames later, and as many from as far back."""
     # A choice at every location fuses with what comes before it; slices and a concatenation, which are read and written
     # one by one, take 2.4 times as long on a CPU (30 and 13 ms for 16 frames of 56 x 56 x 256).
-    frames = ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)), ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0))
-    later, earlier = jnp.pad(x[:, 1:], frames[0]), jnp.pad(x[:, :-1], frames[1])
+    frames = ((0, 1), (0, 0), (0, 0), (0, 0), (0, 0)), ((1, 0), (0, 0), (0, 0), (0, 0), (0, 0))
+    later, earlier = jnp.pad(x[1:], frames[0]), jnp.pad(x[:-1], frames[1])
     first, second = (later, earlier) if towards > 0 else (earlier, later)
     channel = jnp.arange(x.shape[-1])
     return jnp.where(channel < fold, first, jnp.where(channel < 2 * fold, second, x))
@@ -43,12 +77,39 @@ temporal_shift.defvjp(_temporal_shift_forward, _temporal_shift_backward)
 
 
 @jax.custom_vjp
+def relu(x: Array) -> Array:
+    """The larger of x and 0, whose gradient needs the result alone: where that is kept anyway, x is not."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    return (result := relu(x)), result
+
+
+def _relu_backward(result: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where(result > 0, gradient, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
+
+def compute_once(x: Array) -> Array:
+    """Keeps a CPU's compiler from computing x anew for each of its readers; others do not, and x stays as it is."""
+    return jax.lax.platform_dependent(x, cpu=jax.lax.optimization_barrier, default=lambda x: x)
+
+
+@jax.custom_vjp
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """The largest values of 3x3 windows, two pixels apart, padded by one: the pooling after a ResNet's first layer.
 
     Its gradient goes to a window's first largest value, as in PyTorch. XLA's own gradient takes ten times as long on a
-    CPU, a fifth of a small model's training step.
+    CPU, a fifth of a small model's training step; elsewhere it is XLA's own.
     """
+    return max_pool_with_xla(x)
+
+
+def max_pool_with_xla(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """The same with XLA's gradient."""
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -57,6 +118,14 @@ def _max_pool_forward(x: Array) -> tuple[Array, Array]:
 
 
 def _max_pool_backward(x: Array, gradient: Array) -> tuple[Array]:
+    def with_xla(x: Array, gradient: Array) -> Array:
+        return jax.vjp(max_pool_with_xla, x)[1](gradient)[0]
+
+    return (jax.lax.platform_dependent(x, gradient, cpu=gradient_of_max_pool, default=with_xla),)
+
+
+def gradient_of_max_pool(x: Array, gradient: Array) -> Array:
+    """The gradient of `max_pool`'s input, given that of its result, by comparing the nine pixels of each window."""
     n, height, width, channels = x.shape
     rows, columns = gradient.shape[1:3]
     padding = ((0, 0), (1, 2 * rows - height), (1, 2 * columns - width), (0, 0))
@@ -85,7 +154,7 @@ def _max_pool_backward(x: Array, gradient: Array) -> tuple[Array]:
     corners = share(2, 2) + share(0, 2, below=1) + share(2, 0, right=1) + share(0, 0, below=1, right=1)
     odd = jnp.stack([share(2, 1) + share(0, 1, below=1), corners], axis=3)
     whole = jnp.stack([even, odd], axis=2).reshape(n, 2 * rows, 2 * columns, channels)
-    return (whole[:, :height, :width],)
+    return whole[:, :height, :width]
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -4,6 +4,7 @@ Training mode is a view of a model: `nnx.view(model, train=True, axis_name=...)`
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +99,9 @@ def _moments(x: Float[Array, "*n c"], _: Array | None = None) -> tuple[Float[Arr
     return mean, jnp.square(x - mean).mean(axes)
 
 
-def _moments_at_once(x: Float[Array, "*n c"], near: Float[Array, " c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+def _moments_at_once(
+    x: Float[Array, "*n c"], near: Float[Array, " c"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """The same by reading x once, in the pass that makes it; precise where the means are near the given ones."""
     x, axes = x.astype(jnp.float32) - jax.lax.stop_gradient(near), tuple(range(x.ndim - 1))
     mean = x.mean(axes)
@@ -148,35 +151,40 @@ class ConvBN(nnx.Module):
         """Convolves and normalises."""
         if self.pointwise:
             x = x[:, :: self.stride, :: self.stride]
-            rows = x.reshape(-1, x.shape[-1])
             if self.bn.training and self.conv.in_features < self.conv.out_features:
-                return self._expand(rows).reshape(*x.shape[:-1], -1)
-            return self.bn(self.conv(rows).reshape(*x.shape[:-1], -1))
+                return self._expand(x)
+            return self.bn(_multiply(x, self.conv))
         return self.bn(self.conv(x))
 
-    def _expand(self, x: Float[Array, "n c"]) -> Float[Array, "n d"]:
+    def _expand(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c2"]:
         """Multiplies and normalises in training, where there are more outputs than inputs.
 
-        Elsewhere than on a CPU the outputs' statistics are computed from the inputs', which are fewer, and the kernel is
-        scaled instead of the outputs: these are written once, and only together with what follows.
+        Elsewhere than on a CPU the outputs' statistics are computed from the inputs', which are fewer, and the kernel
+        is scaled instead of the outputs: these are written once, together with what follows.
         """
-        kernel = self.conv.kernel[...].astype(x.dtype)
 
         def normalize_outputs(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
-            product = x @ kernel
+            product = _multiply(x, lambda rows: rows @ kernel)
             mean, var = self.bn.over_devices(*_moments(product))
             scale, shift = self.bn.scale_and_shift(mean, var)
             return product * scale.astype(x.dtype) + shift.astype(x.dtype), mean, var
 
         def scale_kernel(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
-            weights = kernel.astype(jnp.float32)
-            mean, var = self.bn.over_devices(*_moments_of_product(x, weights))
+            kernel = kernel.astype(jnp.float32)
+            mean, var = self.bn.over_devices(*_moments_of_product(x.reshape(-1, x.shape[-1]), kernel))
             scale, shift = self.bn.scale_and_shift(mean, var)
-            return x @ (weights * scale).astype(x.dtype) + shift.astype(x.dtype), mean, var
+            scaled = (kernel * scale).astype(x.dtype)
+            return _multiply(x, lambda rows: rows @ scaled) + shift.astype(x.dtype), mean, var
 
+        kernel = self.conv.kernel[...].astype(x.dtype)
         y, mean, var = jax.lax.platform_dependent(x, kernel, cpu=normalize_outputs, default=scale_kernel)
-        self.bn.update(mean, var, len(x))
+        self.bn.update(mean, var, y.size // y.shape[-1])
         return y
+
+
+def _multiply(x: Float[Array, "bt h w c"], product: Callable[[Array], Array]) -> Float[Array, "bt h w c2"]:
+    """Applies a product of the rows of a matrix at every location."""
+    return product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def _moments_of_product(x: Float[Array, "n c"], kernel: Float[Array, "c d"]) -> tuple[Array, Array]:
@@ -196,10 +204,13 @@ class SqueezeExcite(nnx.Module):
         self.squeeze = nnx.Linear(num_features, hidden, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
         self.excite = nnx.Linear(hidden, num_features, use_bias=False, kernel_init=_se_init, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*bt h w c"]) -> Float[Array, "*bt h w c"]:
+    def gates(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt c"]:
+        """Returns the gates of x."""
+        return nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
+
+    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
         """Returns x times its gates."""
-        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((-3, -2))))))
-        return x * gate[..., None, None, :]
+        return x * self.gates(x)[:, None, None, :]
 
 
 class ClassificationHead(nnx.Module):

@@ -2,13 +2,12 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from manet_jax.models.layers import ConvBN, Heads, SqueezeExcite, normalize
-from manet_jax.models.ops import compute_once, max_pool, relu, shift_and_multiply
+from manet_jax.models.ops import compute_once, max_pool, merge_frames, relu, shift_and_multiply, split_frames
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
 
@@ -69,21 +68,20 @@ class Bottleneck(nnx.Module):
             ConvBN(in_features, out_features, 1, stride, dtype=dtype, rngs=rngs) if needs_projection else None
         )
 
-    def __call__(self, x: Float[Array, "tb h w c"]) -> Float[Array, "tb h2 w2 c2"]:
-        """Returns relu(shortcut + residual branch); the first frames of all clips come first."""
-        residual = nnx.relu(self._shift_and_convolve(x) if self.shift_div else self.conv1(self._excite(x)))
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        """Returns relu(shortcut + residual branch); the frames are in the order of `ops.merge_frames`."""
+        residual = nnx.relu(self._shift_and_convolve(x) if self.shift_div else self._convolve(x))
         residual = nnx.relu(self.conv2(residual))
         residual = self.conv3(residual)
         return relu(residual + (x if self.shortcut is None else self.shortcut(x)))
 
-    def _excite(self, x: Array) -> Array:
-        return x if self.se is None else self.se(x)
+    def _convolve(self, x: Array) -> Array:
+        return self.conv1(x if self.se is None else self.se(x))
 
-    def _shift_and_convolve(self, x: Float[Array, "tb h w c"]) -> Float[Array, "tb h w c2"]:
-        # The gates are applied to the frames as the product reads them, or they would be a pass of their own on a TPU.
-        frames = self._excite(x.reshape(self.num_frames, -1, *x.shape[1:]))
-        product = shift_and_multiply(frames, self.conv1.conv.kernel[...].astype(x.dtype), self.shift_div)
-        return self.conv1.bn(product.reshape(*x.shape[:-1], -1))
+    def _shift_and_convolve(self, x: Array) -> Array:
+        kernel = self.conv1.conv.kernel[...].astype(x.dtype)
+        gates = None if self.se is None else self.se.gates(x)
+        return self.conv1.bn(shift_and_multiply(x, kernel, gates, self.num_frames, self.shift_div))
 
 
 class MANet(nnx.Module):
@@ -120,11 +118,9 @@ class MANet(nnx.Module):
 
     def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
         """Returns the last feature maps: from 14 layers on 1/32 of the frames' sides, 32 * width channels."""
-        x = normalize(video, self.options).swapaxes(0, 1)
-        frames_and_clips = x.shape[:2]
-        x = x.reshape(-1, *x.shape[2:])
+        x = merge_frames(normalize(video, self.options))
         x = max_pool(nnx.relu(self.stem(x)))
         apply = nnx.remat(Bottleneck.__call__) if self.options.remat else Bottleneck.__call__
         for block in self.blocks:
             x = compute_once(apply(block, x))
-        return x.reshape(*frames_and_clips, *x.shape[1:]).swapaxes(0, 1)
+        return split_frames(x, video.shape[1])

@@ -14,38 +14,71 @@ _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _OVER_TIME = ("TNHWC", "HWTIO", "TNHWC")
 
 
-def shift_and_multiply(
-    x: Float[Array, "t b h w c"], kernel: Float[Array, "c d"], shift_div: int
-) -> Float[Array, "t b h w d"]:
-    """The product of `temporal_shift` of x and a kernel.
+def merge_frames(x: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
+    """The frames of clips as one batch, in the order that suits the platform.
 
-    Elsewhere than on a CPU it is one convolution over time, which reads x once and writes no shifted copy: it has three
-    times the operations, and the copies would be a third of the bytes of a training step.
+    On a CPU it is clip by clip. Elsewhere the first frames of all clips come first, then the second ones: so a TPU,
+    which keeps a frame's location before its number in the batch, finds the next frame without moving any.
     """
-    as_product = functools.partial(_shift_then_multiply, shift_div=shift_div)
-    as_convolution = functools.partial(_multiply_over_time, shift_div=shift_div)
-    return jax.lax.platform_dependent(x, kernel, cpu=as_product, default=as_convolution)
+    return jax.lax.platform_dependent(x, cpu=_merge, default=lambda x: _merge(x.swapaxes(0, 1)))
 
 
-def _shift_then_multiply(x: Array, kernel: Array, shift_div: int) -> Array:
-    rows = temporal_shift(x, shift_div).reshape(-1, x.shape[-1])
-    return (rows @ kernel).reshape(*x.shape[:-1], -1)
+def split_frames(x: Float[Array, "n h w c"], num_frames: int) -> Float[Array, "b t h w c"]:
+    """The inverse of `merge_frames`."""
+    clips_first = functools.partial(_split, shape=(-1, num_frames))
+    frames_first = functools.partial(_split, shape=(num_frames, -1))
+    return jax.lax.platform_dependent(x, cpu=clips_first, default=lambda x: frames_first(x).swapaxes(0, 1))
 
 
-def _multiply_over_time(x: Array, kernel: Array, shift_div: int) -> Array:
-    """The kernel's rows of channels that move stand before or after the middle of three frames; zeros fill the rest."""
+def _merge(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _split(x: Array, shape: tuple[int, int]) -> Array:
+    return x.reshape(*shape, *x.shape[1:])
+
+
+def shift_and_multiply(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "c d"],
+    gates: Float[Array, "n c"] | None,
+    num_frames: int,
+    shift_div: int,
+) -> Float[Array, "n h w d"]:
+    """The product of a kernel and the `temporal_shift` of x times its gates, for frames in the order of `merge_frames`.
+
+    Elsewhere than on a CPU it is one convolution over time, which reads x and the gates and writes no copy. It has
+    three times the operations of the product; the copies would be a third of the bytes of a training step.
+    """
+    product = functools.partial(_shift_then_multiply, num_frames=num_frames, shift_div=shift_div)
+    convolution = functools.partial(_multiply_over_time, num_frames=num_frames, shift_div=shift_div)
+    return jax.lax.platform_dependent(x, kernel, gates, cpu=product, default=convolution)
+
+
+def _shift_then_multiply(x: Array, kernel: Array, gates: Array | None, num_frames: int, shift_div: int) -> Array:
+    if gates is not None:
+        x = x * gates[:, None, None, :]
+    shifted = _merge(temporal_shift(_split(x, (-1, num_frames)), shift_div))
+    return (shifted.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
+def _multiply_over_time(x: Array, kernel: Array, gates: Array | None, num_frames: int, shift_div: int) -> Array:
+    x = _split(x, (num_frames, -1))
+    if gates is not None:  # after the split: before it, a TPU would write the product
+        x = x * _split(gates, (num_frames, -1))[:, :, None, None, :]
     fold = x.shape[-1] // shift_div
     channel = jnp.arange(x.shape[-1])[:, None]
-    later, earlier = channel < fold, (channel >= fold) & (channel < 2 * fold)
-    parts = [jnp.where(moved, kernel, 0) for moved in (earlier, ~(earlier | later), later)]
-    # Time is the last of the three axes here, so that a TPU keeps [t b] together, as what comes before and after does.
-    return jax.lax.conv_general_dilated(
-        x, jnp.stack(parts)[None, None], (1, 1, 1), ((0, 0), (0, 0), (1, 1)), dimension_numbers=_OVER_TIME
+    from_later, from_earlier = channel < fold, (channel >= fold) & (channel < 2 * fold)
+    taps = [jnp.where(of_tap, kernel, 0) for of_tap in (from_earlier, ~(from_later | from_earlier), from_later)]
+    # Time is the last of the kernel's axes: by that order a TPU keeps the frames as one batch, as its neighbours do.
+    result = jax.lax.conv_general_dilated(
+        x, jnp.stack(taps)[None, None], (1, 1, 1), ((0, 0), (0, 0), (1, 1)), dimension_numbers=_OVER_TIME
     )
+    return _merge(result)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def temporal_shift(x: Float[Array, "t b h w c"], shift_div: int) -> Float[Array, "t b h w c"]:
+def temporal_shift(x: Float[Array, "b t h w c"], shift_div: int) -> Float[Array, "b t h w c"]:
     """Moves a part of the channels by one frame along time (Lin et al., "TSM", ICCV 2019).
 
     Of c channels the first c // shift_div are taken from the next frame, as many after them from the previous frame,
@@ -54,12 +87,12 @@ def temporal_shift(x: Float[Array, "t b h w c"], shift_div: int) -> Float[Array,
     return _shift(x, x.shape[-1] // shift_div, 1)
 
 
-def _shift(x: Float[Array, "t b h w c"], fold: int, towards: int) -> Float[Array, "t b h w c"]:
+def _shift(x: Float[Array, "b t h w c"], fold: int, towards: int) -> Float[Array, "b t h w c"]:
     """Takes `fold` channels from `towards` frames later, and as many from as far back."""
     # A choice at every location fuses with what comes before it; slices and a concatenation, which are read and written
     # one by one, take 2.4 times as long on a CPU (30 and 13 ms for 16 frames of 56 x 56 x 256).
-    frames = ((0, 1), (0, 0), (0, 0), (0, 0), (0, 0)), ((1, 0), (0, 0), (0, 0), (0, 0), (0, 0))
-    later, earlier = jnp.pad(x[1:], frames[0]), jnp.pad(x[:-1], frames[1])
+    frames = ((0, 0), (0, 1), (0, 0), (0, 0), (0, 0)), ((0, 0), (1, 0), (0, 0), (0, 0), (0, 0))
+    later, earlier = jnp.pad(x[:, 1:], frames[0]), jnp.pad(x[:, :-1], frames[1])
     first, second = (later, earlier) if towards > 0 else (earlier, later)
     channel = jnp.arange(x.shape[-1])
     return jnp.where(channel < fold, first, jnp.where(channel < 2 * fold, second, x))

@@ -83,16 +83,17 @@ def _layers(small: bool) -> Iterator[Group]:
     frames = (lambda side, channels: video(side, channels).reshape(clips, 8, side // parts, side // parts, -1), 56, 256)
     shift = functools.partial(ops.temporal_shift, shift_div=8)
     yield case(
-        "temporal shift: a choice, its gradient by hand / slices",
+        "temporal shift: a choice, its gradient by hand (taken on a CPU) / slices",
         _with_gradient(shift),
         _with_gradient(_shift_by_slices),
         frames,
     )
     yield case(
-        "max pooling: gradient by hand / XLA's",
-        _with_gradient(ops.max_pool),
-        _with_gradient(_max_pool_with_xla),
+        "gradient of max pooling: by hand (taken on a CPU) / XLA's",
+        ops.gradient_of_max_pool,
+        lambda x, gradient: jax.vjp(ops.max_pool_with_xla, x)[1](gradient),
         (video, 112, 64),
+        (video, 56, 64),
     )
     for size, stride, side, channels, features in ((7, 2, 224, 3, 64), (3, 1, 56, 64, 64), (3, 2, 56, 128, 128)):
         yield case(
@@ -144,10 +145,6 @@ def _shift_by_slices(x: jax.Array) -> jax.Array:
     back = x[..., fold : 2 * fold]
     earlier = jnp.concatenate([jnp.zeros_like(back[:, :1]), back[:, :-1]], 1)
     return jnp.concatenate([later, earlier, x[..., 2 * fold :]], -1)
-
-
-def _max_pool_with_xla(x: jax.Array) -> jax.Array:
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
 def _models(small: bool) -> Group:

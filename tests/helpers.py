@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 
 import av
+import jax
 import numpy as np
 
 from manet_jax.data import decoding
@@ -139,3 +140,8 @@ def stack(points, names=None):
 def travel(points):
     """The largest distance of a point [t, 3] from its start."""
     return np.linalg.norm(points - points[0], axis=-1).max()
+
+
+def compute_as_accelerators_do(monkeypatch):
+    """Makes operations take the form that they have elsewhere than on a CPU."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *values, default, **_: default(*values))

@@ -66,10 +66,11 @@ class BatchNorm(nnx.Module):
         """Normalises each channel over batch and space."""
         mean, var = self.mean[...], self.var[...]
         if self.training:
-            mean, var = self.over_devices(*jax.lax.platform_dependent(x, mean, cpu=_moments, default=_moments_at_once))
+            moments = jax.lax.platform_dependent(x, mean, cpu=_moments, default=_moments_at_once)
+            mean, var = self.over_devices(*moments)
             self.update(mean, var, x.size // x.shape[-1])
         scale, shift = self.scale_and_shift(mean, var)
-        return x * scale.astype(x.dtype) + shift.astype(x.dtype)
+        return x * _per_channel(scale, x) + _per_channel(shift, x)
 
     def scale_and_shift(self, mean: Float[Array, " c"], var: Float[Array, " c"]) -> tuple[Array, Array]:
         """What a channel of this mean and variance is multiplied by, and what is then added to it."""
@@ -92,20 +93,26 @@ class BatchNorm(nnx.Module):
         self.var[...] += self.momentum * (unbiased - self.var[...])
 
 
+def _per_channel(values: Float[Array, " c"], x: Float[Array, "*n c"]) -> Float[Array, "... c"]:
+    """Values of each channel in the dtype and with the dimensions of x."""
+    return values.astype(x.dtype).reshape(*[1] * (x.ndim - 1), -1)
+
+
 def _moments(x: Float[Array, "*n c"], _: Array | None = None) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """Mean and variance of each channel."""
     x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
     mean = x.mean(axes)
-    return mean, jnp.square(x - mean).mean(axes)
+    return mean, jnp.square(x - _per_channel(mean, x)).mean(axes)
 
 
 def _moments_at_once(
     x: Float[Array, "*n c"], near: Float[Array, " c"]
 ) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
     """The same by reading x once, in the pass that makes it; precise where the means are near the given ones."""
-    x, axes = x.astype(jnp.float32) - jax.lax.stop_gradient(near), tuple(range(x.ndim - 1))
+    x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    x -= _per_channel(near, x)
     mean = x.mean(axes)
-    return mean + jax.lax.stop_gradient(near), jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
+    return near + mean, jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
 
 
 def _conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:
@@ -167,14 +174,15 @@ class ConvBN(nnx.Module):
             product = _multiply(x, lambda rows: rows @ kernel)
             mean, var = self.bn.over_devices(*_moments(product))
             scale, shift = self.bn.scale_and_shift(mean, var)
-            return product * scale.astype(x.dtype) + shift.astype(x.dtype), mean, var
+            return product * _per_channel(scale, product) + _per_channel(shift, product), mean, var
 
         def scale_kernel(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
             kernel = kernel.astype(jnp.float32)
             mean, var = self.bn.over_devices(*_moments_of_product(x.reshape(-1, x.shape[-1]), kernel))
             scale, shift = self.bn.scale_and_shift(mean, var)
-            scaled = (kernel * scale).astype(x.dtype)
-            return _multiply(x, lambda rows: rows @ scaled) + shift.astype(x.dtype), mean, var
+            scaled = (kernel * _per_channel(scale, kernel)).astype(x.dtype)
+            product = _multiply(x, lambda rows: rows @ scaled)
+            return product + _per_channel(shift, product), mean, var
 
         kernel = self.conv.kernel[...].astype(x.dtype)
         y, mean, var = jax.lax.platform_dependent(x, kernel, cpu=normalize_outputs, default=scale_kernel)

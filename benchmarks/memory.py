@@ -49,6 +49,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="of the computation")
     arguments = parser.parse_args()
     mesh = _make_mesh(arguments.topology)
+    device = mesh.devices.flat[0].device_kind
     rows: dict[str, list[dict[str, Any]]] = {table: [] for table in arguments.tables}
     for name in arguments.models:
         for dtype in arguments.dtypes:
@@ -56,12 +57,12 @@ def main() -> None:
                 compile_step = _compiler(name, dtype, remat, mesh)
                 of_step = {"": name, "dtype": dtype, "remat": remat}
                 if "traffic" in rows:
-                    rows["traffic"].append(of_step | traffic(compile_step, arguments.batch_size, mesh))
+                    rows["traffic"].append(of_step | traffic(compile_step, arguments.batch_size, device))
                 if "batches" in rows:
                     rows["batches"].append(of_step | largest_batches(compile_step, arguments.gigabytes))
     titles = {"traffic": f"Traffic a clip of {arguments.batch_size}", "batches": "Largest batches of clips"}
     for table, of_table in rows.items():
-        print(f"{titles[table]}, {mesh.devices.flat[0].device_kind}\n{measure.table(of_table)}")
+        print(f"{titles[table]}, {device}\n{measure.table(of_table)}")
     measure.finish({"arguments": vars(arguments) | {"json": None}, **rows}, arguments.json)
 
 
@@ -97,12 +98,11 @@ def _compiler(name: str, dtype: str, remat: bool, mesh: Mesh) -> Callable[[int],
     return compile_step
 
 
-def traffic(compile_step: Callable[[int], Any], batch_size: int, mesh: Mesh) -> dict[str, Any]:
+def traffic(compile_step: Callable[[int], Any], batch_size: int, device: str) -> dict[str, Any]:
     """Bytes and operations a clip of a step, and the milliseconds that each takes at the device's full rate."""
     compiled = compile_step(batch_size)
     counts = compiled.cost_analysis()
     num_bytes, operations = counts["bytes accessed"] / batch_size, counts["flops"] / batch_size
-    device = mesh.devices.flat[0].device_kind
     bandwidth, peak = _BANDWIDTHS.get(device), PEAKS.get(device)
     return {
         "GB": num_bytes / 1e9,

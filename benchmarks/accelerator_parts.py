@@ -26,7 +26,7 @@ from manet_jax.train_step import create_train_state
 from tfds_ma52.files import write_atomically
 
 # Floating-point operations a second of matrix products in bfloat16, dense, by the makers' data sheets, in 1e12.
-_PEAKS = {
+PEAKS = {
     "NVIDIA A100-SXM4-40GB": 312,
     "NVIDIA A100-SXM4-80GB": 312,
     "NVIDIA A100 80GB PCIe": 312,
@@ -96,7 +96,7 @@ def with_jax(num_clips: int, small: bool) -> dict[str, Any]:
     """Our training step and forward pass."""
     spec, batch = _model(small), _batch(num_clips, small)
     functions, _, compile_seconds = step.ours(batch, spec)
-    flops, peak = step.count_forward_flops(batch, spec), _PEAKS.get(jax.devices()[0].device_kind)
+    flops, peak = step.count_forward_flops(batch, spec), PEAKS.get(jax.devices()[0].device_kind)
     result = _timed(functions, "ours", num_clips, small)
     for part, factor in (("forward", 1), ("train step", _STEP_FACTOR)):
         result[part] |= {

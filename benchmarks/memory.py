@@ -1,8 +1,9 @@
-"""The largest training batch that a device's memory holds, by the compiler's own account, without and with remat.
+"""What a training step needs of a device's memory, by the compiler's own account, without and with remat.
 
-A tenth of the memory is left to the runtime. With --topology it asks the TPU compiler, on any machine that has the
-package libtpu (pip install 'jax[tpu]'); no TPU is needed, because nothing is run. Without, it asks the compiler of this
-machine's first device.
+Two tables. Traffic: the bytes and the operations a clip, and the times that they take at the device's full rates, the
+larger of which bounds the step. The largest batches that a memory holds, a tenth of it left to the runtime. With
+--topology it asks the TPU compiler, on any machine that has the package libtpu (pip install 'jax[tpu]'); no TPU is
+needed, because nothing is run. Without, it asks the compiler of this machine's first device.
 """
 
 import os
@@ -16,29 +17,54 @@ from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from benchmarks import measure, step
+from benchmarks.accelerator_parts import PEAKS
 from manet_jax import parallel
+from manet_jax.models import MODELS, ModelSpec, NetworkOptions
 from manet_jax.train_step import TrainState, abstract_trees
 
 _PROBES = (8, 24)  # batch sizes from which the memory of all others is guessed
 _USABLE = 0.9  # of a device's memory; the rest is the runtime's, its libraries' and the next batch's
+_BANDWIDTHS = {  # of the memory, by the makers' data sheets, in 1e9 bytes a second
+    "NVIDIA A100-SXM4-80GB": 2039,
+    "NVIDIA H100 80GB HBM3": 3350,
+    "NVIDIA H200": 4800,
+    "TPU v4": 1228,
+    "TPU v5 lite": 819,
+    "TPU v5": 2765,
+    "TPU v6 lite": 1640,
+}
+_TABLES = ("traffic", "batches")
 
 
 def main() -> None:
     """Runs the command."""
     parser = measure.parser("benchmarks.memory", __doc__, repeats=None)
-    parser.add_argument("--topology", help="TPUs to compile for, such as v5p:2x2x1")
+    parser.add_argument("--topology", help="TPUs to compile for, such as v5e:2x2")
+    parser.add_argument("--tables", nargs="+", choices=_TABLES, default=_TABLES, help="what to print")
+    networks = [name for name, network in MODELS.items() if issubclass(network.Options, NetworkOptions)]
+    parser.add_argument("--models", nargs="+", choices=networks, default=["manet"], help="networks, as released")
+    parser.add_argument("--batch_size", type=int, default=32, help="clips of the step whose traffic is printed")
     parser.add_argument(
         "--gigabytes", type=int, nargs="+", default=[16, 40, 80], help="memory of the devices asked for"
     )
     parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"], help="of the computation")
     arguments = parser.parse_args()
     mesh = _make_mesh(arguments.topology)
-    rows = []
-    for dtype in arguments.dtypes:
-        for remat in (False, True):
-            rows.append({"dtype": dtype, "remat": remat} | largest_batches(mesh, dtype, remat, arguments.gigabytes))
-    print(f"Largest batches of clips of 8 x 224 x 224, {mesh.devices.flat[0].device_kind}\n{measure.table(rows)}")
-    measure.finish({"arguments": vars(arguments) | {"json": None}, "rows": rows}, arguments.json)
+    device = mesh.devices.flat[0].device_kind
+    rows: dict[str, list[dict[str, Any]]] = {table: [] for table in arguments.tables}
+    for name in arguments.models:
+        for dtype in arguments.dtypes:
+            for remat in (False, True):
+                compile_step = _compiler(name, dtype, remat, mesh)
+                of_step = {"": name, "dtype": dtype, "remat": remat}
+                if "traffic" in rows:
+                    rows["traffic"].append(of_step | traffic(compile_step, arguments.batch_size, device))
+                if "batches" in rows:
+                    rows["batches"].append(of_step | largest_batches(compile_step, arguments.gigabytes))
+    titles = {"traffic": f"Traffic a clip of {arguments.batch_size}", "batches": "Largest batches of clips"}
+    for table, of_table in rows.items():
+        print(f"{titles[table]}, {device}\n{measure.table(of_table)}")
+    measure.finish({"arguments": vars(arguments) | {"json": None}, **rows}, arguments.json)
 
 
 def _make_mesh(topology: str | None) -> Mesh:
@@ -50,26 +76,50 @@ def _make_mesh(topology: str | None) -> Mesh:
     return Mesh(np.array(devices[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
 
 
-def largest_batches(mesh: Mesh, dtype: str, remat: bool, gigabytes: Sequence[int]) -> dict[str, Any]:
-    """The largest batch for each size of memory, and the memory of a further clip."""
-    spec = step.model(dtype=dtype, remat=remat)
+def _compiler(name: str, dtype: str, remat: bool, mesh: Mesh) -> Callable[[int], Any]:
+    """A function that compiles a network's training step of a number of clips."""
+    spec = ModelSpec(name, MODELS[name].Options(embedding_dim=300, dtype=dtype, remat=remat))
     run, optimizer = step.create_step(spec, mesh)
     variables, opt_state = abstract_trees(spec, optimizer, mesh)
     state = TrainState(step=jax.ShapeDtypeStruct((), np.int32), **variables, opt_state=opt_state)
+    split = NamedSharding(mesh, PartitionSpec(parallel.AXIS))
+    clip = spec.options.clip
+    frames = clip.num_frames, clip.crop_size, clip.crop_size, 3
 
-    def needed(batch_size: int) -> int:
-        clips = {"video": ((8, 224, 224, 3), np.uint8), "label": ((), np.int32)}
+    def compile_step(batch_size: int) -> Any:
         batch = {
-            name: jax.ShapeDtypeStruct(
-                (batch_size, *shape), kind, sharding=NamedSharding(mesh, PartitionSpec(parallel.AXIS))
-            )
-            for name, (shape, kind) in clips.items()
+            "video": jax.ShapeDtypeStruct((batch_size, *frames), np.uint8, sharding=split),
+            "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split),
         }
         start = time.perf_counter()
-        analysis = run.lower(state, batch).compile().memory_analysis()
-        print(
-            f"{dtype}, remat {remat}, {batch_size} clips: compiled in {time.perf_counter() - start:.0f} s", flush=True
-        )
+        compiled = run.lower(state, batch).compile()
+        seconds = time.perf_counter() - start
+        print(f"{name}, {dtype}, remat {remat}, {batch_size} clips: compiled in {seconds:.0f} s", flush=True)
+        return compiled
+
+    return compile_step
+
+
+def traffic(compile_step: Callable[[int], Any], batch_size: int, device: str) -> dict[str, Any]:
+    """Bytes and operations a clip of a step, and the milliseconds that each takes at the device's full rate."""
+    compiled = compile_step(batch_size)
+    counts = compiled.cost_analysis()
+    num_bytes, operations = counts["bytes accessed"] / batch_size, counts["flops"] / batch_size
+    bandwidth, peak = _BANDWIDTHS.get(device), PEAKS.get(device)
+    return {
+        "GB": num_bytes / 1e9,
+        "GFLOP": operations / 1e9,
+        "ms for the bytes": bandwidth and num_bytes / bandwidth / 1e6,
+        "ms for the operations": peak and operations / peak / 1e9,
+        "MB of temporaries": compiled.memory_analysis().temp_size_in_bytes / batch_size / 1e6,
+    }
+
+
+def largest_batches(compile_step: Callable[[int], Any], gigabytes: Sequence[int]) -> dict[str, Any]:
+    """The largest batch for each size of memory, and the memory of a further clip."""
+
+    def needed(batch_size: int) -> int:
+        analysis = compile_step(batch_size).memory_analysis()
         sizes = (analysis.argument_size_in_bytes, analysis.output_size_in_bytes, analysis.temp_size_in_bytes)
         return sum(sizes) + analysis.generated_code_size_in_bytes - analysis.alias_size_in_bytes
 

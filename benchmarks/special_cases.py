@@ -83,16 +83,17 @@ def _layers(small: bool) -> Iterator[Group]:
     frames = (lambda side, channels: video(side, channels).reshape(clips, 8, side // parts, side // parts, -1), 56, 256)
     shift = functools.partial(ops.temporal_shift, shift_div=8)
     yield case(
-        "temporal shift: a choice, its gradient by hand / slices",
+        "temporal shift: a choice, its gradient by hand (not taken on a TPU) / slices",
         _with_gradient(shift),
         _with_gradient(_shift_by_slices),
         frames,
     )
     yield case(
-        "max pooling: gradient by hand / XLA's",
-        _with_gradient(ops.max_pool),
-        _with_gradient(_max_pool_with_xla),
+        "gradient of max pooling: by hand (not taken on a TPU) / XLA's",
+        ops.gradient_of_max_pool,
+        lambda x, gradient: jax.vjp(ops.max_pool_with_xla, x)[1](gradient),
         (video, 112, 64),
+        (video, 56, 64),
     )
     for size, stride, side, channels, features in ((7, 2, 224, 3, 64), (3, 1, 56, 64, 64), (3, 2, 56, 128, 128)):
         yield case(
@@ -146,10 +147,6 @@ def _shift_by_slices(x: jax.Array) -> jax.Array:
     return jnp.concatenate([later, earlier, x[..., 2 * fold :]], -1)
 
 
-def _max_pool_with_xla(x: jax.Array) -> jax.Array:
-    return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-
 def _models(small: bool) -> Group:
     """Loss and gradient of a network with a block in each stage, in bfloat16; the results are the loss and the norm."""
     options: dict[str, Any] = {"depth": 8, "width": 8} if small else {"depth": 14}
@@ -158,18 +155,21 @@ def _models(small: bool) -> Group:
     variables = create_variables(spec, seed=0)
     usual = functools.partial(_gradient, spec, variables, video)
     late = {"xla_disable_hlo_passes": "cse_barrier_expander"}
-    on_cpu = parallel.compiler_options() == late
+    on_cpu, on_tpu = parallel.compiler_options() == late, jax.default_backend() == "tpu"
     makes = {
         "usual": usual,
         "no barriers": functools.partial(_without_barriers, usual),
         "remat": functools.partial(_gradient, remat, variables, video),
         "other options": functools.partial(_with_options, {} if on_cpu else late, usual),
+        "other forms": functools.partial(_with_forms, "default" if on_tpu else "tpu", usual),
     }
     dropped_late, kept = ("usual", "other options") if on_cpu else ("other options", "usual")
+    by_platform = ("usual", "other forms") if on_tpu else ("other forms", "usual")
     return makes, [
         ("gradient of a network: optimisation barriers / none", "usual", "no barriers"),
         ("gradient of a network: barriers dropped late (taken on a CPU) / kept", dropped_late, kept),
         ("gradient of a network: remat / none", "remat", "usual"),
+        ("gradient of a network: a TPU's forms / the others'", *by_platform),
     ]
 
 
@@ -192,6 +192,14 @@ def _gradient(spec: ModelSpec, variables: Variables, video: np.ndarray) -> Calla
 
 def _without_barriers(make: Make) -> Callable[[], Any]:
     with unittest.mock.patch.object(jax.lax, "optimization_barrier", lambda values: values):
+        return make()
+
+
+def _with_forms(platform: str, make: Make) -> Callable[[], Any]:
+    def choose(*values: Any, default: Callable, **forms: Callable) -> Any:
+        return forms.get(platform, default)(*values)
+
+    with unittest.mock.patch.object(jax.lax, "platform_dependent", choose):
         return make()
 
 

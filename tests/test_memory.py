@@ -2,11 +2,13 @@
 
 import re
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import memory as memory_benchmark
 from manet_jax import checkpoint, evaluate, memory, train
 from manet_jax.data import clips
 from manet_jax.models import ClipSpec
@@ -98,3 +100,25 @@ def test_an_absurd_batch_ends_the_command_with_one_sentence(folder, trained, run
     )
     assert done.stderr.splitlines()[-1].startswith(sentence)
     assert "Traceback" not in done.stderr
+
+
+class Compiled:
+    """A compiled step of 4 clips."""
+
+    def cost_analysis(self):
+        return {"bytes accessed": 819e9, "flops": 788e12}
+
+    def memory_analysis(self):
+        return types.SimpleNamespace(temp_size_in_bytes=8e9)
+
+
+def test_traffic_is_that_of_a_clip_at_the_devices_rates():
+    asked = []
+    row = memory_benchmark.traffic(lambda num_clips: asked.append(num_clips) or Compiled(), 4, "TPU v5 lite")
+    assert asked == [4]
+    # A quarter of a second's bytes (819 GB), and a second's operations (197 TFLOP).
+    times = {"ms for the bytes": 250.0, "ms for the operations": 1000.0}
+    assert row == pytest.approx({"GB": 204.75, "GFLOP": 197_000.0, **times, "MB of temporaries": 2000.0})
+    unknown = memory_benchmark.traffic(lambda _: Compiled(), 4, "cpu")
+    assert unknown["GB"] == row["GB"]
+    assert unknown["ms for the bytes"] is unknown["ms for the operations"] is None

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -526,6 +527,40 @@ def test_batch_norm_has_pytorchs_statistics():
     y = bn(jnp.array(x))
     np.testing.assert_allclose(y, (x - mean) / np.sqrt(var + 1e-5) * [1, 2, 3] + [0, 1, 2], atol=1e-5)
     np.testing.assert_array_equal(bn.mean[...], mean)
+
+
+def test_networks_train_alike_on_every_platform(monkeypatch):
+    # Accelerators have forms of their own: of the shift, of the pooling, of BatchNorm's statistics.
+    spec, graphdef, variables = tiny("manet", depth=14)
+    inputs, keys = make_inputs(spec.options), make_keys()
+
+    def differentiate():
+        def loss(params):
+            training = nnx.view(merge(graphdef, {**variables, "params": params}), train=True)
+            outputs = training(inputs, keys)
+            statistics = nnx.to_pure_dict(nnx.state(training, nnx.BatchStat))
+            return jnp.square(outputs.logits).sum() + jnp.square(outputs.embedding).sum(), (outputs, statistics)
+
+        return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
+
+    on_cpu = differentiate()
+    helpers.compute_as_a_tpu_does(monkeypatch)
+    for ours, reference in zip(*map(jax.tree.leaves, (differentiate(), on_cpu)), strict=True):
+        np.testing.assert_allclose(ours, reference, atol=1e-3 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("features", [6, 3])
+def test_conv_bn_has_the_outputs_statistics_on_accelerators(features, monkeypatch):
+    # With more outputs than inputs they are computed from the inputs.
+    helpers.compute_as_a_tpu_does(monkeypatch)
+    layer = layers.ConvBN(4, features, 1, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).normal(2, 3, (4, 2, 5, 4)).astype(np.float32)
+    product = x.reshape(-1, 4) @ np.asarray(layer.conv.kernel[...])
+    y = nnx.view(layer, train=True, axis_name=None)(jnp.array(x))
+    normal = (product - product.mean(0)) / np.sqrt(product.var(0) + 1e-5)
+    np.testing.assert_allclose(y.reshape(-1, features), normal, atol=1e-4)
+    np.testing.assert_allclose(layer.bn.mean[...], 0.1 * product.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(layer.bn.var[...], 0.9 + 0.1 * product.var(0, ddof=1), rtol=1e-4)
 
 
 def test_conv_bn_pads_as_pytorch_does():

@@ -1,5 +1,6 @@
 import functools
 
+import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,6 +46,45 @@ def test_temporal_shift_has_the_gradient_of_its_slices():
     x, gradient = (jnp.asarray(rng.normal(size=(2, 5, 3, 2, 11)), jnp.float32) for _ in range(2))
     expected = with_gradient(lambda x: plain(x, 2), x, gradient=gradient)
     assert_same(with_gradient(lambda x: ops.temporal_shift(x, 5), x, gradient=gradient), expected)
+
+
+def test_frames_are_merged_and_split_on_every_platform(monkeypatch):
+    x = jnp.arange(2 * 3 * 4.0).reshape(2, 3, 2, 2, 1)  # of clip b, frame t, the first value is 12 b + 4 t
+    np.testing.assert_array_equal(ops.merge_frames(x)[:, 0, 0, 0], [0, 4, 8, 12, 16, 20])
+    np.testing.assert_array_equal(ops.split_frames(ops.merge_frames(x), 3), x)
+    helpers.compute_as_a_tpu_does(monkeypatch)
+    np.testing.assert_array_equal(ops.merge_frames(x)[:, 0, 0, 0], [0, 12, 4, 16, 8, 20])
+    np.testing.assert_array_equal(ops.split_frames(ops.merge_frames(x), 3), x)
+
+
+@pytest.mark.parametrize("with_gates", [True, False])
+def test_shift_and_multiply_is_the_same_on_every_platform(with_gates, monkeypatch):
+    rng = np.random.default_rng(0)
+    # Whole numbers, whose sums are exact in whatever order.
+    x, kernel, gates = (
+        jnp.asarray(rng.integers(-8, 9, size), jnp.float32) for size in ((2, 3, 4, 5, 11), (11, 7), (2, 3, 1, 1, 11))
+    )
+    gradient = jnp.asarray(rng.integers(-8, 9, (2, 3, 4, 5, 7)), jnp.float32)
+
+    def plain(x, kernel, gates):
+        return jnp.einsum("bthwc,cd->bthwd", ops.temporal_shift(x * gates if with_gates else x, 5), kernel)
+
+    def ours(x, kernel, gates):
+        merged = ops.merge_frames(gates)[:, 0, 0] if with_gates else None
+        return ops.split_frames(ops.shift_and_multiply(ops.merge_frames(x), kernel, merged, 3, 5), 3)
+
+    expected = with_gradient(plain, x, kernel, gates, gradient=gradient)
+    assert_same(with_gradient(ours, x, kernel, gates, gradient=gradient), expected)
+    helpers.compute_as_a_tpu_does(monkeypatch)
+    assert_same(with_gradient(ours, x, kernel, gates, gradient=gradient), expected)
+
+
+def test_relu_has_jaxs_gradient():
+    x = jnp.array([-2.0, -0.0, 0.0, 3.0])
+    gradient = jnp.array([5.0, 6.0, 7.0, 8.0])
+    result, (along,) = with_gradient(ops.relu, x, gradient=gradient)
+    np.testing.assert_array_equal(result, [0, 0, 0, 3])
+    np.testing.assert_array_equal(along, [0, 0, 0, 8])
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (6, 5), (1, 1)])

@@ -8,7 +8,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from manet_jax.models.layers import BatchNorm, TemporalConv
-from manet_jax.models.ops import temporal_shift
+from manet_jax.models.ops import merge_frames, shift_and_multiply, split_frames
 from manet_jax.models.options import at_least
 from manet_jax.models.resnet import Bottleneck, ResNet, ResNetOptions, moves_a_channel
 
@@ -103,13 +103,13 @@ class GCTSMBlock(Bottleneck):
         self.shift_div = options.shift_div
         self.gates = ContextGates(features, dtype=jnp.dtype(options.dtype), rngs=rngs)
 
-    def mix(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
-        """Moves some channels along time."""
-        return temporal_shift(self.split_frames(x), self.shift_div).reshape(x.shape)
+    def convolve_mixed(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
+        """Moves some channels along time, then convolves."""
+        return self.conv1.bn(shift_and_multiply(x, self.conv1.matrix, None, self.num_frames, self.shift_div))
 
-    def gate(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
+    def gate(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """Applies the gates."""
-        return self.gates(self.split_frames(x)).reshape(x.shape)
+        return merge_frames(self.gates(split_frames(x, self.num_frames)))
 
 
 class GCTSM(ResNet):

@@ -3,6 +3,9 @@
 Training mode is a view of a model: `nnx.view(model, train=True, axis_name=...)`.
 """
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -61,29 +64,55 @@ class BatchNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
         """Normalises each channel over batch and space."""
-        mean, var = self._batch_statistics(x) if self.training else (self.mean[...], self.var[...])
-        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
-        shift = self.bias[...] - mean * scale
-        return x * _per_channel(scale.astype(x.dtype)) + _per_channel(shift.astype(x.dtype))
+        mean, var = self.mean[...], self.var[...]
+        if self.training:
+            moments = jax.lax.platform_dependent(x, mean, cpu=lambda x, _: _moments(x), default=_moments_at_once)
+            mean, var = self.over_devices(*moments)
+            self.update(mean, var, x.size // x.shape[-1])
+        scale, shift = self.scale_and_shift(mean, var)
+        return x * _per_channel(scale, x) + _per_channel(shift, x)
 
-    def _batch_statistics(self, x: Array) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
-        x = x.astype(jnp.float32)
-        count = x.size // x.shape[-1]
-        mean = x.mean((0, 1, 2))
+    def scale_and_shift(self, mean: Float[Array, " c"], var: Float[Array, " c"]) -> tuple[Array, Array]:
+        """What a channel of this mean and variance is multiplied by, and what is then added to it."""
+        scale = self.scale[...] * jax.lax.rsqrt(var + self.epsilon)
+        return scale, self.bias[...] - mean * scale
+
+    def over_devices(self, mean: Float[Array, " c"], var: Float[Array, " c"]) -> tuple[Array, Array]:
+        """Mean and variance of the values of all devices of the axis, given those of this device's."""
+        if self.axis_name is None:
+            return mean, var
+        overall = jax.lax.pmean(mean, self.axis_name)
+        return overall, jax.lax.pmean(var + jnp.square(mean - overall), self.axis_name)
+
+    def update(self, mean: Float[Array, " c"], var: Float[Array, " c"], count: int) -> None:
+        """Brings the running statistics nearer to those of `count` values on each device."""
         if self.axis_name is not None:
-            mean = jax.lax.pmean(mean, self.axis_name)
             count *= jax.lax.axis_size(self.axis_name)
-        var = jnp.square(x - _per_channel(mean)).mean((0, 1, 2))
-        if self.axis_name is not None:
-            var = jax.lax.pmean(var, self.axis_name)
         self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
         unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
         self.var[...] += self.momentum * (unbiased - self.var[...])
-        return mean, var
 
 
-def _per_channel(values: Float[Array, " c"]) -> Float[Array, "1 1 1 c"]:
-    return values.reshape(1, 1, 1, -1)
+def _per_channel(values: Float[Array, " c"], x: Float[Array, "*n c"]) -> Float[Array, "... c"]:
+    """Values of each channel in the dtype and with the dimensions of x."""
+    return values.astype(x.dtype).reshape(*[1] * (x.ndim - 1), -1)
+
+
+def _moments(x: Float[Array, "*n c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """Mean and variance of each channel."""
+    x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    mean = x.mean(axes)
+    return mean, jnp.square(x - _per_channel(mean, x)).mean(axes)
+
+
+def _moments_at_once(
+    x: Float[Array, "*n c"], near: Float[Array, " c"]
+) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+    """The same by reading x once, in the pass that makes it; precise where the means are near the given ones."""
+    x, axes = x.astype(jnp.float32), tuple(range(x.ndim - 1))
+    x -= _per_channel(near, x)
+    mean = x.mean(axes)
+    return near + mean, jnp.maximum(jnp.square(x).mean(axes) - jnp.square(mean), 0)
 
 
 def _conv_general_dilated(x: Array, kernel: Array, strides: tuple[int, int], *_, **__) -> Array:
@@ -129,8 +158,57 @@ class ConvBN(nnx.Module):
         """Convolves and normalises."""
         if self.pointwise:
             x = x[:, :: self.stride, :: self.stride]
-            return self.bn(self.conv(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1))
+            if self.bn.training and self.conv.in_features < self.conv.out_features:
+                return self._expand(x)
+            return self.bn(_multiply(x, self.conv))
         return self.bn(self.conv(x))
+
+    @property
+    def matrix(self) -> Float[Array, "c d"]:
+        """The kernel of a 1x1 convolution in the dtype of the computation."""
+        return self.conv.kernel[...].astype(self.conv.dtype)
+
+    def _expand(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c2"]:
+        """Multiplies and normalises in training, where there are more outputs than inputs.
+
+        On a TPU the outputs' statistics are computed from the inputs', which are fewer, and the kernel is scaled
+        instead of the outputs: these are written once, together with what follows.
+        """
+
+        def normalize_outputs(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
+            product = _multiply(x, lambda rows: rows @ kernel)
+            mean, var = self.bn.over_devices(*_moments(product))
+            scale, shift = self.bn.scale_and_shift(mean, var)
+            return product * _per_channel(scale, product) + _per_channel(shift, product), mean, var
+
+        def scale_kernel(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
+            kernel = kernel.astype(jnp.float32)
+            mean, var = self.bn.over_devices(*_moments_of_product(x.reshape(-1, x.shape[-1]), kernel))
+            scale, shift = self.bn.scale_and_shift(mean, var)
+            scaled = (kernel * _per_channel(scale, kernel)).astype(x.dtype)
+            product = _multiply(x, lambda rows: rows @ scaled)
+            return product + _per_channel(shift, product), mean, var
+
+        y, mean, var = jax.lax.platform_dependent(x, self.matrix, tpu=scale_kernel, default=normalize_outputs)
+        self.bn.update(mean, var, y.size // y.shape[-1])
+        return y
+
+
+def _multiply(x: Float[Array, "bt h w c"], product: Callable[[Array], Array]) -> Float[Array, "bt h w c2"]:
+    """Applies a product of the rows of a matrix at every location."""
+    return product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
+
+
+def _moments_of_product(x: Float[Array, "n c"], kernel: Float[Array, "c d"]) -> tuple[Array, Array]:
+    """Mean and variance of each column of x times a kernel: the kernel's under the covariance of x's columns."""
+    precision = jax.lax.Precision.HIGHEST
+    multiply = functools.partial(jnp.matmul, precision=precision)
+    squares = jax.lax.dot_general(
+        x, x, (((0,), (0,)), ((), ())), precision=precision, preferred_element_type=jnp.float32
+    )
+    mean = x.astype(jnp.float32).mean(0)
+    covariance = squares / len(x) - jnp.outer(mean, mean)
+    return multiply(mean, kernel), jnp.maximum((kernel * multiply(covariance, kernel)).sum(0), 0)
 
 
 def _conv_3d(x: Array, kernel: Array, strides: tuple[int, int, int], *_, **__) -> Array:
@@ -200,10 +278,13 @@ class SqueezeExcite(nnx.Module):
         )
         self.excite = nnx.Linear(hidden, num_features, use_bias=False, kernel_init=_linear_init, dtype=dtype, rngs=rngs)
 
+    def gates(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt c"]:
+        """Returns the gates of x."""
+        return nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
+
     def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
         """Returns x times its gates."""
-        gate = nnx.sigmoid(self.excite(nnx.relu(self.squeeze(x.mean((1, 2))))))
-        return x * gate[:, None, None, :]
+        return x * self.gates(x)[:, None, None, :]
 
 
 class ClassificationHead(nnx.Module):

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from manet_jax.models.layers import SqueezeExcite
-from manet_jax.models.ops import temporal_shift
+from manet_jax.models.ops import shift_and_multiply
 from manet_jax.models.options import at_least
 from manet_jax.models.resnet import Bottleneck, ResNet, ResNetOptions, moves_a_channel
 
@@ -42,10 +42,13 @@ class MANetBlock(Bottleneck):
         super().__init__(in_features, features, stride, options, rngs=rngs)
         self.shift_div = options.shift_div if options.shift else 0
 
-    def mix(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
-        """Scales the channels of each frame, then moves some along time."""
-        x = x if self.se is None else self.se(x)
-        return temporal_shift(self.split_frames(x), self.shift_div).reshape(x.shape) if self.shift_div else x
+    def convolve_mixed(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
+        """Scales the channels of each frame and moves some along time, then convolves."""
+        if not self.shift_div:
+            return self.conv1(x if self.se is None else self.se(x))
+        gates = None if self.se is None else self.se.gates(x)
+        product = shift_and_multiply(x, self.conv1.matrix, gates, self.num_frames, self.shift_div)
+        return self.conv1.bn(product)
 
 
 class MANet(ResNet):

@@ -1,4 +1,8 @@
-"""Operations whose gradient is written by hand, because XLA's own takes several times as long on a CPU."""
+"""Operations whose form or gradient is ours, because XLA's own is slow: in time on a CPU, in bytes moved on a TPU.
+
+A platform gets another form than the rest (`jax.lax.platform_dependent`) where it was measured, or for a TPU accounted
+by its compiler, to be better there.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -9,6 +13,70 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
+_OVER_TIME = ("TNHWC", "HWTIO", "TNHWC")
+
+
+def merge_frames(x: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
+    """The frames of clips as one batch, in the order that suits the platform.
+
+    It is clip by clip, but on a TPU the first frames of all clips come first, then the second ones: as it keeps a
+    frame's location before its number in the batch, it finds the next frame without moving any.
+    """
+    return jax.lax.platform_dependent(x, tpu=lambda x: _merge(x.swapaxes(0, 1)), default=_merge)
+
+
+def split_frames(x: Float[Array, "n h w c"], num_frames: int) -> Float[Array, "b t h w c"]:
+    """The inverse of `merge_frames`."""
+    clips_first = functools.partial(_split, shape=(-1, num_frames))
+    frames_first = functools.partial(_split, shape=(num_frames, -1))
+    return jax.lax.platform_dependent(x, tpu=lambda x: frames_first(x).swapaxes(0, 1), default=clips_first)
+
+
+def _merge(x: Array) -> Array:
+    return x.reshape(-1, *x.shape[2:])
+
+
+def _split(x: Array, shape: tuple[int, int]) -> Array:
+    return x.reshape(*shape, *x.shape[1:])
+
+
+def shift_and_multiply(
+    x: Float[Array, "n h w c"],
+    kernel: Float[Array, "c d"],
+    gates: Float[Array, "n c"] | None,
+    num_frames: int,
+    shift_div: int,
+) -> Float[Array, "n h w d"]:
+    """The product of a kernel and the `temporal_shift` of x times its gates, for frames in the order of `merge_frames`.
+
+    On a TPU it is one convolution over time, which reads x and the gates and writes no copy. It has three times the
+    operations of the product; the copies would be a third of the bytes of a training step.
+    """
+    product = functools.partial(_shift_then_multiply, num_frames=num_frames, shift_div=shift_div)
+    convolution = functools.partial(_multiply_over_time, num_frames=num_frames, shift_div=shift_div)
+    return jax.lax.platform_dependent(x, kernel, gates, tpu=convolution, default=product)
+
+
+def _shift_then_multiply(x: Array, kernel: Array, gates: Array | None, num_frames: int, shift_div: int) -> Array:
+    if gates is not None:
+        x = x * gates[:, None, None, :]
+    shifted = _merge(temporal_shift(_split(x, (-1, num_frames)), shift_div))
+    return (shifted.reshape(-1, x.shape[-1]) @ kernel).reshape(*x.shape[:-1], -1)
+
+
+def _multiply_over_time(x: Array, kernel: Array, gates: Array | None, num_frames: int, shift_div: int) -> Array:
+    x = _split(x, (num_frames, -1))
+    if gates is not None:  # after the split: before it, a TPU would write the product
+        x = x * _split(gates, (num_frames, -1))[:, :, None, None, :]
+    fold = x.shape[-1] // shift_div
+    channel = jnp.arange(x.shape[-1])[:, None]
+    from_later, from_earlier = channel < fold, (channel >= fold) & (channel < 2 * fold)
+    taps = [jnp.where(of_tap, kernel, 0) for of_tap in (from_earlier, ~(from_later | from_earlier), from_later)]
+    # Time is the last of the kernel's axes: by that order a TPU keeps the frames as one batch, as its neighbours do.
+    result = jax.lax.conv_general_dilated(
+        x, jnp.stack(taps)[None, None], (1, 1, 1), ((0, 0), (0, 0), (1, 1)), dimension_numbers=_OVER_TIME
+    )
+    return _merge(result)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -44,12 +112,39 @@ temporal_shift.defvjp(_temporal_shift_forward, _temporal_shift_backward)
 
 
 @jax.custom_vjp
+def relu(x: Array) -> Array:
+    """The larger of x and 0, whose gradient needs the result alone: where that is kept anyway, x is not."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    return (result := relu(x)), result
+
+
+def _relu_backward(result: Array, gradient: Array) -> tuple[Array]:
+    return (jnp.where(result > 0, gradient, 0),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
+
+
+def compute_once(x: Array) -> Array:
+    """Keeps the compiler from computing x anew for each of its readers; a TPU's does not, and x stays as it is."""
+    return jax.lax.platform_dependent(x, tpu=lambda x: x, default=jax.lax.optimization_barrier)
+
+
+@jax.custom_vjp
 def max_pool(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
     """The largest values of 3x3 windows, two pixels apart, padded by one: the pooling after a ResNet's first layer.
 
     Its gradient goes to a window's first largest value, as in PyTorch. XLA's own gradient takes ten times as long on a
-    CPU, a fifth of a small model's training step.
+    CPU, a fifth of a small model's training step; a TPU keeps it.
     """
+    return max_pool_with_xla(x)
+
+
+def max_pool_with_xla(x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c"]:
+    """The same with XLA's gradient."""
     return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
 
 
@@ -58,6 +153,14 @@ def _max_pool_forward(x: Array) -> tuple[Array, Array]:
 
 
 def _max_pool_backward(x: Array, gradient: Array) -> tuple[Array]:
+    def with_xla(x: Array, gradient: Array) -> Array:
+        return jax.vjp(max_pool_with_xla, x)[1](gradient)[0]
+
+    return (jax.lax.platform_dependent(x, gradient, tpu=with_xla, default=gradient_of_max_pool),)
+
+
+def gradient_of_max_pool(x: Array, gradient: Array) -> Array:
+    """The gradient of `max_pool`'s input, given that of its result, by comparing the nine pixels of each window."""
     n, height, width, channels = x.shape
     rows, columns = gradient.shape[1:3]
     padding = ((0, 0), (1, 2 * rows - height), (1, 2 * columns - width), (0, 0))
@@ -86,7 +189,7 @@ def _max_pool_backward(x: Array, gradient: Array) -> tuple[Array]:
     corners = share(2, 2) + share(0, 2, below=1) + share(2, 0, right=1) + share(0, 0, below=1, right=1)
     odd = jnp.stack([share(2, 1) + share(0, 1, below=1), corners], axis=3)
     whole = jnp.stack([even, odd], axis=2).reshape(n, 2 * rows, 2 * columns, channels)
-    return (whole[:, :height, :width],)
+    return whole[:, :height, :width]
 
 
 max_pool.defvjp(_max_pool_forward, _max_pool_backward)

@@ -3,13 +3,12 @@
 import dataclasses
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from manet_jax.models.layers import ConvBN, Heads, normalize
-from manet_jax.models.ops import max_pool
+from manet_jax.models.ops import compute_once, max_pool, merge_frames, relu, split_frames
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least, one_of
 from manet_jax.models.outputs import Outputs
 
@@ -77,24 +76,20 @@ class Bottleneck(nnx.Module):
             ConvBN(in_features, out_features, 1, stride, dtype=dtype, rngs=rngs) if needs_projection else None
         )
 
-    def __call__(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h2 w2 c2"]:
-        """Returns relu(shortcut + residual branch)."""
-        residual = nnx.relu(self.conv1(self.mix(x)))
+    def __call__(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h2 w2 c2"]:
+        """Returns relu(shortcut + residual branch); the frames are in the order of `ops.merge_frames`."""
+        residual = nnx.relu(self.convolve_mixed(x))
         residual = nnx.relu(self.gate(self.conv2(residual)))
         residual = self.conv3(residual)
-        return nnx.relu(residual + (x if self.shortcut is None else self.shortcut(x)))
+        return relu(residual + (x if self.shortcut is None else self.shortcut(x)))
 
-    def mix(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
-        """What the residual branch begins with."""
-        return x
+    def convolve_mixed(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
+        """The first convolution and its BatchNorm, after what mixes the frames."""
+        return self.conv1(x)
 
-    def gate(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
+    def gate(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c"]:
         """What comes after the second convolution and its BatchNorm, before the activation."""
         return x
-
-    def split_frames(self, x: Float[Array, "bt h w c"]) -> Float[Array, "b t h w c"]:
-        """The frames of each clip."""
-        return x.reshape(-1, self.num_frames, *x.shape[1:])
 
 
 class ResNet(nnx.Module):
@@ -131,10 +126,9 @@ class ResNet(nnx.Module):
 
     def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t h2 w2 c"]:
         """Returns the last feature maps: from 14 layers on 1/32 of the frames' sides, 32 * width channels."""
-        x = normalize(video, self.options)
-        x = x.reshape(-1, *x.shape[2:])
+        x = merge_frames(normalize(video, self.options))
         x = max_pool(nnx.relu(self.stem(x)))
         for block in self.blocks:
             apply = nnx.remat(type(block).__call__) if self.options.remat else type(block).__call__
-            x = jax.lax.optimization_barrier(apply(block, x))
-        return x.reshape(*video.shape[:2], *x.shape[1:])
+            x = compute_once(apply(block, x))
+        return split_frames(x, self.options.clip.num_frames)

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from manet_jax.models.layers import BatchNorm, create_conv_3d
-from manet_jax.models.ops import max_pool
+from manet_jax.models.ops import compute_once, max_pool
 from manet_jax.models.resnet import EXPANSION
 
 
@@ -108,7 +107,7 @@ def run_blocks(
     """Runs bottlenecks one after the other; with `remat` training computes what is inside them again."""
     apply = nnx.remat(Bottleneck3D.__call__) if remat else Bottleneck3D.__call__
     for block in blocks:
-        x = jax.lax.optimization_barrier(apply(block, x))
+        x = compute_once(apply(block, x))
     return x
 
 

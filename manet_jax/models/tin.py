@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from manet_jax.models.layers import TemporalConv
+from manet_jax.models.ops import merge_frames, split_frames
 from manet_jax.models.options import at_least
 from manet_jax.models.resnet import Bottleneck, ResNet, ResNetOptions
 
@@ -116,9 +117,9 @@ class TINBlock(Bottleneck):
         dtype = jnp.dtype(options.dtype)
         self.interlace = TemporalInterlace(in_features // options.shift_div, self.num_frames, dtype=dtype, rngs=rngs)
 
-    def mix(self, x: Float[Array, "bt h w c"]) -> Float[Array, "bt h w c"]:
-        """Moves some channels along time."""
-        return self.interlace(self.split_frames(x)).reshape(x.shape)
+    def convolve_mixed(self, x: Float[Array, "n h w c"]) -> Float[Array, "n h w c2"]:
+        """Moves some channels along time, then convolves."""
+        return self.conv1(merge_frames(self.interlace(split_frames(x, self.num_frames))))
 
 
 class TIN(ResNet):

@@ -529,9 +529,10 @@ def test_batch_norm_has_pytorchs_statistics():
     np.testing.assert_array_equal(bn.mean[...], mean)
 
 
-def test_networks_train_alike_on_every_platform(monkeypatch):
-    # Accelerators have forms of their own: of the shift, of the pooling, of BatchNorm's statistics.
-    spec, graphdef, variables = tiny("manet", depth=14)
+@pytest.mark.parametrize("name", ["manet", "tin", "gc_tsm"])
+def test_networks_train_alike_on_a_tpu(name, monkeypatch):
+    # It has forms of its own: of the order of frames, the shift, the pooling, BatchNorm's statistics.
+    spec, graphdef, variables = tiny(name)
     inputs, keys = make_inputs(spec.options), make_keys()
 
     def differentiate():
@@ -550,7 +551,7 @@ def test_networks_train_alike_on_every_platform(monkeypatch):
 
 
 @pytest.mark.parametrize("features", [6, 3])
-def test_conv_bn_has_the_outputs_statistics_on_accelerators(features, monkeypatch):
+def test_conv_bn_has_the_outputs_statistics_on_a_tpu(features, monkeypatch):
     # With more outputs than inputs they are computed from the inputs.
     helpers.compute_as_a_tpu_does(monkeypatch)
     layer = layers.ConvBN(4, features, 1, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))

@@ -53,6 +53,17 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.label_smoothing = 0.0  # share of a cross-entropy's target that is spread over all classes
 
+    # Stronger augmentation of training clips, for transformers; every frame of a clip is changed alike.
+    config.augmentation = ml_collections.ConfigDict()
+    config.augmentation.operations = 0  # operations of RandAugment a clip; 0: none
+    config.augmentation.magnitude = 7.0  # of them, 0..10
+    config.augmentation.erasing = 0.0  # share of clips of which a box is erased
+    config.augmentation.repeats = 1  # clips of a video that follow each other in a batch; an epoch has as many more
+    # Mixtures of two clips and of their targets; with both, each batch gets one of them.
+    config.mixing = ml_collections.ConfigDict()
+    config.mixing.mixup = 0.0  # alpha of the Beta distribution of the first clip's share; 0: none
+    config.mixing.cutmix = 0.0  # the same for the area outside the box that the second clip fills
+
     # Clips with several labels (configs/ma52_pro.py, configs/mma52.py): how the imbalance of classes is met.
     config.multilabel = ml_collections.ConfigDict()
     config.multilabel.loss = "plain"  # binary cross-entropy; "weighted" or "asymmetric"
@@ -81,7 +92,9 @@ def get_config() -> ml_collections.ConfigDict:
 
     # The release trains with 10 clips on each GPU; scale the learning rate with the batch size.
     config.batch_size = 10  # clips a step, over all devices
+    config.accumulate = 1  # parts of each device's clips, computed one after the other: less memory, slower steps
     config.num_epochs = 80.0
+    config.ema_decay = 0.0  # of a mean of the weights, which is evaluated and saved in their place; 0: none
     config.optimizer = ml_collections.ConfigDict()
     config.optimizer.name = "sgd"  # or "adamw"; "muon" learns in the fewest steps from fresh weights
     config.optimizer.learning_rate = 0.00125

@@ -14,6 +14,8 @@ import ml_collections
 
 from manet_jax import parallel
 from manet_jax.config_sections import Data, Evaluation, Multilabel, Optimizer, Schedule, Synthetic, Windows, positive
+from manet_jax.data.augment import Augmentation
+from manet_jax.mixing import Mixing
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, OptionError
 from manet_jax.models.options import at_least, one_of
 from manet_jax.warm_start import Source
@@ -90,7 +92,9 @@ class Configuration:
     embedding_weight: float
     label_smoothing: float
     batch_size: int
+    accumulate: int
     num_epochs: float
+    ema_decay: float
     log_every_steps: int
     checkpoint_every_steps: int
     parallel: str
@@ -98,6 +102,8 @@ class Configuration:
     network: Network
     emotion: Emotion | None
     multilabel: Multilabel
+    augmentation: Augmentation
+    mixing: Mixing
     optimizer: Optimizer
     schedule: Schedule
     data: Data
@@ -181,6 +187,8 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
     parts: dict[str, Any] = {
         "data": None if None in nested.values() else _parse(Data, raw["data"] | nested, "data", problems),
         "multilabel": _parse(Multilabel, raw["multilabel"], "multilabel", problems),
+        "augmentation": _parse(Augmentation, raw["augmentation"], "augmentation", problems),
+        "mixing": _parse(Mixing, raw["mixing"], "mixing", problems),
         "optimizer": _parse(Optimizer, raw["optimizer"], "optimizer", problems),
         "schedule": _parse(Schedule, raw["schedule"], "schedule", problems),
         "eval": _parse(Evaluation, raw["eval"], "eval", problems),
@@ -197,9 +205,12 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
 def _top_level_problems(raw: dict[str, Any]) -> list[str]:
     values = ml_collections.FrozenConfigDict({name: x for name, x in raw.items() if not isinstance(x, dict)})
     problems = one_of(values, parallel=parallel.MAPPINGS) + positive(values, "num_epochs")
-    problems += at_least(values, seed=0, batch_size=1, log_every_steps=1, checkpoint_every_steps=1, embedding_weight=0)
+    counts = {"batch_size": 1, "accumulate": 1, "log_every_steps": 1, "checkpoint_every_steps": 1}
+    problems += at_least(values, seed=0, embedding_weight=0, **counts)
     if not 0 <= raw["label_smoothing"] < 1:
         problems.append(f"label_smoothing is {raw['label_smoothing']}; it must lie in 0..1, below 1")
+    if not 0 <= raw["ema_decay"] < 1:
+        problems.append(f"ema_decay is {raw['ema_decay']}; it must lie in 0..1, below 1")
     if raw["parallel"] == "pmap" and jax.process_count() > 1:
         problems.append("parallel is 'pmap', which is for one process: set it to 'shard_map'")
     return problems

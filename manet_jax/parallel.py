@@ -35,17 +35,20 @@ def replicate(tree: PyTree, mesh: Mesh) -> PyTree:
     return jax.jit(lambda t: jax.tree.map(jax.numpy.copy, t), out_shardings=replicated(mesh))(tree)
 
 
-def check_batch_size(field: str, batch_size: int, mesh: Mesh) -> None:
-    """Checks that a batch divides among the devices.
+def check_batch_size(field: str, batch_size: int, mesh: Mesh, parts: int = 1) -> None:
+    """Checks that a batch divides among the devices, and each device's share into `parts`.
 
     Raises:
       UserError: it does not; the text names the config's `field`.
     """
-    if batch_size % mesh.size:
-        lower = batch_size - batch_size % mesh.size
-        fitting = f"{lower} or {lower + mesh.size}" if lower else f"{mesh.size}"
+    unit = mesh.size * parts
+    if batch_size % unit:
+        lower = batch_size - batch_size % unit
+        fitting = f"{lower} or {lower + unit}" if lower else f"{unit}"
+        each = f" in {parts} parts each (config.accumulate)" if parts > 1 else ""
         raise UserError(
-            f"config.{field} is {batch_size}, which does not divide among {mesh.size} devices; set it to {fitting}"
+            f"config.{field} is {batch_size}, which does not divide among {mesh.size} devices{each}; set it to "
+            f"{fitting}"
         )
 
 

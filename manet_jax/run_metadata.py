@@ -15,10 +15,14 @@ from tfds_ma52.labels import LabelSet
 
 FORMAT = 2
 _LATER_FIELDS = {  # of a config of this format, and what runs before did
+    "accumulate": 1,
+    "augmentation": {"operations": 0, "magnitude": 7.0, "erasing": 0.0, "repeats": 1},
     "clip": {"sampling": "segments", "frame_interval": 1, "short_videos": "spread"},
     "data": {"boxes": "", "frame_pattern": "", "synthetic": {"frame_rate": 30}},
+    "ema_decay": 0.0,
     "eval": {"num_clips": 1, "num_crops": 1, "flip": False},
     "label_smoothing": 0.0,
+    "mixing": {"mixup": 0.0, "cutmix": 0.0},
     "optimizer": {"name": "sgd", "nesterov": False, "betas": (0.9, 0.999), "layer_decay": 1.0},
 }
 _PACKAGES = ("manet_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "decord2", "numpy")
@@ -99,8 +103,8 @@ def _complete(config: dict[str, Any]) -> dict[str, Any]:
 
 def _with_defaults(section: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     added = {name: value for name, value in defaults.items() if name not in section and not isinstance(value, Mapping)}
-    sections = {name: value for name, value in defaults.items() if name in section and isinstance(value, Mapping)}
-    return section | added | {name: _with_defaults(section[name], value) for name, value in sections.items()}
+    sections = {name: value for name, value in defaults.items() if isinstance(value, Mapping)}
+    return section | added | {name: _with_defaults(section.get(name, {}), value) for name, value in sections.items()}
 
 
 def versions() -> dict[str, str]:

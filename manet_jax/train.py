@@ -186,7 +186,7 @@ class _Run:
 def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
     """Opens the data and makes all that a run needs but its state."""
     mesh = parallel.make_mesh()
-    parallel.check_batch_size("batch_size", config.batch_size, mesh)
+    parallel.check_batch_size("batch_size", config.batch_size, mesh, config.accumulate)
     parallel.check_batch_size("eval.batch_size", config.eval.batch_size, mesh)
 
     @functools.cache
@@ -202,7 +202,7 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
     tasks = _create_tasks(config, model, dataset, vectors)
     evaluate.check_targets(dataset, config.eval.split, tasks)
-    steps = count_steps(config, len(source))
+    steps = count_steps(config, len(source) * config.augmentation.repeats)
     optimizer, schedule = _create_optimizer(config, steps, model)
     graphdef, _ = abstract_variables(model)
     metadata = RunMetadata(
@@ -226,6 +226,9 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
         mapping=config.parallel,
         sync_batch_norm=config.sync_batch_norm,
         frozen_module=config.frozen_module,
+        mixing=config.mixing,
+        accumulate=config.accumulate,
+        ema_decay=config.ema_decay,
     )
     evaluation = evaluate.create_evaluation(graphdef, dataset, mesh, metadata, config)
     return _Run(config, mesh, source, steps, schedule, optimizer, step, evaluation), metadata
@@ -273,6 +276,7 @@ def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDa
         seed=run.config.seed,
         start_step=start,
         reading=run.config.data.reading,
+        augmentation=run.config.augmentation,
     )
     return input_pipeline.to_devices(batches, run.mesh, run.config.data.prefetch_batches)
 
@@ -311,18 +315,19 @@ def _train(
         if evaluating:
             metadata = _record(run.evaluate(state.variables), step, metadata, writer, bar)
             if metadata.evaluated("best")["step"] == step:
-                checkpoints.save("best", step, _trees(state, "model"), metadata)
+                checkpoints.save("best", step, {"model": state.variables}, metadata)
         if saving:
-            checkpoints.save("latest", step, _trees(state, "model", "optimizer"), metadata)
+            checkpoints.save("latest", step, _trees(state), metadata)
             meter.restart()  # neither evaluating nor saving is training time
         if stopping and step < run.steps.total:
             raise StoppedError(f"stopped as asked, with step {step} of {run.steps.total} done and saved")
     return metadata
 
 
-def _trees(state: TrainState, *names: str) -> dict[str, PyTree]:
+def _trees(state: TrainState) -> dict[str, PyTree]:
+    """What a run resumes from; `params` are those in training, where the model's are their mean."""
     trees = {"model": state.variables, "optimizer": state.opt_state}
-    return {name: trees[name] for name in names}
+    return trees if state.mean_params is None else trees | {"params": state.params}
 
 
 def _start(run: _Run, metadata: RunMetadata) -> tuple[TrainState, RunMetadata]:
@@ -334,6 +339,8 @@ def _start(run: _Run, metadata: RunMetadata) -> tuple[TrainState, RunMetadata]:
             variables, source, metadata.labels, parallel.replicated(run.mesh), metadata.model
         )
         origins.append(dataclasses.asdict(origin))
+    if run.config.ema_decay:
+        state = dataclasses.replace(state, mean_params=parallel.replicate(variables["params"], run.mesh))
     return dataclasses.replace(state, **variables), dataclasses.replace(metadata, initialized_from=tuple(origins))
 
 
@@ -353,10 +360,16 @@ def _restore(
     # A best checkpoint that was saved after the latest one is unknown to this run.
     checkpoints.delete_other("best", metadata.evaluated("best").get("step"))
     variables, opt_state = abstract_trees(metadata.model, run.optimizer, run.mesh)
-    restored = checkpoints.restore("latest", {"model": variables, "optimizer": opt_state})
+    trees = {"model": variables, "optimizer": opt_state}
+    if run.config.ema_decay:
+        trees["params"] = variables["params"]
+    restored = checkpoints.restore("latest", trees)
     _log.info("resuming from step %d in %s", earlier.step, workdir)
     step = parallel.replicate(np.int32(earlier.step or 0), run.mesh)
-    return TrainState(step=step, **restored["model"], opt_state=restored["optimizer"]), metadata
+    state = TrainState(step=step, **restored["model"], opt_state=restored["optimizer"])
+    if run.config.ema_decay:
+        state = dataclasses.replace(state, params=restored["params"], mean_params=state.params)
+    return state, metadata
 
 
 def _record(

@@ -9,12 +9,15 @@ import numpy as np
 import optax
 from flax import nnx, struct
 from jax.sharding import Mesh
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Key, PyTree
 
 from manet_jax import parallel
+from manet_jax.mixing import NO_MIXING, Mixing, mix, mix_losses
 from manet_jax.models import ModelSpec
 from manet_jax.models.variables import Variables, abstract_variables, create_variables, jit_init, merge
 from manet_jax.tasks import Task, total_loss
+
+_OF_MIXING = 2**32 - 1  # beyond the number of any clip, whose key is for dropout
 
 
 @struct.dataclass
@@ -26,17 +29,20 @@ class TrainState:
       params: the model's trained values, as nested dicts.
       batch_stats: BatchNorm's running statistics, as nested dicts.
       opt_state: the optimiser's.
+      mean_params: the mean of the latest params, see `train_step`; None where there is none.
     """
 
     step: Array
     params: PyTree
     batch_stats: PyTree
     opt_state: PyTree
+    mean_params: PyTree = None
 
     @property
     def variables(self) -> Variables:
-        """The model's variables."""
-        return {"params": self.params, "batch_stats": self.batch_stats}
+        """The model's variables for evaluation: the mean params where there are any."""
+        params = self.params if self.mean_params is None else self.mean_params
+        return {"params": params, "batch_stats": self.batch_stats}
 
 
 def create_train_state(model: ModelSpec, optimizer: optax.GradientTransformation, seed: int, mesh: Mesh) -> TrainState:
@@ -65,6 +71,9 @@ def create_step(
     mapping: str = "shard_map",
     sync_batch_norm: bool = False,
     frozen_module: str = "",
+    mixing: Mixing = NO_MIXING,
+    accumulate: int = 1,
+    ema_decay: float = 0.0,
     donate_state: bool = True,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns `train_step` over all devices of a mesh, compiled: the step of training, benchmarks and tests alike.
@@ -78,6 +87,9 @@ def create_step(
       mapping: see `parallel.map_step`.
       sync_batch_norm: normalise with the statistics of the whole batch rather than of each device's part.
       frozen_module: a module of the model that stays as it is, as in `optimizers.create_optimizer`.
+      mixing: of clips and their targets.
+      accumulate: parts that a device's clips are computed in, one after the other; BatchNorm sees each by itself.
+      ema_decay: of the mean of the params; used where the state has one.
       donate_state: see `parallel.map_step`.
     """
     step = functools.partial(
@@ -88,6 +100,9 @@ def create_step(
         seed=seed,
         sync_batch_norm=sync_batch_norm,
         frozen_module=frozen_module,
+        mixing=mixing,
+        accumulate=accumulate,
+        ema_decay=ema_decay,
     )
     return parallel.map_step(step, mesh, mapping, donate_state=donate_state)
 
@@ -102,30 +117,84 @@ def train_step(
     seed: int,
     sync_batch_norm: bool,
     frozen_module: str,
+    mixing: Mixing,
+    accumulate: int,
+    ema_decay: float,
 ) -> tuple[TrainState, dict[str, Array]]:
     """One step on one device's part of a batch; gradients, running statistics and metrics are averaged over devices.
 
     Args: see `create_step`; `state` is replicated over the devices, and `batch` this device's part.
     """
-    local_size = jax.tree.leaves(batch)[0].shape[0]
-    clip = state.step * local_size * jax.lax.axis_size(parallel.AXIS)
-    clip += jax.lax.axis_index(parallel.AXIS) * local_size + jnp.arange(local_size)
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clip)
+    keys = _clip_keys(state.step, batch, seed)
     axis_name = parallel.AXIS if sync_batch_norm else None
+    others, share = None, jnp.float32(1)
+    if mixing:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), _OF_MIXING), state.step)
+        batch, others, share = mix(batch, key, mixing)
 
-    def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
-        evaluating = merge(graphdef, {"params": params, "batch_stats": state.batch_stats})
-        # A network without layers that differ in training has no such view.
-        model = nnx.view(evaluating, train=True, axis_name=axis_name, raise_if_not_found=False)
-        loss, parts = total_loss(tasks, model(batch, keys), batch)
-        return loss, (parts, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+    def differentiate(batch_stats: PyTree, part: tuple) -> tuple[PyTree, tuple[PyTree, dict[str, Array]]]:
+        batch, others, keys = part
 
-    grads, (metrics, batch_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
-    grads, metrics, batch_stats = jax.lax.pmean((grads, metrics, batch_stats), parallel.AXIS)
+        def loss_fn(params: PyTree) -> tuple[Array, tuple[dict[str, Array], PyTree]]:
+            evaluating = merge(graphdef, {"params": params, "batch_stats": batch_stats})
+            # A network without layers that differ in training has no such view.
+            model = nnx.view(evaluating, train=True, axis_name=axis_name, raise_if_not_found=False)
+            outputs = model(batch, keys)
+            losses = total_loss(tasks, outputs, batch)
+            if others is not None:
+                losses = mix_losses(losses, total_loss(tasks, outputs, others), share)
+            loss, terms = losses
+            return loss, (terms, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+
+        grads, (terms, new_stats) = jax.grad(loss_fn, has_aux=True)(state.params)
+        return new_stats, (grads, terms)
+
+    batch_stats, sums = _in_parts(differentiate, state.batch_stats, (batch, others, keys), accumulate)
+    grads, metrics, batch_stats = jax.lax.pmean((*sums, batch_stats), parallel.AXIS)
     if frozen_module in batch_stats:  # an average over devices may round
         batch_stats = batch_stats | {frozen_module: state.batch_stats[frozen_module]}
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     norms = {"grad_norm": optax.tree.norm(grads), "param_norm": optax.tree.norm(params)}
-    new_state = TrainState(step=state.step + 1, params=params, batch_stats=batch_stats, opt_state=opt_state)
+    new_state = TrainState(
+        step=state.step + 1,
+        params=params,
+        batch_stats=batch_stats,
+        opt_state=opt_state,
+        mean_params=_update_mean(state, params, ema_decay),
+    )
     return new_state, {**metrics, **norms}
+
+
+def _clip_keys(step: Array, batch: dict[str, Array], seed: int) -> Key[Array, " b"]:
+    """A random key for each clip of this device's part of a batch, whatever the number of devices."""
+    local_size = jax.tree.leaves(batch)[0].shape[0]
+    clip = step * local_size * jax.lax.axis_size(parallel.AXIS)
+    clip += jax.lax.axis_index(parallel.AXIS) * local_size + jnp.arange(local_size)
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), clip)
+
+
+def _in_parts(
+    function: Callable[[PyTree, PyTree], tuple[PyTree, PyTree]], carry: PyTree, values: PyTree, count: int
+) -> tuple[PyTree, PyTree]:
+    """Applies `function(carry, part)` to parts of values, one after the other; returns carry and mean result."""
+    if count == 1:
+        return function(carry, values)
+    parts = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), values)
+    _, result = jax.eval_shape(function, carry, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), result)
+
+    def add(sums: tuple[PyTree, PyTree], part: PyTree) -> tuple[tuple[PyTree, PyTree], None]:
+        carry, result = function(sums[0], part)
+        return (carry, jax.tree.map(jnp.add, sums[1], result)), None
+
+    (carry, total), _ = jax.lax.scan(add, (carry, zeros), parts)
+    return carry, jax.tree.map(lambda x: x / count, total)
+
+
+def _update_mean(state: TrainState, params: PyTree, decay: float) -> PyTree:
+    """The mean of the params, which forgets its start faster in the first steps (as TensorFlow's moving averages)."""
+    if state.mean_params is None:
+        return None
+    step = (state.step + 1).astype(jnp.float32)
+    return optax.incremental_update(params, state.mean_params, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))

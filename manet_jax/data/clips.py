@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, UInt8
 
 from manet_jax.data import sampling
+from manet_jax.data.augment import NO_AUGMENTATION, Augmentation, augment
 from manet_jax.data.decoding import StoredVideo
 from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec
@@ -28,19 +29,26 @@ Clip = dict[str, UInt8[np.ndarray, "_ _ _ 3"]]
 CroppedFrame = dict[str, UInt8[np.ndarray, "_ _ _ 3"]]  # in each crop
 
 
-def train_clip(rng: np.random.Generator, video: StoredVideo, inputs: dict[str, ClipSpec]) -> Clip:
-    """Decodes a random training clip of a video: random frames, crops and flips.
+def train_clip(
+    rng: np.random.Generator,
+    video: StoredVideo,
+    inputs: dict[str, ClipSpec],
+    augmentation: Augmentation = NO_AUGMENTATION,
+) -> Clip:
+    """Decodes a random training clip of a video: random frames, crops and flips, and what else is asked for.
 
     Args:
       rng: draws them.
       video: of a built data set.
       inputs: what the network sees.
+      augmentation: of the crops.
 
     Raises:
       DamagedVideoError: the video cannot be decoded.
     """
     frames = sampling.random_frames(rng, video.num_frames, inputs)
-    return {name: _random_crops(rng, images, inputs[name]) for name, images in _decode(video, frames).items()}
+    crops = {name: _random_crops(rng, images, inputs[name]) for name, images in _decode(video, frames).items()}
+    return {name: augment(rng, images, inputs[name], augmentation) for name, images in crops.items()}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 
 from manet_jax import parallel
 from manet_jax.data import clips, decoding
+from manet_jax.data.augment import NO_AUGMENTATION, Augmentation
 from manet_jax.data.decoding import StoredVideo
 from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec
@@ -212,6 +213,7 @@ def train_batches(
     seed: int,
     start_step: int = 0,
     reading: Reading = Reading(),
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> grain.IterDataset:
     """Returns an endless data set of this process's part of the training batches.
 
@@ -228,14 +230,15 @@ def train_batches(
       seed: draws order, frames, crops and flips.
       start_step: the first batch to return.
       reading: how batches are read.
+      augmentation: of the clips, and how many of a video follow each other; a pass has as many more clips.
     """
 
     def load(example: dict, rng: np.random.Generator) -> dict:
-        clip = _readable(example, lambda: clips.train_clip(rng, example["video"], inputs))
+        clip = _readable(example, lambda: clips.train_clip(rng, example["video"], inputs, augmentation))
         return clip | _annotation(example)
 
     def example(index: int) -> dict:
-        epoch, position = divmod(index, len(source))
+        epoch, position = divmod(index // augmentation.repeats, len(source))
         return source[int(_order(seed, epoch, len(source))[position])]
 
     dataset: Any = grain.MapDataset.range(_ENDLESS).seed(seed).map(example).random_map(load)

@@ -13,9 +13,9 @@ _SETTINGS = ((-8, 1), (-4, 0), (-1, -1))
 def keep_freed() -> None:
     """Lets this process keep the memory that it frees, where JAX computes on the CPU and the C library is glibc.
 
-    XLA asks for a step's memory anew each time, and glibc gives such large blocks back to the kernel, which has to clear
-    every page of the next one: a sixth of a small network's training step. It must be called before JAX is imported,
-    because a thread that has asked for memory keeps its heap.
+    XLA asks for a step's memory anew each time, and glibc gives such large blocks back to the kernel, which has to
+    clear every page of the next one: a sixth of a small network's training step. It must be called before JAX is
+    imported, because a thread that has asked for memory keeps its heap.
     """
     if platform.libc_ver()[0] != "glibc" or _has_accelerator():
         return

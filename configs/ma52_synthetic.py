@@ -14,9 +14,15 @@ OPTIMIZERS = {
     "muon": {
         "batch_size": 8,
         "num_epochs": 9.0,
+        "eval": {"every_epochs": 4.5},
         "optimizer": {"name": "muon", "learning_rate": 0.01, "weight_decay": 0.05, "betas": (0.9, 0.99)},
     },
-    "sgd": {"batch_size": 16, "num_epochs": 20.0, "optimizer": {"learning_rate": 0.04}},
+    "sgd": {
+        "batch_size": 16,
+        "num_epochs": 20.0,
+        "eval": {"every_epochs": 3.0},
+        "optimizer": {"learning_rate": 0.04},
+    },
 }
 
 
@@ -46,7 +52,6 @@ def get_config(optimizer: str = "muon") -> ml_collections.ConfigDict:
     config.schedule.name = "cosine"
     config.schedule.warmup_epochs = 1.0
 
-    config.eval.every_epochs = 3.0
     config.log_every_steps = 20
     config.checkpoint_every_steps = 200
     return config

@@ -19,6 +19,7 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
+from manet_jax import host_memory
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 
@@ -47,6 +48,7 @@ def main(argv: Sequence[str]) -> int:
     # Here as below late, because the flags' help should not wait for JAX. What is imported stays: the collector of
     # garbage, which would go through it again and again, leaves it alone, and a start is a tenth quicker.
     gc.disable()
+    host_memory.keep_freed()
     from manet_jax import checkpoint, compilation_cache, distributed, evaluate, step_meter, train
 
     gc.freeze()

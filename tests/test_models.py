@@ -583,6 +583,11 @@ def test_dropout_has_a_key_for_each_clip():
     assert (dropped[0, 0] != dropped[0, 1]).any()  # frames have masks of their own
 
 
+def test_dropout_of_no_share_draws_nothing():
+    x = jnp.ones((2, 3, 4))
+    assert layers.dropout(x, jax.random.split(jax.random.key(0), 2), 0.0) is x
+
+
 def test_heads_share_one_mask_of_dropout():
     options = MODELS["manet"].Options.tiny(num_classes=6, embedding_dim=6, dropout=0.25)
 

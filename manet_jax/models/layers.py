@@ -353,8 +353,8 @@ def fold_in(keys: Key[Array, " b"] | None, number: int) -> Key[Array, " b"] | No
 
 
 def dropout(x: Float[Array, "b t c"], keys: Key[Array, " b"] | None, rate: float) -> Float[Array, "b t c"]:
-    """Drops a share of the values of each clip, and scales up the others; without keys it drops nothing."""
-    if keys is None:
+    """Drops a share of the values of each clip, and scales up the others; without keys or a rate it drops nothing."""
+    if keys is None or not rate:
         return x
     # Differs from the release: a key for each clip, so that masks do not depend on how clips are spread over devices.
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)

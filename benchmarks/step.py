@@ -1,11 +1,16 @@
-"""Times forward pass and training step of MANet, ours and a plain PyTorch one in turn, on the same batch.
+"""Times forward pass and training step of a network on random clips as it sees them; MANet without arguments.
 
+MANet and TimeSformer take turns with PyTorch's on the same batch: a plain MANet, and that of the package transformers.
 Beside each stands what the machine allows: the network's floating-point operations over the rate of a large matrix
 product, and the bytes that the compiled program moves over the memory's bandwidth, both measured in the same run.
-Needs jax, flax, optax, jaxtyping, numpy, scipy and torch only.
+Needs jax, flax, optax, jaxtyping, numpy, scipy and torch only, and for TimeSformer transformers.
 """
 
+import argparse
+import ast
+import dataclasses
 import functools
+import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +22,7 @@ import optax
 
 from benchmarks import measure
 from manet_jax import optimizers, parallel, tasks, train_step
-from manet_jax.models import ModelSpec
+from manet_jax.models import MODELS, ModelSpec, OptionError
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.resnet import STAGES
 from manet_jax.models.variables import abstract_variables, merge
@@ -32,52 +37,83 @@ def model(**options: Any) -> ModelSpec:
 def main() -> None:
     """Runs the command."""
     parser = measure.parser("benchmarks.step", __doc__, repeats=5)
-    parser.add_argument("--batch_size", type=int, default=2, help="clips of 8 frames")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a frame's sides")
+    parser.add_argument("--model", choices=[name for name in MODELS if name != "emotion"], default="manet")
+    parser.add_argument(
+        "--options", nargs="+", type=_option, default=[], metavar="NAME=VALUE", help="of the model, as in config.model"
+    )
+    parser.add_argument("--batch_size", type=int, default=2, help="clips")
+    parser.add_argument("--size", type=int, help="pixels of a frame's sides (default: the network's)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
     parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
     parser.add_argument("--no_torch", action="store_true", help="time ours alone")
     arguments = parser.parse_args()
+    try:
+        spec = _spec(arguments)
+    except (OptionError, TypeError) as error:
+        parser.error(f"--model {arguments.model}: {error}")
 
-    batch = make_batch(arguments.batch_size, arguments.size)
-    spec = model(dtype=arguments.dtype, remat=arguments.remat)
+    clip = spec.options.clip
+    batch = make_batch(arguments.batch_size, clip.crop_size, clip.num_frames)
     functions, compiled, compile_seconds = ours(batch, spec)
-    if not arguments.no_torch:
+    if has_pytorch(spec) and not arguments.no_torch:
         on_gpu = jax.default_backend() == "gpu"
         functions |= plain_pytorch(batch, spec, "cuda" if on_gpu else "cpu", compiled=on_gpu)
     seconds = measure.in_turn(functions, arguments.repeats)
 
-    forward_flops = count_forward_flops(batch, spec)
+    flops = count_forward_flops(batch, spec)
     rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()
     rows = []
     for part, factor in (("forward", 1), ("train step", 3)):
-        flops, num_bytes = factor * forward_flops, compiled[part].cost_analysis()["bytes accessed"]
-        times = {
-            name: measure.spread(seconds[f"{name} {part}"])
-            for name in ("ours", "pytorch")
-            if f"{name} {part}" in seconds
-        }
-        row = {"": part}
-        for name, time_of in times.items():
-            row |= {
-                f"{name} (s)": time_of["median"],
-                f"{name}, middle half": f"{time_of['low']:.3g}-{time_of['high']:.3g}",
-            }
-        if "pytorch" in times:
-            row["speed over pytorch"] = times["pytorch"]["median"] / times["ours"]["median"]
-        row |= {"operations / rate (s)": flops / rate, "bytes / bandwidth (s)": num_bytes / bandwidth}
-        rows.append(
-            row | {"share of the rate": flops / rate / times["ours"]["median"], "compile (s)": compile_seconds[part]}
-        )
-    print(f"{arguments.batch_size} clips of 8 x {arguments.size} x {arguments.size}, {arguments.dtype}")
+        num_bytes = compiled[part].cost_analysis()["bytes accessed"]
+        limits = {"operations / rate (s)": factor * flops / rate, "bytes / bandwidth (s)": num_bytes / bandwidth}
+        rows.append(_row(part, seconds, arguments.batch_size, limits) | {"compile (s)": compile_seconds[part]})
+    shape = f"{clip.num_frames} x {clip.crop_size} x {clip.crop_size}"
+    print(", ".join([spec.name, *(f"{name} {value}" for name, value in arguments.options)]))
+    print(f"{arguments.batch_size} clips of {shape}, {arguments.dtype}")
+    print(f"{flops / arguments.batch_size / 2e9:.4g} GFLOPs (multiply-adds) a clip, forward")
     print(f"{measure.machine()}, {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s\n{measure.table(rows)}")
     measure.finish({"arguments": vars(arguments) | {"json": None}, "seconds": seconds, "rows": rows}, arguments.json)
 
 
-def make_batch(batch_size: int, size: int) -> dict[str, np.ndarray]:
+def _row(part: str, seconds: dict[str, list[float]], batch_size: int, limits: dict[str, float]) -> dict[str, Any]:
+    """A row of the table: the times of a part, ours and PyTorch's if there are any, beside the machine's limits."""
+    names = [name for name in ("ours", "pytorch") if f"{name} {part}" in seconds]
+    times = {name: measure.spread(seconds[f"{name} {part}"]) for name in names}
+    row = {"": part}
+    for name, time_of in times.items():
+        row |= {
+            f"{name} (clips/s)": batch_size / time_of["median"],
+            f"{name} (s)": time_of["median"],
+            f"{name}, middle half": f"{time_of['low']:.3g}-{time_of['high']:.3g}",
+        }
+    if "pytorch" in times:
+        row["speed over pytorch"] = times["pytorch"]["median"] / times["ours"]["median"]
+    share = limits["operations / rate (s)"] / times["ours"]["median"]
+    return row | limits | {"share of the rate": share}
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """An option's name and value, of NAME=VALUE."""
+    name, _, value = text.partition("=")
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a number, True or False") from error
+
+
+def _spec(arguments: argparse.Namespace) -> ModelSpec:
+    """The network that the command's arguments name."""
+    options = {**dict(arguments.options), "dtype": arguments.dtype, "remat": arguments.remat}
+    make = MODELS[arguments.model].Options
+    if arguments.size:
+        options["clip"] = dataclasses.replace(make().clip, short_side=arguments.size, crop_size=arguments.size)
+    return model(**options) if arguments.model == "manet" else ModelSpec(arguments.model, make(**options))
+
+
+def make_batch(batch_size: int, size: int, num_frames: int = 8) -> dict[str, np.ndarray]:
     """A batch of random pixels and labels."""
     rng = np.random.default_rng(0)
-    video = rng.integers(0, 256, (batch_size, 8, size, size, 3), np.uint8)
+    video = rng.integers(0, 256, (batch_size, num_frames, size, size, 3), np.uint8)
     return {"video": video, "label": rng.integers(0, 52, batch_size).astype(np.int32)}
 
 
@@ -111,7 +147,7 @@ def create_step(spec: ModelSpec, mesh: jax.sharding.Mesh) -> tuple[Callable, opt
         head="last",
     )
     graphdef, _ = abstract_variables(spec)
-    task = tasks.SingleLabel(MA52, tasks.JointEmbedding(vectors, 50.0))
+    task = tasks.SingleLabel(MA52, tasks.JointEmbedding(vectors, 50.0) if spec.options.embedding_dim else None)
     return train_step.create_step(graphdef, optimizer, [task], mesh, seed=0), optimizer
 
 
@@ -143,16 +179,24 @@ def ours(batch: dict[str, np.ndarray], spec: ModelSpec):
     return {"ours forward": run_forward, "ours train step": run_step}, compiled, compile_seconds
 
 
+def has_pytorch(spec: ModelSpec) -> bool:
+    """Whether there is a PyTorch network to compare with: for the released MANet at any size, and TimeSformer."""
+    options = spec.options
+    if spec.name == "manet":
+        return options.shift and options.se and options.embedding_dim > 0 and options.shift_div == 8
+    return spec.name == "timesformer" and not options.embedding_dim
+
+
 def plain_pytorch(
     batch: dict[str, np.ndarray], spec: ModelSpec, device: str, *, compiled: bool
 ) -> dict[str, Callable[[], None]]:
-    """Functions that run a plain PyTorch MANet's forward pass and training step once.
+    """Functions that run a plain PyTorch network's forward pass and training step once.
 
     On a GPU in PyTorch's fast form: channels last, the fastest of cuDNN's convolutions and, for bfloat16, autocast.
 
     Args:
       batch: of `make_batch`.
-      spec: the model.
+      spec: a network that `has_pytorch`.
       device: "cuda" or "cpu".
       compiled: by torch.compile, at the first call of each function.
     """
@@ -163,9 +207,7 @@ def plain_pytorch(
     on_gpu = device == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit("PyTorch sees no GPU, but JAX does: install a CUDA build of torch, or add --no_torch")
-    options = spec.options
-    stages = STAGES[options.depth]
-    model = torch_manet.MANet(options.num_classes, options.embedding_dim, stages, options.width).to(device)
+    model = _torch_model(spec).to(device)
     optimizer = torch_manet.create_optimizer(model)
     video, label = (torch.tensor(batch[name], device=device) for name in ("video", "label"))
     vectors = torch.randn(52, 300, device=device)
@@ -175,7 +217,7 @@ def plain_pytorch(
         torch.backends.cudnn.benchmark = True
     if compiled:
         model = torch.compile(model)
-    context = functools.partial(torch.autocast, device, torch.bfloat16, enabled=options.dtype == "bfloat16")
+    context = functools.partial(torch.autocast, device, torch.bfloat16, enabled=spec.options.dtype == "bfloat16")
 
     def run_forward() -> None:
         model.eval()
@@ -187,6 +229,20 @@ def plain_pytorch(
             torch_manet.train_step(model, optimizer, video, label.long(), vectors)
 
     return {"pytorch forward": run_forward, "pytorch train step": run_step}
+
+
+def _torch_model(spec: ModelSpec) -> Any:
+    """The PyTorch network: uint8 [b, t, h, w, 3] -> logits [b, n], embedding [b, e] or None."""
+    options = spec.options
+    if spec.name == "manet":
+        from tests.torch_reference import manet
+
+        return manet.MANet(options.num_classes, options.embedding_dim, STAGES[options.depth], options.width)
+    if importlib.util.find_spec("transformers") is None:
+        raise SystemExit("TimeSformer's PyTorch is that of transformers: pip install transformers, or add --no_torch")
+    from tests.torch_reference import timesformer
+
+    return timesformer.TimeSformer(options)
 
 
 if __name__ == "__main__":

@@ -117,6 +117,16 @@ def shrink(config, manual_dir):
     return config
 
 
+def set_network(config, name, **options):
+    """Makes a config that of a small network, which sees the clips that it is made for."""
+    tiny = dataclasses.asdict(MODELS[name].Options.tiny(**options))
+    clip = tiny.pop("clip")
+    decided = ("num_classes", "embedding_dim")  # by the data
+    config.model = {"name": name, "embedding": False, **{k: v for k, v in tiny.items() if k not in decided}}
+    config.clip.update({field: clip[field] for field in config.clip})
+    return config
+
+
 def stored(content, decode=decoding.decode_h264):
     """A video as a built data set has it."""
     return decoding.StoredVideo(content, len(list(video.read_frames(content))), decode)

@@ -5,7 +5,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from manet_jax.models.gc_tsm import ContextGates
+from manet_jax import configuration, parallel, train
+from manet_jax.models import ModelSpec
+from manet_jax.models.emotion import EmotionNetOptions
+from manet_jax.models.gc_tsm import ContextGates, GCTSMOptions
+from manet_jax.models.manet import MANetOptions
 
 FLOAT32 = jnp.dtype("float32")
 
@@ -55,3 +59,33 @@ def test_context_gates_of_a_single_clip_see_no_context_of_it(gates):
     gated = nnx.view(gates, train=True, axis_name=None)(jnp.asarray(x))
     np.testing.assert_allclose(gated[..., 3], x[..., 3] * sigmoid(0.5), rtol=1e-5)
     np.testing.assert_allclose(gates.clip.bn.var[...], 0.9, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("num_devices", "batch_size", "sync", "remedy"),
+    [
+        (8, 8, False, "16 or more, or config.sync_batch_norm to True"),
+        (8, 8, True, None),
+        (8, 16, False, None),
+        (1, 1, True, "2 or more"),
+        (1, 2, False, None),
+    ],
+)
+def test_training_with_single_clips_warns(config, monkeypatch, caplog, num_devices, batch_size, sync, remedy):
+    config.model = {"name": "gc_tsm", "embedding": False, "depth": 8, "width": 8}
+    config.batch_size, config.sync_batch_norm = batch_size, sync
+    mesh = parallel.make_mesh(num_devices)
+    monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
+    train._prepare(configuration.parse(config))
+    expected = (
+        "config.batch_size gives each device 1 clip; a BatchNorm of the network that sees one clip learns nothing "
+        f"and spoils the evaluation; set it to {remedy}"
+    )
+    assert caplog.messages == ([expected] if remedy else [])
+
+
+def test_emotions_need_as_many_clips_as_what_is_trained():
+    gc_tsm, manet = ModelSpec("gc_tsm", GCTSMOptions.tiny()), ModelSpec("manet", MANetOptions.tiny())
+    assert EmotionNetOptions(num_emotions=3, micro_action=gc_tsm).min_clips == 2
+    assert EmotionNetOptions(num_emotions=3, micro_action=gc_tsm, frozen=True).min_clips == 1
+    assert EmotionNetOptions(num_emotions=3, micro_action=manet, appearance=gc_tsm, frozen=True).min_clips == 2

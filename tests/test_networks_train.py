@@ -1,17 +1,15 @@
 """Every network over one clip trains: by the command, with a falling loss, on any number of devices, and resumes."""
 
-import dataclasses
 import shutil
 import sys
 
 import numpy as np
 import pytest
 from checkpoints import read_checkpoint
-from helpers import backbones_slow_but, shrink
+from helpers import backbones_slow_but, set_network, shrink
 
 from configs import ma52
 from manet_jax import evaluate, train
-from manet_jax.models import MODELS
 from manet_jax.studies.small_runs import losses
 from tfds_ma52.encoding import encode_h264
 
@@ -41,13 +39,8 @@ def draw_clip(seed, colour):
 
 def make_config(name, folder):
     """A run of 12 steps of a small network, with all that is random in it."""
-    options = dataclasses.asdict(MODELS[name].Options.tiny())
-    clip = options.pop("clip")
-    options |= {"dropout": 0.1} | ({"drop_path": 0.1} if "drop_path" in options else {})
-    decided = ("num_classes", "embedding_dim")  # by the data
-    config = shrink(ma52.get_config(), folder)
-    config.model = {"name": name, "embedding": False, **{k: v for k, v in options.items() if k not in decided}}
-    config.clip.update({field: clip[field] for field in config.clip})
+    config = set_network(shrink(ma52.get_config(), folder), name)
+    config.model.update({rate: 0.1 for rate in ("dropout", "drop_path") if rate in config.model})
     config.num_epochs, config.eval.every_epochs, config.checkpoint_every_steps = 12.0, 6.0, 5  # an epoch is a step
     config.schedule.decay_epochs, config.sync_batch_norm = (), True
     config.optimizer.learning_rate = 0.01 if name == "c3d" else 0.02  # C3D has no BatchNorm

@@ -47,6 +47,12 @@ class EmotionNetOptions:
         """The names of the outputs for tasks, see `Outputs`."""
         return (*(self.micro_action.options.outputs if self.micro_action else ()), "emotion")
 
+    @property
+    def min_clips(self) -> int:
+        """See `NetworkOptions.min_clips`."""
+        trained = (None if self.frozen else self.micro_action, self.appearance)
+        return max((part.options.min_clips for part in trained if part is not None), default=1)
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "EmotionNetOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""

@@ -34,6 +34,11 @@ class GCTSMOptions(ResNetOptions):
             problems.append(f"width is {self.width}; it must be a multiple of {_GATES}")
         return problems
 
+    @property
+    def min_clips(self) -> int:
+        """See `NetworkOptions.min_clips`: the gate that sees the mean of a clip has one value of each."""
+        return 2
+
 
 class Gate(nnx.Module):
     """Multiplies channels by a gate: the sigmoid of a linear operation on their means, and of its BatchNorm.

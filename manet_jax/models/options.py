@@ -145,6 +145,11 @@ class NetworkOptions:
         """The paths of the modules and parameters of each layer, from the input to the heads; () knows no order."""
         return ()
 
+    @property
+    def min_clips(self) -> int:
+        """Clips of which training's BatchNorms have to see at least so many at once."""
+        return 1
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "NetworkOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""

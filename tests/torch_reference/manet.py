@@ -140,7 +140,8 @@ def train_step(model, optimizer, video, label, label_vectors, embedding_weight=5
     model.train()
     logits, embedding = model(video)
     loss = nn.functional.cross_entropy(logits, label)
-    loss = loss + embedding_weight * nn.functional.mse_loss(embedding, label_vectors[label])
+    if embedding is not None:
+        loss = loss + embedding_weight * nn.functional.mse_loss(embedding, label_vectors[label])
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), clip_norm)

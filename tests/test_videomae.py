@@ -19,6 +19,7 @@ from manet_jax import configuration, models, pretrained
 from manet_jax.checkpoint import read_model
 from manet_jax.models import MODELS, ModelSpec, vit
 from manet_jax.models.emotion import EmotionNetOptions
+from manet_jax.models.layers import normalize
 from manet_jax.models.variables import abstract_variables, create_variables, flatten, merge
 from manet_jax.models.videomae import VideoMAEOptions, positions
 from manet_jax.optimizers import layer_of
@@ -47,20 +48,24 @@ def test_positions_are_those_of_the_reference(name, width):
 
 @pytest.mark.parametrize(("num_frames", "size"), [(4, 32), (6, 48)])
 def test_positions_are_of_all_tokens_in_order(num_frames, size):
-    # Without blocks features are patches and positions; the patches of a clip of one colour are the same.
+    # Without blocks features are the patches and their positions.
     clip = dataclasses.replace(OPTIONS.clip, num_frames=num_frames, short_side=size, crop_size=size)
     spec = ModelSpec("videomae", dataclasses.replace(OPTIONS, clip=clip))
     variables = random_variables(ModelSpec("videomae", OPTIONS))  # the weights fit every size
+    video = np.random.default_rng(0).integers(0, 256, (1, num_frames, size, size, 3), np.uint8)
 
     def embed(variables, video):
         network = merge(abstract_variables(spec)[0], variables)
         network.blocks = nnx.List([])
-        return network.features(video)
+        return network.features(video), network.patches(normalize(video, spec.options))
 
-    features = np.asarray(jax.jit(embed)(variables, jnp.full((1, num_frames, size, size, 3), 99, jnp.uint8)))[0]
-    assert features.shape == (num_frames // 2, size // 16, size // 16, 32)
-    table = positions(num_frames // 2 * (size // 16) ** 2, 32).reshape(features.shape)
-    np.testing.assert_allclose(features - features[0, 0, 0], table - table[0, 0, 0], atol=1e-5)
+    features, patches = (np.asarray(x)[0] for x in jax.jit(embed)(variables, jnp.asarray(video)))
+    t, h, w, c = features.shape
+    assert (t, h, w, c) == (num_frames // 2, size // 16, size // 16, 32)
+    table = positions(t * h * w, 32)
+    for place in np.ndindex(t, h, w):
+        number = place[0] * h * w + place[1] * w + place[2]
+        np.testing.assert_allclose(features[place] - patches[place], table[number], atol=1e-5)
 
 
 def test_attention_without_key_bias_by_hand():

@@ -61,12 +61,14 @@ class Network:
       traces: the recorded modules.
       stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
       gradient_tolerances: the largest differences of gradients that are tolerated, where they are more than 1e-3.
+      remat: whether blocks are computed again for the gradients, where these take much memory.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
     stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     gradient_tolerances: dict[str, float] = dataclasses.field(default_factory=dict)
+    remat: bool = False
 
 
 def clip_fields(name):
@@ -176,8 +178,8 @@ NETWORKS: dict[str, Network] = {
             },
         },
     ),
-    "videomae_s": Network(ModelSpec("videomae", VideoMAEOptions()), VIDEOMAE_TRACES),
-    "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES),
+    "videomae_s": Network(ModelSpec("videomae", VideoMAEOptions()), VIDEOMAE_TRACES, remat=True),
+    "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES, remat=True),
 }
 
 
@@ -216,7 +218,8 @@ def load(name, state, weights):
 def run(name, variables, weights, video):
     """Outputs, loss, logits of the clips backwards, traces, and gradients by their published names."""
     network, record = NETWORKS[name], zoo_inputs.record(name)
-    graphdef, _ = abstract_variables(network.spec)
+    options = dataclasses.replace(network.spec.options, remat=network.remat)
+    graphdef, _ = abstract_variables(ModelSpec(network.spec.name, options))
     paths = {tensor.name: tensor.path for tensor in table.tensors_of(network.spec, weights)}
     gradients = [paths[_published(key)] for key in record.gradients]
 

@@ -63,7 +63,7 @@ def _table(
       classifier: its name.
       joint_embedding: names of its two layers.
       unused: see `WeightTable`.
-      sign: a name that such files have and other families' do not; by default the first block's bias of the queries.
+      sign: a name that such files have and other families' do not; by default a bias of the queries.
     """
     modules: Modules = {
         **{ours: (f"{prefix}{theirs}", layout) for ours, (theirs, layout) in encoder.items()},
@@ -73,8 +73,8 @@ def _table(
         "heads.joint_embedding.out": (joint_embedding[1], "OI"),
     }
     biases = {name: f"{prefix}{attention}.{name}" for name in ("q_bias", "v_bias")}
-    pattern = re.escape(biases["q_bias"]).replace(r"\*", r"(\d+)")
-    sign = sign or biases["q_bias"].replace("*", "0")
+    sign = sign or biases["q_bias"]
+    sign_pattern, block_pattern = (re.escape(name).replace(r"\*", r"(\d+)") for name in (sign, biases["q_bias"]))
 
     def options_from(state: State) -> VideoMAEOptions:
         def shape(name: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def _table(
 
         projection = f"{modules['patches.projection'][0]}.weight"
         width, _, tubelet_size, patch_size, _ = shape(projection, (384, 3, 2, 16, 16))
-        numbers = [int(found[1]) for name in state if (found := re.fullmatch(pattern, name))]
+        numbers = [int(found[1]) for name in state if (found := re.fullmatch(block_pattern, name))]
         return VideoMAEOptions(
             num_classes=shape(f"{classifier}.bias", (52,))[0],
             embedding_dim=shape(f"{joint_embedding[1]}.bias", (0,))[0],
@@ -100,9 +100,9 @@ def _table(
         modules=modules,
         parameters={f"blocks.*.attention.{name}": (theirs, "same") for name, theirs in biases.items()},
         unused=unused or {},
-        example=sign,
+        example=sign.replace("*", "0"),
         # Twice, as names of other families may begin alike.
-        recognise=lambda state: 2 * len(state) if sign in state else 0,
+        recognise=lambda state: 2 * len(state) if any(re.fullmatch(sign_pattern, name) for name in state) else 0,
         options_from=options_from,
     )
 
@@ -155,7 +155,7 @@ TRANSFORMERS_PRETRAINED = _table(
     norm=None,
     classifier=None,
     unused={"the decoder": _DECODER, "the encoder's last norm": r"^videomae\.layernorm\."},
-    sign="decoder.decoder_layers.0.attention.attention.q_bias",
+    sign="decoder.decoder_layers.*.attention.attention.q_bias",
 )
 
 TABLES = [AUTHORS, PRETRAINED, MMACTION2, TRANSFORMERS_PRETRAINED, TRANSFORMERS]

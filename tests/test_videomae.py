@@ -208,6 +208,23 @@ def test_distilled_file_of_other_classes_brings_its_norm(tmp_path):
     assert (scale == state["_orig_mod.fc_norm.weight"][0]).all()
 
 
+def test_wrong_tensors_of_a_file_are_reported_alone(tmp_path):
+    # The network's size is guessed from what is left.
+    state = make_state(weights.AUTHORS, num_blocks=1, width=128)
+    state["patches.weight"] = state.pop("patch_embed.proj.weight")
+    state["blocks.0.mlp.fc1.weight"] = np.ascontiguousarray(state["blocks.0.mlp.fc1.weight"].T)
+    del state["fc_norm.bias"]
+    safetensors.numpy.save_file(state, tmp_path / "a.safetensors")
+    with pytest.raises(UserError) as error:
+        convert(tmp_path / "a.safetensors", tmp_path / "run", drop_classifier=True)
+    assert str(error.value).splitlines()[1:] == [
+        "  unknown: patches.weight [128, 3, 2, 16, 16]",
+        "  missing: fc_norm.bias [128]",
+        "  missing: patch_embed.proj.weight [128, 3, 2, 16, 16]",
+        "  shape: blocks.0.mlp.fc1.weight is [128, 512], should be [512, 128]",
+    ]
+
+
 def test_files_with_a_decoder_are_not_taken_for_others():
     # Those of transformers have the names of its fine-tuned ones, too.
     state = make_state(weights.TRANSFORMERS_PRETRAINED)

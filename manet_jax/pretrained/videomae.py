@@ -81,13 +81,14 @@ def _table(
             found = state[name].shape if name in state else ()
             return found if len(found) == len(default) else default
 
+        numbers = {name: int(found[1]) for name in state if (found := re.fullmatch(block_pattern, name))}
+        width = shape(next(iter(numbers), None), (384,))[0]
         projection = f"{modules['patches.projection'][0]}.weight"
-        width, _, tubelet_size, patch_size, _ = shape(projection, (384, 3, 2, 16, 16))
-        numbers = [int(found[1]) for name in state if (found := re.fullmatch(block_pattern, name))]
+        *_, tubelet_size, patch_size, _ = shape(projection, (width, 3, 2, 16, 16))
         return VideoMAEOptions(
             num_classes=shape(f"{classifier}.bias", (52,))[0],
             embedding_dim=shape(f"{joint_embedding[1]}.bias", (0,))[0],
-            depth=max(numbers, default=11) + 1,
+            depth=max(numbers.values(), default=11) + 1,
             width=width,
             num_heads=max(1, width // _HEAD_SIZE),
             patch_size=patch_size,

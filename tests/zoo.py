@@ -61,14 +61,12 @@ class Network:
       traces: the recorded modules.
       stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
       gradient_tolerances: the largest differences of gradients that are tolerated, where they are more than 1e-3.
-      remat: whether blocks are computed again for the gradients, where these take much memory.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
     stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     gradient_tolerances: dict[str, float] = dataclasses.field(default_factory=dict)
-    remat: bool = False
 
 
 def clip_fields(name):
@@ -178,8 +176,8 @@ NETWORKS: dict[str, Network] = {
             },
         },
     ),
-    "videomae_s": Network(ModelSpec("videomae", VideoMAEOptions()), VIDEOMAE_TRACES, remat=True),
-    "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES, remat=True),
+    "videomae_s": Network(ModelSpec("videomae", VideoMAEOptions()), VIDEOMAE_TRACES),
+    "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES),
 }
 
 
@@ -218,8 +216,7 @@ def load(name, state, weights):
 def run(name, variables, weights, video):
     """Outputs, loss, logits of the clips backwards, traces, and gradients by their published names."""
     network, record = NETWORKS[name], zoo_inputs.record(name)
-    options = dataclasses.replace(network.spec.options, remat=network.remat)
-    graphdef, _ = abstract_variables(ModelSpec(network.spec.name, options))
+    graphdef, _ = abstract_variables(network.spec)
     paths = {tensor.name: tensor.path for tensor in table.tensors_of(network.spec, weights)}
     gradients = [paths[_published(key)] for key in record.gradients]
 

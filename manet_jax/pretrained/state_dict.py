@@ -74,11 +74,11 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
         ) from error
     # mmcv notes the best score beside the weights as a NumPy number: NumPy 1 and 2 have two names for what makes it.
     scalar = np._core.multiarray.scalar
-    kinds = [np.dtype, *(type(np.dtype(code)) for code in "?bhilqBHILQefd")]
-    # VideoMAE's authors keep the command's flags there: a plain holder of values.
-    kinds.append(argparse.Namespace)
+    kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     try:
-        with torch.serialization.safe_globals([*kinds, (scalar, "numpy.core.multiarray.scalar"), scalar]):
+        # VideoMAE's authors keep a command's flags there, as argparse.Namespace: a plain holder of values.
+        plain = [argparse.Namespace, np.dtype, *kinds]
+        with torch.serialization.safe_globals([*plain, (scalar, "numpy.core.multiarray.scalar"), scalar]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

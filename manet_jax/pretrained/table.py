@@ -145,6 +145,7 @@ def to_variables(state: State, spec: ModelSpec, table: WeightTable, title: str) 
     check(state, tensors, find_unused(state, table), title)
     parts: dict[str, list[np.ndarray]] = {}
     for tensor in tensors:
+        assert tensor.name is not None
         parts.setdefault(tensor.path, []).append(state[tensor.name])
     layouts = {tensor.path: tensor.layout for tensor in tensors}
     return {

@@ -97,7 +97,7 @@ def test_softmax_is_float32_in_bfloat16():
 
 @pytest.mark.slow
 def test_bfloat16_is_close_to_the_reference():
-    # At full size. The logits' largest value is about 1.
+    # At full size; 0.006 and 0.005 were measured.
     name = "videomae_s"
     state = zoo_inputs.weights(name)
     spec = zoo.NETWORKS[name].spec
@@ -106,8 +106,8 @@ def test_bfloat16_is_close_to_the_reference():
     run = jax.jit(lambda variables, video: merge(abstract_variables(low)[0], variables)({"video": video}))
     outputs = run(variables, jnp.asarray(zoo_inputs.clips(name)))
     known = zoo_inputs.outputs(name)
-    print(relative_to_largest(outputs.logits, known["logits"]), relative_to_largest(outputs.features, known["pooled"]))
-    assert relative_to_largest(outputs.logits, known["logits"]) < 0.03
+    assert relative_to_largest(outputs.logits, known["logits"]) < 0.015
+    assert relative_to_largest(outputs.features, known["pooled"]) < 0.015
 
 
 def test_patches_span_frames():

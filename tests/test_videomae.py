@@ -29,7 +29,8 @@ from manet_jax.pretrained.table import recognise, tensors_of, to_variables
 from tfds_ma52.errors import UserError
 
 OPTIONS = VideoMAEOptions.tiny()
-FRESH = VideoMAEOptions(depth=1, width=64, num_heads=1)  # several tests draw its weights, which is compiled once
+# Several tests draw its weights, which is compiled once.
+FRESH = VideoMAEOptions(depth=1, width=64, num_heads=1, patch_size=8)
 
 
 def test_positions_by_hand():
@@ -61,7 +62,7 @@ def test_positions_are_of_all_tokens_in_order(num_frames, size):
 
     features, patches = (np.asarray(x)[0] for x in jax.jit(embed)(variables, jnp.asarray(video)))
     t, h, w, c = features.shape
-    assert (t, h, w, c) == (num_frames // 2, size // 16, size // 16, 32)
+    assert (t, h, w, c) == (num_frames // 2, size // 8, size // 8, 32)
     table = positions(t * h * w, 32)
     for place in np.ndindex(t, h, w):
         number = place[0] * h * w + place[1] * w + place[2]
@@ -136,9 +137,9 @@ def test_fresh_weights_are_the_authors():
     assert block == {"qkv.kernel", "q_bias", "v_bias", "out.kernel", "out.bias"}
     assert not np.any(params["blocks.0.attention.q_bias"])
     assert np.std(params["blocks.0.mlp.fc1.kernel"]) == pytest.approx(0.02, rel=0.05)
-    # The patches' are uniform, up to 1 / sqrt(2 * 16 * 16 * 3).
+    # The patches' are uniform, up to 1 / sqrt(2 * 8 * 8 * 3).
     patches = np.abs(params["patches.projection.kernel"])
-    assert 0.99 / np.sqrt(1536) < patches.max() <= 1 / np.sqrt(1536)
+    assert 0.99 / np.sqrt(384) < patches.max() <= 1 / np.sqrt(384)
 
 
 def make_state(table, *, num_blocks=2, width=64, num_classes=7):
@@ -155,7 +156,7 @@ def test_heads_have_64_features(table, width, num_heads):
     # transformers' configuration of the small network has 16 heads of 24.
     found = table.options_from(make_state(table, num_blocks=1, width=width))
     assert (found.depth, found.width, found.num_heads) == (1, width, num_heads)
-    assert (found.patch_size, found.tubelet_size) == (16, 2)
+    assert (found.patch_size, found.tubelet_size) == (8, 2)
     assert found.clip == VideoMAEOptions().clip
 
 
@@ -209,7 +210,7 @@ def test_distilled_file_of_other_classes_brings_its_norm(tmp_path):
 
 
 def test_wrong_tensors_of_a_file_are_reported_alone(tmp_path):
-    # The network's size is guessed from what is left.
+    # The width is known from what is left; a patch then has the published size.
     state = make_state(weights.AUTHORS, num_blocks=1, width=128)
     state["patches.weight"] = state.pop("patch_embed.proj.weight")
     state["blocks.0.mlp.fc1.weight"] = np.ascontiguousarray(state["blocks.0.mlp.fc1.weight"].T)
@@ -218,7 +219,7 @@ def test_wrong_tensors_of_a_file_are_reported_alone(tmp_path):
     with pytest.raises(UserError) as error:
         convert(tmp_path / "a.safetensors", tmp_path / "run", drop_classifier=True)
     assert str(error.value).splitlines()[1:] == [
-        "  unknown: patches.weight [128, 3, 2, 16, 16]",
+        "  unknown: patches.weight [128, 3, 2, 8, 8]",
         "  missing: fc_norm.bias [128]",
         "  missing: patch_embed.proj.weight [128, 3, 2, 16, 16]",
         "  shape: blocks.0.mlp.fc1.weight is [128, 512], should be [512, 128]",

@@ -64,7 +64,7 @@ class VideoMAEOptions(NetworkOptions):
     def tiny(cls, **options) -> "VideoMAEOptions":
         """A network for tests."""
         clip = ClipSpec(num_frames=4, short_side=40, crop_size=32)
-        small = {"depth": 2, "width": 32, "num_heads": 2, "dropout": 0.5, "drop_path": 0.0}
+        small = {"depth": 2, "width": 32, "num_heads": 2, "patch_size": 8, "dropout": 0.5, "drop_path": 0.0}
         return dataclasses.replace(cls(num_classes=3, embedding_dim=5, clip=clip, **small), **options)
 
 

@@ -65,6 +65,11 @@ COUNTS = {
         ({"embedding_dim": 300}, 121_298_740 + 769 * 300 + 301 * 300),
         ({"table_frames": 16, "table_size": 448}, 121_298_740 + (8 + 28**2 - 14**2) * 768),
     ],
+    "videomae": [
+        ({}, 21_899_956),
+        ({"width": 768, "num_heads": 12}, 86_267_188),
+        ({"embedding_dim": 300}, 21_899_956 + 385 * 300 + 301 * 300),
+    ],
     "emotion": [
         # Of the emotions: a linear layer on 2048 features and 52 probabilities.
         (
@@ -140,6 +145,20 @@ BAD_OPTIONS = {
             "patch_size is 15; clip.crop_size, 224, must be a multiple of it",
             "patch_size is 15; table_size, 100, must be a multiple of it",
             "drop_path is 1.0; it must lie in 0..1, below 1",
+        ],
+    ),
+    "videomae": (
+        {
+            **{"dropout": 1.0, "depth": 0, "width": 32, "num_heads": 5, "patch_size": 15, "tubelet_size": 3},
+            **{"drop_path": -0.1, "clip": ClipSpec()},
+        },
+        [
+            "dropout is 1.0; it must lie in 0..1, below 1",
+            "depth is 0; it must be at least 1",
+            "width is 32; it must be a multiple of num_heads, 5",
+            "patch_size is 15; clip.crop_size, 224, must be a multiple of it",
+            "tubelet_size is 3; clip.num_frames, 8, must be a multiple of it",
+            "drop_path is -0.1; it must lie in 0..1, below 1",
         ],
     ),
     "emotion": (

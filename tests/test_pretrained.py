@@ -38,6 +38,17 @@ FILES = {
     "mmaction2's C3D": (0, []),
     "mmaction2's C3D of Sports-1M, without classes": (6, ["fc8.weight", "fc8.bias"]),
     "a torchvision ResNet": (14, ["fc.weight", "fc.bias", "bn1.num_batches_tracked"]),
+    "the authors' VideoMAE": (0, []),
+    "the authors' pre-trained VideoMAE": (
+        2 + 6,  # the norm before the heads, and these
+        ["encoder.norm.weight", "encoder_to_decoder.weight", "mask_token", "decoder.blocks.0.attn.q_bias"],
+    ),
+    "mmaction2's VideoMAE": (4, ["backbone.pos_embed"]),
+    "transformers' pre-trained VideoMAE": (
+        2 + 6,
+        ["videomae.layernorm.bias", "mask_token", "decoder.decoder_layers.0.attention.attention.q_bias"],
+    ),
+    "transformers' VideoMAE": (4, []),
     "mmaction2's TimeSformer": (0, []),
     "the authors' TimeSformer": (4, []),
     "transformers' TimeSformer": (4, []),
@@ -61,6 +72,8 @@ OPTIONS = {
 READ_ONLY = (
     *("a torchvision ResNet", "mmaction2's C3D of Sports-1M, without classes"),
     *("the authors' TimeSformer", "transformers' TimeSformer", "an ImageNet ViT with timm's names"),
+    *("the authors' pre-trained VideoMAE", "mmaction2's VideoMAE"),
+    *("transformers' pre-trained VideoMAE", "transformers' VideoMAE"),
 )
 
 # For some tables, how many of a tiny network's variables are copies of others.

@@ -1,5 +1,6 @@
 """The extra tests where PyTorch is installed: its own files, and a plain PyTorch MANet on seeds beyond the recorded."""
 
+import argparse
 import os
 import pathlib
 import pickle
@@ -47,7 +48,7 @@ def test_convert_of_mmcvs_file_gives_pytorchs_outputs(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("outer", ["state_dict", "model_state", ""])
+@pytest.mark.parametrize("outer", ["state_dict", "model_state", "model", "module", ""])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_read_of_all_forms_of_state_dicts(tmp_path, zipped, outer, prefix):
     tensors = {
@@ -78,6 +79,12 @@ def test_read_with_scores_of_numpy_1_and_2(tmp_path, module):
     assert written in raw
     (tmp_path / "a.pth").write_bytes(raw.replace(written, f"c{module}\n".encode()))
     assert state_dict.read(tmp_path / "a.pth")[0]["a"].tolist() == [0]
+
+
+def test_read_beside_a_commands_flags(tmp_path):
+    content = {"model": {"a": torch.zeros(1)}, "args": argparse.Namespace(lr=1e-3, window=(8, 14)), "epoch": 3}
+    torch.save(content, tmp_path / "checkpoint-3.pth")
+    assert state_dict.read(tmp_path / "checkpoint-3.pth")[0]["a"].tolist() == [0]
 
 
 class Bomb:

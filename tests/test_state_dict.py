@@ -39,7 +39,7 @@ def test_read_of_no_such_file_is_one_sentence(tmp_path, make, message):
         (
             {"conv1.weight": ONES, "module.conv1.weight": ONES},
             {},
-            "has tensors both with and without 'module.' in front of the same name: keep one kind$",
+            "has tensors both with and without 'module.' or '_orig_mod.' in front of the same name: keep one kind$",
         ),
         ({"backbone.a": ONES}, {"manet_jax": "{"}, "is not a whole .safetensors file"),
         (
@@ -56,10 +56,11 @@ def test_read_of_other_content_is_one_sentence(tmp_path, state, metadata, messag
     assert "\n" not in str(error.value)
 
 
-def test_read_strips_dataparallels_prefix(tmp_path):
-    safetensors.numpy.save_file({"module.a": ONES, "b": 2 * ONES}, tmp_path / "a.safetensors")
+def test_read_strips_prefixes_of_wrappers(tmp_path):
+    tensors = {"module.a": ONES, "b": 2 * ONES, "_orig_mod.c": 3 * ONES, "module._orig_mod.d": 4 * ONES}
+    safetensors.numpy.save_file(tensors, tmp_path / "a.safetensors")
     state, notes = state_dict.read(tmp_path / "a.safetensors")
-    assert {name: value.tolist() for name, value in state.items()} == {"a": [1, 1], "b": [2, 2]}
+    assert {name: value[0] for name, value in state.items()} == {"a": 1, "b": 2, "c": 3, "d": 4}
     assert notes == {}
 
 

@@ -30,6 +30,7 @@ from manet_jax.models.slowfast import SlowFastOptions
 from manet_jax.models.timesformer import TimeSformerOptions
 from manet_jax.models.tin import TINOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
+from manet_jax.models.videomae import VideoMAEOptions
 from manet_jax.pretrained import table
 
 # conftest.py's options are for programs that are small; these run for seconds.
@@ -104,6 +105,13 @@ SLOWFAST_TRACES = {
     },
 }
 
+VIDEOMAE_TRACES = {
+    "patch_embed": Trace("patches", channels_first=False),
+    "blocks.0.attn": Trace("blocks.0.attention", channels_first=False),
+    "blocks.0.mlp": Trace("blocks.0.mlp", channels_first=False),
+    **{f"blocks.{i}": Trace(f"blocks.{i}", channels_first=False) for i in (0, 5, 11)},
+}
+
 NETWORKS: dict[str, Network] = {
     "tsn": Network(ModelSpec("manet", MANetOptions(se=False, shift=False)), with_prefix("backbone", RESNET)),
     "tsm": Network(ModelSpec("manet", MANetOptions(se=False)), with_prefix("backbone", RESNET)),
@@ -168,6 +176,8 @@ NETWORKS: dict[str, Network] = {
             },
         },
     ),
+    "videomae_s": Network(ModelSpec("videomae", VideoMAEOptions()), VIDEOMAE_TRACES),
+    "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES),
 }
 
 

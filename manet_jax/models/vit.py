@@ -14,9 +14,11 @@ from jaxtyping import Array, Float, Key
 normal_init = nnx.initializers.normal(0.02)
 
 
-def linear(in_features: int, out_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs) -> nnx.Linear:
+def linear(
+    in_features: int, out_features: int, *, use_bias: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs
+) -> nnx.Linear:
     """Makes a linear layer with a transformer's initial weights."""
-    return nnx.Linear(in_features, out_features, kernel_init=normal_init, dtype=dtype, rngs=rngs)
+    return nnx.Linear(in_features, out_features, use_bias=use_bias, kernel_init=normal_init, dtype=dtype, rngs=rngs)
 
 
 class LayerNorm(nnx.LayerNorm):
@@ -33,47 +35,64 @@ class LayerNorm(nnx.LayerNorm):
 def _of_patches(x: Array, kernel: Array, strides: Any, *_, **__) -> Array:
     # As wide as its stride, the convolution is a matrix product. At the module's level: models whose layers hold the
     # same function count as the same to nnx.
-    size, _, channels, out = kernel.shape
-    n, height, width, _ = x.shape
-    patches = x.reshape(n, height // size, size, width // size, size, channels).transpose(0, 1, 3, 2, 4, 5)
-    return patches.reshape(*patches.shape[:3], -1) @ kernel.reshape(-1, out)
+    *sizes, channels, out = kernel.shape
+    counts = [length // size for length, size in zip(x.shape[1:-1], sizes, strict=True)]
+    pairs = [n for pair in zip(counts, sizes, strict=True) for n in pair]
+    inside = range(2, len(pairs) + 1, 2)
+    patches = x.reshape(len(x), *pairs, channels).transpose(0, *range(1, len(pairs), 2), *inside, len(pairs) + 1)
+    return patches.reshape(len(x), *counts, -1) @ kernel.reshape(-1, out)
 
 
 class PatchEmbedding(nnx.Module):
-    """A linear layer over the pixels of each square patch of a frame."""
+    """A linear layer over the pixels of each patch of a frame or of a clip."""
 
-    def __init__(self, patch_size: int, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        patch_size: int | tuple[int, ...],
+        num_features: int,
+        *,
+        kernel_init: nnx.Initializer = normal_init,
+        dtype: jnp.dtype,
+        rngs: nnx.Rngs,
+    ):
+        """Makes the layer; `patch_size` are pixels of a square's sides, or a length for each axis of the input."""
+        sizes = (patch_size, patch_size) if isinstance(patch_size, int) else patch_size
         self.projection = nnx.Conv(
             3,
             num_features,
-            (patch_size, patch_size),
-            strides=patch_size,
-            kernel_init=normal_init,
+            sizes,
+            strides=sizes,
+            kernel_init=kernel_init,
             conv_general_dilated=_of_patches,
             dtype=dtype,
             rngs=rngs,
         )
 
-    def __call__(self, frames: Float[Array, "n h w 3"]) -> Float[Array, "n h2 w2 c"]:
+    def __call__(self, x: Float[Array, "n *size 3"]) -> Float[Array, "n *size2 c"]:
         """Returns a token for each patch."""
-        return self.projection(frames)
+        return self.projection(x)
 
 
 class Attention(nnx.Module):
     """Multi-head self-attention within each sequence; the softmax is float32.
 
-    The layer `qkv` returns queries, keys and values in this order, and those of a head side by side.
+    The layer `qkv` returns queries, keys and values in this order, and those of a head side by side. Without `key_bias`
+    it has no bias, and `q_bias` and `v_bias` are added: one of the keys adds the same to all scores of a query.
     """
 
-    def __init__(self, num_features: int, num_heads: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, num_features: int, num_heads: int, *, key_bias: bool = True, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.num_heads = num_heads
-        self.qkv = linear(num_features, 3 * num_features, dtype=dtype, rngs=rngs)
+        self.qkv = linear(num_features, 3 * num_features, use_bias=key_bias, dtype=dtype, rngs=rngs)
+        self.q_bias, self.v_bias = (None if key_bias else nnx.Param(jnp.zeros(num_features)) for _ in range(2))
         self.out = linear(num_features, num_features, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*n s c"]) -> Float[Array, "*n s c"]:
         """Returns the attention's result for each token."""
         *sequences, length, features = x.shape
         heads = self.qkv(x).reshape(-1, length, 3, self.num_heads, features // self.num_heads)
+        if self.q_bias is not None and self.v_bias is not None:
+            biases = jnp.stack([self.q_bias[...], jnp.zeros(features), self.v_bias[...]]).astype(heads.dtype)
+            heads += biases.reshape(1, 1, *heads.shape[2:])
         query, key, value = (heads[:, :, i] for i in range(3))
         scores = jnp.einsum("nqhd,nkhd->nhqk", query, key, preferred_element_type=jnp.float32)
         weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5).astype(x.dtype)

@@ -1,5 +1,6 @@
 """Reads PyTorch's files without running any of their content, and writes .safetensors files."""
 
+import argparse
 import json
 import pathlib
 import re
@@ -15,7 +16,8 @@ from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 
 _NOTES = "manet_jax"  # the entry of a .safetensors file's metadata with what the tensors do not hold
-_STATE_KEYS = ("state_dict", "model_state")  # under which `torch.save`d dicts hold the tensors
+_STATE_KEYS = ("state_dict", "model_state", "model", "module")  # under which `torch.save`d dicts hold the tensors
+_WRAPPERS = r"^(module\.|_orig_mod\.)+"  # what DataParallel and torch.compile put in front of all names
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, Any]]:
@@ -23,10 +25,10 @@ def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[
 
     Args:
       path: a .safetensors file; anything else is read as one that `torch.save` wrote, of a state dict or of a dict
-        that has one as `state_dict` or `model_state`.
+        that has one as `state_dict`, `model_state`, `model` or `module`.
 
     Returns:
-      The tensors by name, without a leading `module.`, and the notes that `write` put beside them.
+      The tensors by name, without a leading `module.` or `_orig_mod.`, and the notes that `write` put beside them.
 
     Raises:
       UserError: the file cannot be read, or holds something else.
@@ -39,9 +41,12 @@ def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[
         state, notes = _read_safetensors(path) if path.suffix == ".safetensors" else (_read_torch(path), {})
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
-    names = [name.removeprefix("module.") for name in state]
+    names = [re.sub(_WRAPPERS, "", name) for name in state]
     if len(set(names)) < len(names):
-        raise UserError(f"{path} has tensors both with and without 'module.' in front of the same name: keep one kind")
+        raise UserError(
+            f"{path} has tensors both with and without 'module.' or '_orig_mod.' in front of the same name: keep one "
+            "kind"
+        )
     return dict(zip(names, state.values(), strict=True)), notes
 
 
@@ -71,7 +76,9 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     scalar = np._core.multiarray.scalar
     kinds = [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
     try:
-        with torch.serialization.safe_globals([np.dtype, *kinds, (scalar, "numpy.core.multiarray.scalar"), scalar]):
+        # VideoMAE's authors keep a command's flags there, as argparse.Namespace: a plain holder of values.
+        plain = [argparse.Namespace, np.dtype, *kinds]
+        with torch.serialization.safe_globals([*plain, (scalar, "numpy.core.multiarray.scalar"), scalar]):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise anything
         found = re.search(r"GLOBAL ([\w.]+)", str(error))

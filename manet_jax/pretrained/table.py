@@ -46,7 +46,7 @@ class WeightTable:
       network: its name in `MODELS`.
       modules: for each of our modules, the file's and PyTorch's layout of its weight ("same" where there is none to
         change); a name of None stands for a module that the files lack, whose variables stay fresh. A `*` stands for
-        the number of a block.
+        the number of a block; `{a,b}` for tensors whose rows, one's after the other's, are the variable's.
       parameters: likewise for variables that are no module's.
       unused: patterns of the names of tensors that no computation needs, by a title.
       example: a name of such a file, for errors.
@@ -79,30 +79,28 @@ class Tensor:
       name: of the tensor; None where the file has none.
       layout: of the tensor.
       shape: of the tensor.
+      part: its number among the tensors that hold the variable, one's rows after the other's, and how many these are.
     """
 
     path: str
     name: str | None
     layout: str
     shape: tuple[int, ...]
-
-    def to_ours(self, state: State) -> Float[np.ndarray, "..."]:
-        """Our variable from a file's tensors."""
-        assert self.name is not None
-        return _TO_OURS[self.layout](state[self.name])
+    part: tuple[int, int] = (0, 1)
 
     def to_pytorch(self, value: np.ndarray) -> Float[np.ndarray, "..."]:
         """The file's tensor from our variable."""
-        return np.ascontiguousarray(_TO_PYTORCH[self.layout](value))
+        number, count = self.part
+        return np.ascontiguousarray(np.split(_TO_PYTORCH[self.layout](value), count)[number])
 
 
 def tensors_of(spec: ModelSpec, table: WeightTable) -> list[Tensor]:
-    """The variables of a network, each with its tensor in a family's files."""
+    """The variables of a network, each with its tensor in a family's files, or with those that hold its parts."""
     _, abstract = abstract_variables(spec)
-    return [_tensor(path, leaf.shape, spec, table) for path, leaf in flatten(abstract).items()]
+    return [each for path, leaf in flatten(abstract).items() for each in _tensors(path, leaf.shape, spec, table)]
 
 
-def _tensor(path: str, shape: tuple[int, ...], spec: ModelSpec, table: WeightTable) -> Tensor:
+def _tensors(path: str, shape: tuple[int, ...], spec: ModelSpec, table: WeightTable) -> list[Tensor]:
     _, *parts = path.split(".")
     numbers = [table.numbering(spec.options, int(part)) for part in parts if part.isdecimal()]
     *module, variable = ["*" if part.isdecimal() else part for part in parts]
@@ -114,8 +112,20 @@ def _tensor(path: str, shape: tuple[int, ...], spec: ModelSpec, table: WeightTab
         layout = layout if variable == "kernel" else "same"
     for number in numbers:
         name = name and name.replace("*", number, 1)
-    # A view of one number, whatever the size.
-    return Tensor(path, name, layout, _TO_PYTORCH[layout](np.broadcast_to(np.float32(0), shape)).shape)
+    names = [name] if name is None else _expand(name)
+    # Views of one number, whatever the size.
+    parts = np.split(_TO_PYTORCH[layout](np.broadcast_to(np.float32(0), shape)), len(names))
+    return [
+        Tensor(path, name, layout, part.shape, (number, len(names)))
+        for number, (name, part) in enumerate(zip(names, parts, strict=True))
+    ]
+
+
+def _expand(name: str) -> list[str]:
+    """The names that one with alternatives stands for, as in a shell: "a.{b,c}.d" is a.b.d and a.c.d."""
+    start, brace, rest = name.partition("{")
+    alternatives, _, end = rest.partition("}")
+    return [f"{start}{each}{end}" for each in alternatives.split(",")] if brace else [name]
 
 
 def to_state_dict(variables: Variables, spec: ModelSpec, table: WeightTable) -> dict[str, Float[np.ndarray, "..."]]:
@@ -133,7 +143,15 @@ def to_variables(state: State, spec: ModelSpec, table: WeightTable, title: str) 
     """
     tensors = [tensor for tensor in tensors_of(spec, table) if tensor.name is not None]
     check(state, tensors, find_unused(state, table), title)
-    return {tensor.path: tensor.to_ours(state) for tensor in tensors}
+    parts: dict[str, list[np.ndarray]] = {}
+    for tensor in tensors:
+        assert tensor.name is not None
+        parts.setdefault(tensor.path, []).append(state[tensor.name])
+    layouts = {tensor.path: tensor.layout for tensor in tensors}
+    return {
+        path: _TO_OURS[layouts[path]](values[0] if len(values) == 1 else np.concatenate(values))
+        for path, values in parts.items()
+    }
 
 
 def recognise(state: State, tables: list[WeightTable], source: str) -> WeightTable:

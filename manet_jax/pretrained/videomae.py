@@ -1,0 +1,162 @@
+"""The weight tables of VideoMAE: the authors' (versions 1 and 2), mmaction2's and transformers'.
+
+The table of positions is in no file, or as a buffer that is computed: see `models.videomae.positions`.
+"""
+
+import re
+
+from manet_jax.models.videomae import VideoMAEOptions
+from manet_jax.pretrained.table import State, WeightTable
+
+Modules = dict[str, tuple[str | None, str]]
+
+_HEAD_SIZE = 64  # in every published network; transformers' conversion notes 16 heads of 24 for the small one
+
+_AUTHORS: Modules = {
+    "patches.projection": ("patch_embed.proj", "OITHW"),
+    "blocks.*.norm1": ("blocks.*.norm1", "same"),
+    "blocks.*.attention.qkv": ("blocks.*.attn.qkv", "OI"),
+    "blocks.*.attention.out": ("blocks.*.attn.proj", "OI"),
+    "blocks.*.norm2": ("blocks.*.norm2", "same"),
+    "blocks.*.mlp.fc1": ("blocks.*.mlp.fc1", "OI"),
+    "blocks.*.mlp.fc2": ("blocks.*.mlp.fc2", "OI"),
+}
+_MMACTION2: Modules = {
+    **_AUTHORS,
+    "patches.projection": ("patch_embed.projection", "OITHW"),
+    "blocks.*.mlp.fc1": ("blocks.*.mlp.layers.0.0", "OI"),
+    "blocks.*.mlp.fc2": ("blocks.*.mlp.layers.1", "OI"),
+}
+_TRANSFORMERS: Modules = {
+    "patches.projection": ("embeddings.patch_embeddings.projection", "OITHW"),
+    "blocks.*.norm1": ("encoder.layer.*.layernorm_before", "same"),
+    "blocks.*.attention.qkv": ("encoder.layer.*.attention.attention.{query,key,value}", "OI"),
+    "blocks.*.attention.out": ("encoder.layer.*.attention.output.dense", "OI"),
+    "blocks.*.norm2": ("encoder.layer.*.layernorm_after", "same"),
+    "blocks.*.mlp.fc1": ("encoder.layer.*.intermediate.dense", "OI"),
+    "blocks.*.mlp.fc2": ("encoder.layer.*.output.dense", "OI"),
+}
+# Of pre-training: the decoder, and the encoder's last norm, in whose place fine-tuning starts another.
+_DECODER = r"^(decoder\.|encoder_to_decoder\.|mask_token$)"
+
+
+def _table(
+    title: str,
+    *,
+    prefix: str,
+    encoder: Modules,
+    attention: str,
+    norm: str | None,
+    classifier: str | None,
+    joint_embedding: tuple[str | None, str | None] = (None, None),
+    unused: dict[str, str] | None = None,
+    sign: str | None = None,
+) -> WeightTable:
+    """A table.
+
+    Args:
+      title: of the family.
+      prefix: in front of the encoder's names.
+      encoder: names of its modules.
+      attention: of a block, its name.
+      norm: the name of the one before the heads.
+      classifier: its name.
+      joint_embedding: names of its two layers.
+      unused: see `WeightTable`.
+      sign: a name that such files have and other families' do not; by default a bias of the queries.
+    """
+    modules: Modules = {
+        **{ours: (f"{prefix}{theirs}", layout) for ours, (theirs, layout) in encoder.items()},
+        "norm": (norm, "same"),
+        "heads.classifier.linear": (classifier, "OI"),
+        "heads.joint_embedding.hidden": (joint_embedding[0], "OI"),
+        "heads.joint_embedding.out": (joint_embedding[1], "OI"),
+    }
+    biases = {name: f"{prefix}{attention}.{name}" for name in ("q_bias", "v_bias")}
+    sign = sign or biases["q_bias"]
+    sign_pattern, block_pattern = (re.escape(name).replace(r"\*", r"(\d+)") for name in (sign, biases["q_bias"]))
+
+    def options_from(state: State) -> VideoMAEOptions:
+        def shape(name: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
+            found = state[name].shape if name in state else ()
+            return found if len(found) == len(default) else default
+
+        numbers = {name: int(found[1]) for name in state if (found := re.fullmatch(block_pattern, name))}
+        width = shape(next(iter(numbers), None), (384,))[0]
+        projection = f"{modules['patches.projection'][0]}.weight"
+        *_, tubelet_size, patch_size, _ = shape(projection, (width, 3, 2, 16, 16))
+        return VideoMAEOptions(
+            num_classes=shape(f"{classifier}.bias", (52,))[0],
+            embedding_dim=shape(f"{joint_embedding[1]}.bias", (0,))[0],
+            depth=max(numbers.values(), default=11) + 1,
+            width=width,
+            num_heads=max(1, width // _HEAD_SIZE),
+            patch_size=patch_size,
+            tubelet_size=tubelet_size,
+        )
+
+    return WeightTable(
+        title=title,
+        network="videomae",
+        modules=modules,
+        parameters={f"blocks.*.attention.{name}": (theirs, "same") for name, theirs in biases.items()},
+        unused=unused or {},
+        example=sign.replace("*", "0"),
+        # Twice, as names of other families may begin alike.
+        recognise=lambda state: 2 * len(state) if any(re.fullmatch(sign_pattern, name) for name in state) else 0,
+        options_from=options_from,
+    )
+
+
+AUTHORS = _table(
+    "the authors' VideoMAE",
+    prefix="",
+    encoder=_AUTHORS,
+    attention="blocks.*.attn",
+    norm="fc_norm",
+    classifier="head",
+    joint_embedding=("fc_emb", "fc_emb_t"),
+)
+
+PRETRAINED = _table(
+    "the authors' pre-trained VideoMAE",
+    prefix="encoder.",
+    encoder=_AUTHORS,
+    attention="blocks.*.attn",
+    norm=None,
+    classifier=None,
+    unused={"the decoder": _DECODER, "the encoder's last norm": r"^encoder\.norm\."},
+)
+
+MMACTION2 = _table(
+    "mmaction2's VideoMAE",
+    prefix="backbone.",
+    encoder=_MMACTION2,
+    attention="blocks.*.attn",
+    norm="backbone.fc_norm",
+    classifier="cls_head.fc_cls",
+    unused={"the table of positions, which is computed": r"^backbone\.pos_embed$"},
+)
+
+TRANSFORMERS = _table(
+    "transformers' VideoMAE",
+    prefix="videomae.",
+    encoder=_TRANSFORMERS,
+    attention="encoder.layer.*.attention.attention",
+    norm="fc_norm",
+    classifier="classifier",
+)
+
+# Of the files with a decoder, which have the names above too.
+TRANSFORMERS_PRETRAINED = _table(
+    "transformers' pre-trained VideoMAE",
+    prefix="videomae.",
+    encoder=_TRANSFORMERS,
+    attention="encoder.layer.*.attention.attention",
+    norm=None,
+    classifier=None,
+    unused={"the decoder": _DECODER, "the encoder's last norm": r"^videomae\.layernorm\."},
+    sign="decoder.decoder_layers.*.attention.attention.q_bias",
+)
+
+TABLES = [AUTHORS, PRETRAINED, MMACTION2, TRANSFORMERS_PRETRAINED, TRANSFORMERS]

@@ -65,6 +65,11 @@ COUNTS = {
         ({"embedding_dim": 300}, 121_298_740 + 769 * 300 + 301 * 300),
         ({"table_frames": 16, "table_size": 448}, 121_298_740 + (8 + 28**2 - 14**2) * 768),
     ],
+    "uniformer": [
+        ({}, 21_221_876),
+        ({"depths": (5, 8, 20, 7)}, 49_634_676),
+        ({"embedding_dim": 300}, 21_221_876 + 513 * 300 + 301 * 300),
+    ],
     "emotion": [
         # Of the emotions: a linear layer on 2048 features and 52 probabilities.
         (
@@ -139,6 +144,20 @@ BAD_OPTIONS = {
             "width is 32; it must be a multiple of num_heads, 5",
             "patch_size is 15; clip.crop_size, 224, must be a multiple of it",
             "patch_size is 15; table_size, 100, must be a multiple of it",
+            "drop_path is 1.0; it must lie in 0..1, below 1",
+        ],
+    ),
+    "uniformer": (
+        {
+            **{"num_classes": 0, "head_size": 0, "depths": (3, 4, 8), "widths": (8, 8, 0, 16)},
+            **{"drop_path": 1.0, "clip": ClipSpec(crop_size=80)},
+        },
+        [
+            "num_classes is 0; it must be at least 1",
+            "head_size is 0; it must be at least 1",
+            "depths is (3, 4, 8); give a number of at least 1 for each of the 4 stages",
+            "widths is (8, 8, 0, 16); give a number of at least 1 for each of the 4 stages",
+            "clip.crop_size is 80; it must be a multiple of 32",
             "drop_path is 1.0; it must lie in 0..1, below 1",
         ],
     ),

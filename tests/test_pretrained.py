@@ -42,6 +42,9 @@ FILES = {
     "the authors' TimeSformer": (4, []),
     "transformers' TimeSformer": (4, []),
     "an ImageNet ViT with timm's names": (6 + 1 + 2 * 2, ["head.weight", "head.bias"]),  # heads, times, temporal.linear
+    "mmaction2's UniFormer": (0, ["backbone.norm.num_batches_tracked"]),
+    "the authors' UniFormer": (4, ["norm.num_batches_tracked"]),
+    "an ImageNet UniFormer": (6, ["head.weight", "head.bias", "norm.num_batches_tracked"]),
 }
 
 # For some tables, options of a tiny network. A file's third stage gives the depth of a ResNet on frames.
@@ -61,6 +64,7 @@ OPTIONS = {
 READ_ONLY = (
     *("a torchvision ResNet", "mmaction2's C3D of Sports-1M, without classes"),
     *("the authors' TimeSformer", "transformers' TimeSformer", "an ImageNet ViT with timm's names"),
+    *("the authors' UniFormer", "an ImageNet UniFormer"),
 )
 
 # For some tables, how many of a tiny network's variables are copies of others.

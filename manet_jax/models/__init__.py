@@ -35,6 +35,7 @@ from manet_jax.models.outputs import Outputs
 from manet_jax.models.slowfast import SlowFast
 from manet_jax.models.timesformer import TimeSformer
 from manet_jax.models.tin import TIN
+from manet_jax.models.uniformer import UniFormer
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
 
@@ -46,6 +47,7 @@ MODELS: dict[str, Any] = {
     "tin": TIN,
     "gc_tsm": GCTSM,
     "timesformer": TimeSformer,
+    "uniformer": UniFormer,
     "emotion": EmotionNet,
 }
 

@@ -70,6 +70,9 @@ READ_ONLY = (
 # For some tables, how many of a tiny network's variables are copies of others.
 COPIED = {"an ImageNet ViT with timm's names": 2 * 6}  # two blocks' temporal attention and its norm
 
+# Tables of files whose kernels are divided for ours, so that they do not come back bit for bit.
+ROUNDED = ("an ImageNet UniFormer",)
+
 
 def make_file(table, seed=0):
     """A tiny network, and random tensors for all that a file of it holds."""
@@ -99,7 +102,7 @@ def test_tables_round_trip_is_bit_identical(table):
     assert back.keys() == state.keys()
     for name, value in back.items():
         assert value.flags.c_contiguous
-        np.testing.assert_array_equal(value, state[name])
+        np.testing.assert_allclose(value, state[name], rtol=2e-7 if table.title in ROUNDED else 0)
 
 
 @tables

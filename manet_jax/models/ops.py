@@ -349,9 +349,8 @@ _convolve.defvjp(_convolve_forward, _convolve_backward)
 def convolve_depthwise(x: Float[Array, "b t h w c"], kernel: Float[Array, "s s s 1 c"]) -> Float[Array, "b t h w c"]:
     """Convolves each channel of clips by itself with an odd kernel, padded by zeros to the same size.
 
-    On a CPU it is a sum of shifted clips, each times a row of the kernel, of which those of one frame's rows and columns
-    are read at once. XLA's own, which other devices run, takes 35 to 45 times as long there: 950 ms, not 28, for 2 clips
-    of 8 x 14 x 14 x 320 and a kernel of 3.
+    On a CPU it is a sum of shifted clips, each times a place of the kernel. XLA's own, which other devices run, takes
+    35 to 45 times as long there: 950 ms, not 28, for 2 clips of 8 x 14 x 14 x 320 and a kernel of 3.
     """
     return jax.lax.platform_dependent(x, kernel, cpu=depthwise_as_sums, default=depthwise_with_xla)
 
@@ -413,8 +412,8 @@ def _depthwise_gradients(x: Array, kernel: Array, gradient: Array) -> tuple[Arra
 def _gradient_of_depthwise(x: Array, gradient: Array, size: int) -> Array:
     """Adds up the surroundings of each place, which are as large as the kernel, times the result's gradient there.
 
-    Those of a row are read at once, and the kernel's gradient stays in the cache: for 2 clips of 8 x 56 x 56 x 64 and a
-    kernel of 5 it takes an eighth of the time that sums over all places take, one for each of the kernel's.
+    Those of a row are read at once, and the kernel's gradient stays in the cache: an eighth of the time of a sum over
+    all places for each place of the kernel (2 clips of 8 x 56 x 56 x 64, a kernel of 5).
     """
     clips, frames, rows, columns, channels = x.shape
     padded = _pad_all(x, size // 2)

@@ -24,7 +24,6 @@ CLIP = ClipSpec(
     num_frames=16,
     sampling="dense",
     frame_interval=4,
-    crop_scales=(0.875, 0.79, 0.7),  # 224 pixels where the shorter side has 256 to 320
     mean=(114.75, 114.75, 114.75),  # .45 and .225 of 255
     std=(57.375, 57.375, 57.375),
 )
@@ -149,7 +148,7 @@ class LocalBlock(nnx.Module):
     The position encoding that comes first is a convolution too (section 3.4).
     """
 
-    def __init__(self, features: int, _: int, rate: float, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+    def __init__(self, features: int, rate: float, *, dtype: jnp.dtype, rngs: nnx.Rngs):
         self.rate = rate
 
         def linear(before: int, after: int) -> nnx.Linear:
@@ -197,6 +196,10 @@ def normalize_maps(norm: BatchNorm, x: Maps) -> Maps:
     return norm(x.reshape(-1, *x.shape[2:])).reshape(x.shape)
 
 
+def _apply(block: LocalBlock | GlobalBlock, x: Maps, keys: Key[Array, " b"] | None) -> Maps:
+    return block(x, keys)
+
+
 class Stage(nnx.Module):
     """A patch embedding, then blocks of one kind: local ones in the first two stages, global ones in the others."""
 
@@ -205,16 +208,21 @@ class Stage(nnx.Module):
         dtype, width, depth = jnp.dtype(options.dtype), options.widths[number], options.depths[number]
         before, patch = (3, (4, 3)) if number == 0 else (options.widths[number - 1], (2, 1))
         self.first = sum(options.depths[:number])  # the number of its first block in the network
-        self.remat, self.kind = options.remat, LocalBlock if number < 2 else GlobalBlock
+        self.remat = options.remat
         rates = np.linspace(0, options.drop_path, sum(options.depths))[self.first :][:depth].tolist()
         self.embedding = PatchEmbedding(before, width, *patch, dtype=dtype, rngs=rngs)
-        num_heads = width // options.head_size
-        self.blocks = nnx.List([self.kind(width, num_heads, rate, dtype=dtype, rngs=rngs) for rate in rates])
+
+        def block(rate: float) -> LocalBlock | GlobalBlock:
+            if number < 2:
+                return LocalBlock(width, rate, dtype=dtype, rngs=rngs)
+            return GlobalBlock(width, width // options.head_size, rate, dtype=dtype, rngs=rngs)
+
+        self.blocks = nnx.List([block(rate) for rate in rates])
 
     def __call__(self, x: Maps, keys: Key[Array, " b"] | None) -> Float[Array, "b t2 h2 w2 d"]:
         """Returns the maps after the last block."""
         x = self.embedding(x)
-        apply = nnx.remat(self.kind.__call__) if self.remat else self.kind.__call__
+        apply = nnx.remat(_apply) if self.remat else _apply
         for number, block in enumerate(self.blocks, self.first):
             x = apply(block, x, fold_in(keys, number))
         return x
@@ -244,11 +252,13 @@ class UniFormer(nnx.Module):
         """Returns the class activation maps, see `layers.ClassificationHead.maps`."""
         return self.heads.classifier.maps(self.features(inputs["video"]))
 
-    def features(self, video: UInt8[Array, "b t h w 3"]) -> Maps:
+    def features(self, video: UInt8[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:
         """Returns the last maps: half of the frames, 1/32 of their sides."""
         return self._features(video, None)
 
-    def _features(self, video: UInt8[Array, "b t h w 3"], keys: Key[Array, " b"] | None) -> Maps:
+    def _features(
+        self, video: UInt8[Array, "b t h w 3"], keys: Key[Array, " b"] | None
+    ) -> Float[Array, "b t2 h2 w2 c"]:
         x = normalize(video, self.options)
         for stage in (self.stage1, self.stage2, self.stage3, self.stage4):
             x = stage(x, keys)

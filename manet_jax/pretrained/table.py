@@ -21,7 +21,7 @@ def _inflate(num_frames: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _deflate(kernel: np.ndarray) -> np.ndarray:
-    # Exact for so many frames as are a sum of two powers of 2, such as 3 and 5.
+    # But for rounding: several weights have the same quotient. Such files are read and not written.
     return kernel[0].transpose(3, 2, 0, 1) * len(kernel)
 
 

@@ -90,7 +90,7 @@ AUTHORS = dataclasses.replace(
         "heads.joint_embedding.hidden": (None, "OI"),
         "heads.joint_embedding.out": (None, "OI"),
     },
-    example="blocks1.0.pos_embed.weight, of clips",
+    example="patch_embed1.proj.weight",
     recognise=lambda state: _recognise(state, "", 5),
 )
 
@@ -100,7 +100,7 @@ IMAGES = dataclasses.replace(
     title="an ImageNet UniFormer",
     modules={**_backbone("", _IMAGES), **{ours: (None, layout) for ours, (_, layout) in MMACTION2_HEADS.items()}},
     unused={"head (ImageNet's classes)": r"^head\.(weight|bias)$", **UNUSED},
-    example="blocks1.0.pos_embed.weight, of images",
+    example="blocks1.0.pos_embed.weight",
     recognise=lambda state: _recognise(state, "", 4),
 )
 

@@ -162,41 +162,6 @@ def test_convolve_3d_is_xlas(shape, kernel_shape, strides):
     )
 
 
-@pytest.mark.parametrize(
-    ("shape", "size"),
-    [
-        ((4, 6, 5, 3), 3),
-        ((6, 7, 5, 2), 5),
-        ((2, 3, 1, 4), 5),  # smaller than the kernel
-    ],
-)
-def test_convolve_depthwise_is_xlas(shape, size):
-    def plain(x, kernel):
-        dimensions = ("NDHWC", "DHWIO", "NDHWC")
-        return jax.lax.conv_general_dilated(
-            x, kernel, (1, 1, 1), [(size // 2,) * 2] * 3, dimension_numbers=dimensions, feature_group_count=shape[-1]
-        )
-
-    rng = np.random.default_rng(0)
-    x, gradient = (jnp.asarray(rng.integers(-8, 9, (2, *shape)), jnp.float32) for _ in range(2))
-    kernel = jnp.asarray(rng.integers(-8, 9, (size, size, size, 1, shape[-1])), jnp.float32)
-    expected = with_gradient(plain, x, kernel, gradient=gradient)
-    assert_same(with_gradient(ops.convolve_depthwise, x, kernel, gradient=gradient), expected)
-    # What other devices run.
-    assert_same(ops.depthwise_with_xla(x, kernel), expected[0])
-    assert_same(ops.depthwise_gradients_with_xla(x, kernel, gradient), expected[1])
-
-
-def test_convolve_depthwise_adds_up_in_float32():
-    # In bfloat16, 256 + 1 is 256: of 125 products all but the first would be lost.
-    x = jnp.ones((1, 5, 5, 5, 1), jnp.bfloat16).at[0, 0, 0, 0].set(256)
-    kernel = jnp.ones((5, 5, 5, 1, 1), jnp.bfloat16)
-    y, (along_x, along_kernel) = with_gradient(ops.convolve_depthwise, x, kernel, gradient=x)
-    assert {each.dtype for each in (y, along_x, along_kernel)} == {jnp.dtype(jnp.bfloat16)}
-    assert y[0, 2, 2, 2, 0] == along_x[0, 2, 2, 2, 0] == 256 + 124
-    assert along_kernel[2, 2, 2, 0, 0] == 256 * 256  # and 124, less than its rounding
-
-
 def test_max_of_pairs_by_hand():
     # The last of an odd number is left out; of equal values the first has the gradient.
     x = jnp.array([1.0, 3.0, 2.0, 2.0, 9.0]).reshape(1, 5, 1, 1, 1)

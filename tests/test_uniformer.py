@@ -13,7 +13,15 @@ from golden import zoo_inputs
 from configs.models import uniformer as recipe
 from manet_jax import configuration, pretrained
 from manet_jax.models import ModelSpec, vit
-from manet_jax.models.uniformer import GlobalBlock, LocalBlock, PatchEmbedding, UniFormerOptions
+from manet_jax.models.uniformer import (
+    GlobalBlock,
+    LocalBlock,
+    PatchEmbedding,
+    UniFormerOptions,
+    convolve_depthwise,
+    depthwise_gradients_with_xla,
+    depthwise_with_xla,
+)
 from manet_jax.models.variables import abstract_variables, create_variables, flatten, merge
 from manet_jax.pretrained import uniformer as weights
 from manet_jax.pretrained.table import recognise, tensors_of, to_variables
@@ -182,6 +190,58 @@ def test_fresh_weights_are_pytorchs():
         kernel = params[f"stage2.blocks.0.{path}.kernel"]
         assert 0.9 * inputs**-0.5 < np.abs(kernel).max() <= inputs**-0.5
     assert np.std(params["stage3.blocks.0.attention.qkv.kernel"]) == pytest.approx(0.02, rel=0.1)
+
+
+# The convolution of each channel by itself.
+
+
+def with_gradient(function, x, kernel, gradient):
+    """The result of a convolution, and its gradients given that of its result."""
+
+    def apply(x, kernel, gradient):
+        result, vjp = jax.vjp(function, x, kernel)
+        return result, vjp(gradient)
+
+    return jax.jit(apply)(x, kernel, gradient)
+
+
+def assert_equal(left, right):
+    jax.tree.map(np.testing.assert_array_equal, left, right)
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((4, 6, 5, 3), 3),
+        ((6, 7, 5, 2), 5),
+        ((2, 3, 1, 4), 5),  # smaller than the kernel
+    ],
+)
+def test_convolve_depthwise_is_xlas(shape, size):
+    def plain(x, kernel):
+        dimensions = ("NDHWC", "DHWIO", "NDHWC")
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1, 1), [(size // 2,) * 2] * 3, dimension_numbers=dimensions, feature_group_count=shape[-1]
+        )
+
+    rng = np.random.default_rng(0)
+    x, gradient = (jnp.asarray(rng.integers(-8, 9, (2, *shape)), jnp.float32) for _ in range(2))
+    kernel = jnp.asarray(rng.integers(-8, 9, (size, size, size, 1, shape[-1])), jnp.float32)
+    expected = with_gradient(plain, x, kernel, gradient)
+    assert_equal(with_gradient(convolve_depthwise, x, kernel, gradient), expected)
+    # What other devices run.
+    assert_equal(depthwise_with_xla(x, kernel), expected[0])
+    assert_equal(depthwise_gradients_with_xla(x, kernel, gradient), expected[1])
+
+
+def test_convolve_depthwise_adds_up_in_float32():
+    # In bfloat16, 256 + 1 is 256: of 125 products all but the first would be lost.
+    x = jnp.ones((1, 5, 5, 5, 1), jnp.bfloat16).at[0, 0, 0, 0].set(256)
+    kernel = jnp.ones((5, 5, 5, 1, 1), jnp.bfloat16)
+    y, (along_x, along_kernel) = with_gradient(convolve_depthwise, x, kernel, x)
+    assert {each.dtype for each in (y, along_x, along_kernel)} == {jnp.dtype(jnp.bfloat16)}
+    assert y[0, 2, 2, 2, 0] == along_x[0, 2, 2, 2, 0] == 256 + 124
+    assert along_kernel[2, 2, 2, 0, 0] == 256 * 256  # and 124, less than its rounding
 
 
 # Weights.

@@ -67,8 +67,7 @@ COUNTS = {
     ],
     "uniformer": [
         ({}, 21_221_876),
-        ({"depths": (5, 8, 20, 7)}, 49_634_676),
-        ({"embedding_dim": 300}, 21_221_876 + 513 * 300 + 301 * 300),
+        ({"depths": (5, 8, 20, 7), "embedding_dim": 300}, 49_634_676 + 513 * 300 + 301 * 300),
     ],
     "emotion": [
         # Of the emotions: a linear layer on 2048 features and 52 probabilities.
@@ -172,6 +171,9 @@ BAD_OPTIONS = {
 
 # Modules that the files of a network hold and no computation uses.
 UNUSED = {"gc_tsm": "gates.space.bn"}
+
+# Parameters that training does not move: a BatchNorm takes away again what they add.
+TAKEN_AWAY = {"uniformer": "stage4.blocks.0.mlp.fc2.bias"}
 
 # Networks that drop out features before those that the heads see, too.
 DROPS_INSIDE = ("c3d",)
@@ -452,7 +454,8 @@ def test_remat_keeps_less_and_changes_no_gradient(name):
     (plain, kept), (recomputed, kept_less) = step(remat=False), step(remat=True)
     assert max(np.abs(gradient).max() for gradient in jax.tree.leaves(plain[1])) > 1
     for path, gradient in flatten(plain[1]).items():
-        assert (np.abs(gradient).max() > 1e-3) == is_used(name, path), path
+        learns = is_used(name, path) and path != TAKEN_AWAY.get(name)
+        assert (np.abs(gradient).max() > 1e-3) == learns, path
     for ours, reference in zip(*map(jax.tree.leaves, (recomputed, plain)), strict=True):
         np.testing.assert_allclose(ours, reference, rtol=1e-4, atol=1e-5)
     assert kept_less < kept / 2

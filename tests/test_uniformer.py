@@ -1,9 +1,11 @@
 """What UniFormer is beyond the contract of tests/test_models.py."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from checkpoints import random_variables
@@ -319,6 +321,15 @@ def test_recipe_has_the_published_sizes():
     assert base.network.spec(52).options == UniFormerOptions(depths=BASE, drop_path=0.3)
     with pytest.raises(ValueError, match="has no size 'large'; name one of small, base after a colon"):
         recipe.get_config("large")
+
+
+def test_recipe_is_the_same_through_json():
+    config = recipe.get_config("base")
+    again = ml_collections.ConfigDict(json.loads(config.to_json()))
+    assert isinstance(again.model.depths, list)
+    specs = [configuration.parse(each).network.spec(52) for each in (config, again)]
+    assert specs[0] == specs[1]
+    assert hash(specs[0]) == hash(specs[1])
 
 
 def test_config_reports_widths_and_clips_that_do_not_fit():

@@ -149,7 +149,8 @@ class NetworkOptions:
     def from_json(cls, value: Mapping[str, Any]) -> "NetworkOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
         options: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in value.items()}
-        return cls(**{**options, "clip": ClipSpec.from_json(value["clip"])})
+        options["clip"] = ClipSpec.from_json(value["clip"])
+        return cls(**options)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -255,7 +255,11 @@ def _parse_network(
         problems.append(f"{prefix}model.name is {name!r}; choose one of {known}")
         return None
     spec = _parse(ClipSpec, {**clip, **more}, f"{prefix}clip", problems)
-    options = {field: value for field, value in model.items() if field not in ("name", "embedding")}
+    options = {
+        field: tuple(value) if isinstance(value, list) else value
+        for field, value in model.items()
+        if field not in ("name", "embedding")
+    }
     seen = {} if spec is None else {"clip": spec}  # a network may not fit every clip
     found: list[str] = []
     made = _parse(MODELS[name].Options, {**options, **seen}, f"{prefix}model", found)

@@ -53,6 +53,9 @@ FILES = {
     "the authors' TimeSformer": (4, []),
     "transformers' TimeSformer": (4, []),
     "an ImageNet ViT with timm's names": (6 + 1 + 2 * 2, ["head.weight", "head.bias"]),  # heads, times, temporal.linear
+    "mmaction2's UniFormer": (0, ["backbone.norm.num_batches_tracked"]),
+    "the authors' UniFormer": (4, ["norm.num_batches_tracked"]),
+    "an ImageNet UniFormer": (6, ["head.weight", "head.bias", "norm.num_batches_tracked"]),
 }
 
 # For some tables, options of a tiny network. A file's third stage gives the depth of a ResNet on frames.
@@ -74,10 +77,14 @@ READ_ONLY = (
     *("the authors' TimeSformer", "transformers' TimeSformer", "an ImageNet ViT with timm's names"),
     *("the authors' pre-trained VideoMAE", "mmaction2's VideoMAE"),
     *("transformers' pre-trained VideoMAE", "transformers' VideoMAE"),
+    *("the authors' UniFormer", "an ImageNet UniFormer"),
 )
 
 # For some tables, how many of a tiny network's variables are copies of others.
 COPIED = {"an ImageNet ViT with timm's names": 2 * 6}  # two blocks' temporal attention and its norm
+
+# Tables of files whose kernels are divided for ours, so that they do not come back bit for bit.
+ROUNDED = ("an ImageNet UniFormer",)
 
 
 def make_file(table, seed=0):
@@ -108,7 +115,7 @@ def test_tables_round_trip_is_bit_identical(table):
     assert back.keys() == state.keys()
     for name, value in back.items():
         assert value.flags.c_contiguous
-        np.testing.assert_array_equal(value, state[name])
+        np.testing.assert_allclose(value, state[name], rtol=2e-7 if table.title in ROUNDED else 0)
 
 
 @tables

@@ -29,6 +29,7 @@ from manet_jax.models.resnet3d import max_pool_frames
 from manet_jax.models.slowfast import SlowFastOptions
 from manet_jax.models.timesformer import TimeSformerOptions
 from manet_jax.models.tin import TINOptions
+from manet_jax.models.uniformer import UniFormerOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
 from manet_jax.models.videomae import VideoMAEOptions
 from manet_jax.pretrained import table
@@ -112,6 +113,12 @@ VIDEOMAE_TRACES = {
     **{f"blocks.{i}": Trace(f"blocks.{i}", channels_first=False) for i in (0, 5, 11)},
 }
 
+UNIFORMER_TRACES = {
+    **{f"backbone.patch_embed{stage}": Trace(f"stage{stage}.embedding") for stage in range(1, 5)},
+    **{f"backbone.blocks{stage}.0": Trace(f"stage{stage}.blocks.0") for stage in range(1, 5)},
+    "backbone.norm": Trace("norm", lambda x: x.reshape(2, -1, *x.shape[1:])),
+}
+
 NETWORKS: dict[str, Network] = {
     "tsn": Network(ModelSpec("manet", MANetOptions(se=False, shift=False)), with_prefix("backbone", RESNET)),
     "tsm": Network(ModelSpec("manet", MANetOptions(se=False)), with_prefix("backbone", RESNET)),
@@ -178,6 +185,8 @@ NETWORKS: dict[str, Network] = {
     ),
     "videomae_s": Network(ModelSpec("videomae", VideoMAEOptions()), VIDEOMAE_TRACES),
     "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES),
+    "uniformer_s": Network(ModelSpec("uniformer", UniFormerOptions()), UNIFORMER_TRACES),
+    "uniformer_b": Network(ModelSpec("uniformer", UniFormerOptions(depths=(5, 8, 20, 7))), UNIFORMER_TRACES),
 }
 
 

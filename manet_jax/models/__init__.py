@@ -35,6 +35,7 @@ from manet_jax.models.outputs import Outputs
 from manet_jax.models.slowfast import SlowFast
 from manet_jax.models.timesformer import TimeSformer
 from manet_jax.models.tin import TIN
+from manet_jax.models.uniformer import UniFormer
 from manet_jax.models.videomae import VideoMAE
 
 __all__ = ["MODELS", "ClipSpec", "ModelSpec", "NetworkOptions", "OptionError", "Outputs", "create", "spec_from_json"]
@@ -48,6 +49,7 @@ MODELS: dict[str, Any] = {
     "gc_tsm": GCTSM,
     "timesformer": TimeSformer,
     "videomae": VideoMAE,
+    "uniformer": UniFormer,
     "emotion": EmotionNet,
 }
 

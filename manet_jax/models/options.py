@@ -153,7 +153,8 @@ class NetworkOptions:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "NetworkOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
-        options: dict[str, Any] = {**value, "clip": ClipSpec.from_json(value["clip"])}
+        options: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in value.items()}
+        options["clip"] = ClipSpec.from_json(value["clip"])
         return cls(**options)
 
 

@@ -15,6 +15,16 @@ from tfds_ma52.errors import UserError, report
 
 State = Mapping[str, Float[np.ndarray, "..."]]  # tensors by name
 
+
+def _inflate(num_frames: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda weight: np.repeat(weight.transpose(2, 3, 1, 0)[None] / num_frames, num_frames, axis=0)
+
+
+def _deflate(kernel: np.ndarray) -> np.ndarray:
+    # But for rounding: several weights have the same quotient. Such files are read and not written.
+    return kernel[0].transpose(3, 2, 0, 1) * len(kernel)
+
+
 # PyTorch's name of a variable of a module.
 _VARIABLES = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _TO_OURS = {
@@ -23,7 +33,10 @@ _TO_OURS = {
     "OI11": lambda weight: weight[:, :, 0, 0].T,  # a 1x1 convolution; ours is a matrix product
     "OIT": lambda weight: weight.transpose(2, 1, 0),
     "OIT11": lambda weight: weight[..., 0, 0].transpose(2, 1, 0),
+    "OI111": lambda weight: weight[:, :, 0, 0, 0].T,
     "OI": lambda weight: weight.T,
+    # Of images; ours is of clips, and repeats it over so many frames, divided by their number.
+    **{f"OI{num_frames}HW": _inflate(num_frames) for num_frames in (1, 3, 5)},
     "same": lambda values: values,
 }
 _TO_PYTORCH = {
@@ -32,7 +45,9 @@ _TO_PYTORCH = {
     "OI11": lambda kernel: kernel.T[:, :, None, None],
     "OIT": lambda kernel: kernel.transpose(2, 1, 0),
     "OIT11": lambda kernel: kernel.transpose(2, 1, 0)[..., None, None],
+    "OI111": lambda kernel: kernel.T[:, :, None, None, None],
     "OI": lambda kernel: kernel.T,
+    **{f"OI{num_frames}HW": _deflate for num_frames in (1, 3, 5)},
     "same": lambda values: values,
 }
 

@@ -78,6 +78,8 @@ def draw_tensor(name, shape, dtype, family):
         is_classifier = ".fc_cls." in name or ".new_fc." in name
         gain = 0.1 if is_classifier and family != "vit" else 2.0 if family == "cnn" else 1.0
         tensor = rng.standard_normal(shape) * np.sqrt(gain / int(np.prod(shape[1:])))
+        if name.endswith(".pos_embed.weight"):  # UniFormer's convolutions, after which nothing is normalised
+            tensor *= 0.2
         if name == "backbone.conv1a.conv.weight":  # C3D's pixels have a standard deviation of about 60
             tensor /= 64
     return tensor.astype(dtype)

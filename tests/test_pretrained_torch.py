@@ -47,7 +47,7 @@ def test_convert_of_mmcvs_file_gives_pytorchs_outputs(tmp_path):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("outer", ["state_dict", "model_state", ""])
+@pytest.mark.parametrize("outer", ["state_dict", "model_state", "model", ""])
 @pytest.mark.parametrize("prefix", ["", "module."])
 def test_read_of_all_forms_of_state_dicts(tmp_path, zipped, outer, prefix):
     tensors = {

@@ -20,13 +20,14 @@ from jax import Array
 from recorded import Measurement, relative_to_largest
 
 from manet_jax import losses, pretrained
-from manet_jax.models import ModelSpec, c3d
+from manet_jax.models import ClipSpec, ModelSpec, c3d
 from manet_jax.models.gc_tsm import GCTSMOptions
 from manet_jax.models.i3d import I3DOptions
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.ops import max_of_pairs, max_pool
 from manet_jax.models.resnet3d import max_pool_frames
 from manet_jax.models.slowfast import SlowFastOptions
+from manet_jax.models.swin import SwinOptions
 from manet_jax.models.timesformer import TimeSformerOptions
 from manet_jax.models.tin import TINOptions
 from manet_jax.models.variables import abstract_variables, count_parameters, flatten, merge, replace
@@ -104,6 +105,16 @@ SLOWFAST_TRACES = {
     },
 }
 
+
+def of_swin(**options):
+    """A Video Swin; what a stage returns is recorded before it is merged."""
+    found = SwinOptions(**options)
+    traces = {f"layers.{stage}": f"blocks.{end - 1}" for stage, end in enumerate(np.cumsum(found.depths))}
+    traces |= {"layers.0.blocks.0": "blocks.0", "layers.0.blocks.1": "blocks.1", "norm3": "norm"}
+    listed = {f"backbone.{module}": Trace(ours, channels_first=False) for module, ours in traces.items()}
+    return Network(ModelSpec("swin", found), {"backbone.patch_embed": Trace("patches"), **listed})
+
+
 NETWORKS: dict[str, Network] = {
     "tsn": Network(ModelSpec("manet", MANetOptions(se=False, shift=False)), with_prefix("backbone", RESNET)),
     "tsm": Network(ModelSpec("manet", MANetOptions(se=False)), with_prefix("backbone", RESNET)),
@@ -168,6 +179,11 @@ NETWORKS: dict[str, Network] = {
             },
         },
     ),
+    "swin_tiny": of_swin(),
+    # Its maps are padded, and smaller than a window in space too.
+    "swin_tiny_12x96": of_swin(clip=ClipSpec(num_frames=12, short_side=96, crop_size=96)),
+    "swin_small": of_swin(depth=18),
+    "swin_base": of_swin(depth=18, width=128, num_heads=4),
 }
 
 

@@ -33,6 +33,7 @@ from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
 from manet_jax.models.slowfast import SlowFast
+from manet_jax.models.swin import Swin
 from manet_jax.models.timesformer import TimeSformer
 from manet_jax.models.tin import TIN
 
@@ -46,6 +47,7 @@ MODELS: dict[str, Any] = {
     "tin": TIN,
     "gc_tsm": GCTSM,
     "timesformer": TimeSformer,
+    "swin": Swin,
     "emotion": EmotionNet,
 }
 

@@ -4,11 +4,11 @@ A table (`table.WeightTable`) gives the names that a family of files has for a n
 rest, in both directions: it reports all that is wrong with a file at once, and never changes with a new family.
 """
 
-from manet_jax.pretrained import c3d, gc_tsm, i3d, manet, slowfast, timesformer, tin, torchvision_resnet
+from manet_jax.pretrained import c3d, gc_tsm, i3d, manet, slowfast, swin, timesformer, tin, torchvision_resnet
 
 # Of two that count as many names of a file, the first is its table.
 TABLES = [
     *(manet.TABLE, manet.TSN, tin.TABLE, gc_tsm.TABLE),
     *(i3d.TABLE, slowfast.TABLE, c3d.TABLE, c3d.SPORTS_1M),
-    *(torchvision_resnet.TABLE, *timesformer.TABLES),
+    *(torchvision_resnet.TABLE, *timesformer.TABLES, *swin.TABLES),
 ]

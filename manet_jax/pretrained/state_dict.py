@@ -15,7 +15,7 @@ from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 
 _NOTES = "manet_jax"  # the entry of a .safetensors file's metadata with what the tensors do not hold
-_STATE_KEYS = ("state_dict", "model_state")  # under which `torch.save`d dicts hold the tensors
+_STATE_KEYS = ("state_dict", "model_state", "model")  # under which `torch.save`d dicts hold the tensors
 
 
 def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[str, Any]]:
@@ -23,7 +23,7 @@ def read(path: pathlib.Path) -> tuple[dict[str, Float[np.ndarray, "..."]], dict[
 
     Args:
       path: a .safetensors file; anything else is read as one that `torch.save` wrote, of a state dict or of a dict
-        that has one as `state_dict` or `model_state`.
+        that has one as `state_dict`, `model_state` or `model`.
 
     Returns:
       The tensors by name, without a leading `module.`, and the notes that `write` put beside them.

@@ -24,6 +24,8 @@ _TO_OURS = {
     "OIT": lambda weight: weight.transpose(2, 1, 0),
     "OIT11": lambda weight: weight[..., 0, 0].transpose(2, 1, 0),
     "OI": lambda weight: weight.T,
+    "OI-HW": lambda weight: weight.transpose(2, 3, 1, 0)[None],  # of images; ours is of clips, one frame long
+    "rows": lambda table: table,  # a table of rows, which in ours have several axes
     "same": lambda values: values,
 }
 _TO_PYTORCH = {
@@ -33,6 +35,8 @@ _TO_PYTORCH = {
     "OIT": lambda kernel: kernel.transpose(2, 1, 0),
     "OIT11": lambda kernel: kernel.transpose(2, 1, 0)[..., None, None],
     "OI": lambda kernel: kernel.T,
+    "OI-HW": lambda kernel: kernel[0].transpose(3, 2, 0, 1),
+    "rows": lambda table: table.reshape(-1, table.shape[-1]),
     "same": lambda values: values,
 }
 
@@ -79,17 +83,19 @@ class Tensor:
       name: of the tensor; None where the file has none.
       layout: of the tensor.
       shape: of the tensor.
+      our_shape: of our variable.
     """
 
     path: str
     name: str | None
     layout: str
     shape: tuple[int, ...]
+    our_shape: tuple[int, ...]
 
     def to_ours(self, state: State) -> Float[np.ndarray, "..."]:
         """Our variable from a file's tensors."""
         assert self.name is not None
-        return _TO_OURS[self.layout](state[self.name])
+        return _TO_OURS[self.layout](state[self.name]).reshape(self.our_shape)
 
     def to_pytorch(self, value: np.ndarray) -> Float[np.ndarray, "..."]:
         """The file's tensor from our variable."""
@@ -115,7 +121,7 @@ def _tensor(path: str, shape: tuple[int, ...], spec: ModelSpec, table: WeightTab
     for number in numbers:
         name = name and name.replace("*", number, 1)
     # A view of one number, whatever the size.
-    return Tensor(path, name, layout, _TO_PYTORCH[layout](np.broadcast_to(np.float32(0), shape)).shape)
+    return Tensor(path, name, layout, _TO_PYTORCH[layout](np.broadcast_to(np.float32(0), shape)).shape, shape)
 
 
 def to_state_dict(variables: Variables, spec: ModelSpec, table: WeightTable) -> dict[str, Float[np.ndarray, "..."]]:

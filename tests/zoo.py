@@ -61,12 +61,14 @@ class Network:
       traces: the recorded modules.
       stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
       gradient_tolerances: the largest differences of gradients that are tolerated, where they are more than 1e-3.
+      remat: whether blocks are computed again for the gradient, which takes 13 GB of the larger Swins otherwise.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
     stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     gradient_tolerances: dict[str, float] = dataclasses.field(default_factory=dict)
+    remat: bool = False
 
 
 def clip_fields(name):
@@ -112,7 +114,7 @@ def of_swin(**options):
     traces = {f"layers.{stage}": f"blocks.{end - 1}" for stage, end in enumerate(np.cumsum(found.depths))}
     traces |= {"layers.0.blocks.0": "blocks.0", "layers.0.blocks.1": "blocks.1", "norm3": "norm"}
     listed = {f"backbone.{module}": Trace(ours, channels_first=False) for module, ours in traces.items()}
-    return Network(ModelSpec("swin", found), {"backbone.patch_embed": Trace("patches"), **listed})
+    return Network(ModelSpec("swin", found), {"backbone.patch_embed": Trace("patches"), **listed}, remat=True)
 
 
 NETWORKS: dict[str, Network] = {
@@ -222,7 +224,8 @@ def load(name, state, weights):
 def run(name, variables, weights, video):
     """Outputs, loss, logits of the clips backwards, traces, and gradients by their published names."""
     network, record = NETWORKS[name], zoo_inputs.record(name)
-    graphdef, _ = abstract_variables(network.spec)
+    options = dataclasses.replace(network.spec.options, remat=network.remat)
+    graphdef, _ = abstract_variables(ModelSpec(network.spec.name, options))
     paths = {tensor.name: tensor.path for tensor in table.tensors_of(network.spec, weights)}
     gradients = [paths[_published(key)] for key in record.gradients]
 

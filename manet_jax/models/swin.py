@@ -23,7 +23,7 @@ _PATCH_SIZE = 4  # pixels of a patch's sides
 _MASKED = -100.0  # added to the scores of locations that a shift has brought together
 CLIP = ClipSpec(num_frames=32, sampling="dense", frame_interval=2)
 
-Sizes = tuple[int, int, int]  # over time, height and width
+Sizes = tuple[int, ...]  # three: over time, height and width
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -81,7 +81,8 @@ def _table(*, own: str, blocks: str, patch_frames: int = 2, modules: Modules, **
         parameters={"blocks.*.position_bias": (names["blocks.*.attention.qkv"].removesuffix("qkv") + _TABLE, "rows")},
         recognise=lambda state: sum(bool(re.match(own, name)) for name in state),
         options_from=options_from,
-        **{**fields, "unused": {**fields.get("unused", {}), **_BUFFERS}},
+        unused={**fields.pop("unused", {}), **_BUFFERS},
+        **fields,
     )
 
 

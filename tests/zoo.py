@@ -61,14 +61,15 @@ class Network:
       traces: the recorded modules.
       stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
       gradient_tolerances: the largest differences of gradients that are tolerated, where they are more than 1e-3.
-      remat: whether blocks are computed again for the gradient, which takes 13 GB of the larger Swins otherwise.
+      by_clip: whether gradients are computed apart from the outputs, and clip by clip: the larger networks take more
+        than 17 GB otherwise, with remat too.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
     stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     gradient_tolerances: dict[str, float] = dataclasses.field(default_factory=dict)
-    remat: bool = False
+    by_clip: bool = False
 
 
 def clip_fields(name):
@@ -114,7 +115,7 @@ def of_swin(**options):
     traces = {f"layers.{stage}": f"blocks.{end - 1}" for stage, end in enumerate(np.cumsum(found.depths))}
     traces |= {"layers.0.blocks.0": "blocks.0", "layers.0.blocks.1": "blocks.1", "norm3": "norm"}
     listed = {f"backbone.{module}": Trace(ours, channels_first=False) for module, ours in traces.items()}
-    return Network(ModelSpec("swin", found), {"backbone.patch_embed": Trace("patches"), **listed}, remat=True)
+    return Network(ModelSpec("swin", found), {"backbone.patch_embed": Trace("patches"), **listed}, by_clip=True)
 
 
 NETWORKS: dict[str, Network] = {
@@ -224,12 +225,11 @@ def load(name, state, weights):
 def run(name, variables, weights, video):
     """Outputs, loss, logits of the clips backwards, traces, and gradients by their published names."""
     network, record = NETWORKS[name], zoo_inputs.record(name)
-    options = dataclasses.replace(network.spec.options, remat=network.remat)
-    graphdef, _ = abstract_variables(ModelSpec(network.spec.name, options))
+    graphdef, _ = abstract_variables(network.spec)
     paths = {tensor.name: tensor.path for tensor in table.tensors_of(network.spec, weights)}
     gradients = [paths[_published(key)] for key in record.gradients]
 
-    def loss_of(chosen, variables, video):
+    def loss_of(chosen, variables, video, labels):
         model = merge(graphdef, replace(variables, chosen))
         show_inherited_calls(model)
         outputs, captured = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)({"video": video})
@@ -237,16 +237,19 @@ def run(name, variables, weights, video):
         traces = {key: trace.change(returned[f"{trace.module}.__call__.0"]) for key, trace in network.traces.items()}
         for key, modules in network.stacked.items():
             traces[key] = jnp.stack([returned[f"{module}.__call__.0"] for module in modules])
-        return losses.cross_entropy(outputs.logits, jnp.asarray(zoo_inputs.LABELS)).mean(), (outputs, traces)
+        return losses.cross_entropy(outputs.logits, labels).mean(), (outputs, traces)
 
-    @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
-    def measured(variables, video):
-        chosen = {path: flatten(variables)[path] for path in gradients}
-        (loss, (outputs, traces)), gradient = jax.value_and_grad(loss_of, has_aux=True)(chosen, variables, video)
-        backwards = merge(graphdef, variables)({"video": video[:, ::-1]}).logits
-        return outputs, loss, backwards, traces, gradient
-
-    return measured(variables, video)
+    compiled = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+    differentiate = compiled(jax.value_and_grad(loss_of, has_aux=True))
+    backwards = compiled(lambda variables, video: merge(graphdef, variables)({"video": video[:, ::-1]}).logits)
+    chosen, labels = {path: flatten(variables)[path] for path in gradients}, jnp.asarray(zoo_inputs.LABELS)
+    if network.by_clip:
+        loss, (outputs, traces) = compiled(loss_of)({}, variables, video, labels)
+        each = [differentiate(chosen, variables, video[i : i + 1], labels[i : i + 1])[1] for i in range(len(labels))]
+        gradient = jax.tree.map(lambda *clips: jnp.stack(clips).mean(0), *each)
+    else:
+        (loss, (outputs, traces)), gradient = differentiate(chosen, variables, video, labels)
+    return outputs, loss, backwards(variables, video), traces, gradient
 
 
 def show_inherited_calls(model):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from manet_jax import checkpoint as checkpoint_lib
-from manet_jax.models import ModelSpec, resnet3d
+from manet_jax.models import ModelSpec, resnet3d, swin
 from manet_jax.models.variables import Variables, flatten, replace
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet, same_classes
@@ -84,7 +84,8 @@ def warm_start(
     """Replaces the fresh variables of a model by those of the same path and shape in the best checkpoint of a workdir.
 
     Heads of another size, the classifier of other classes, and variables that are fresh in the checkpoint itself stay
-    as they are. A ResNet over clips may start from one over images, see `resnet3d.inflate`. A warning says where the
+    as they are. A ResNet or a Swin over clips may start from one over images, see `resnet3d.inflate` and
+    `swin.inflate`. A warning says where the
     weights were trained on other clips than the model will see.
 
     Args:
@@ -100,7 +101,8 @@ def warm_start(
     saved = checkpoint_lib.read_model(source.workdir, "best", sharding)
     ours, theirs = flatten(_part(variables, source.part)), flatten(_part(saved.variables, source.part))
     fresh = _fresh(saved.metadata.fresh, source.part)
-    theirs = resnet3d.inflate({path: value for path, value in theirs.items() if path not in fresh}, ours)
+    theirs = {path: value for path, value in theirs.items() if path not in fresh}
+    theirs = swin.inflate(resnet3d.inflate(theirs, ours), ours)
     _check_backbones(ours, theirs, source, saved.metadata.model)
     if model is not None:
         of_images = any(".heads.classifier." in path for path in fresh)  # such weights know of no frames

@@ -74,6 +74,14 @@ COUNTS = {
         ({}, 21_221_876),
         ({"depths": (5, 8, 20, 7), "embedding_dim": 300}, 49_634_676 + 513 * 300 + 301 * 300),
     ],
+    "swin": [
+        ({}, 27_890_458),
+        ({"depth": 18}, 49_549_066),
+        ({"depth": 18, "width": 128, "num_heads": 4}, 87_692_284),
+        ({"embedding_dim": 300}, 27_890_458 + 769 * 300 + 301 * 300),
+        # Windows of 16 frames: 16 differences more of each of 13 x 13, for the heads of all blocks.
+        ({"window_frames": 16}, 27_890_458 + 16 * 13 * 13 * 3 * (2 * 1 + 2 * 2 + 6 * 4 + 2 * 8)),
+    ],
     "emotion": [
         # Of the emotions: a linear layer on 2048 features and 52 probabilities.
         (
@@ -177,6 +185,21 @@ BAD_OPTIONS = {
             "widths is (8, 8, 0, 16); give a number of at least 1 for each of the 4 stages",
             "clip.crop_size is 80; it must be a multiple of 32",
             "drop_path is 1.0; it must lie in 0..1, below 1",
+        ],
+    ),
+    "swin": (
+        {
+            **{"dropout": 1.0, "depth": 0, "width": 32, "num_heads": 5, "window_frames": 0, "window_size": 0},
+            **{"patch_frames": 0, "drop_path": -0.1},
+        },
+        [
+            "dropout is 1.0; it must lie in 0..1, below 1",
+            "depth is 0; it must be at least 1",
+            "window_frames is 0; it must be at least 1",
+            "window_size is 0; it must be at least 1",
+            "patch_frames is 0; it must be at least 1",
+            "width is 32; it must be a multiple of num_heads, 5",
+            "drop_path is -0.1; it must lie in 0..1, below 1",
         ],
     ),
     "emotion": (

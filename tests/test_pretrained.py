@@ -56,6 +56,11 @@ FILES = {
     "mmaction2's UniFormer": (0, ["backbone.norm.num_batches_tracked"]),
     "the authors' UniFormer": (4, ["norm.num_batches_tracked"]),
     "an ImageNet UniFormer": (6, ["head.weight", "head.bias", "norm.num_batches_tracked"]),
+    "mmaction2's Video Swin": (0, ["backbone.layers.0.blocks.0.attn.relative_position_index"]),
+    "the authors' Video Swin": (0, ["backbone.layers.2.blocks.0.attn.relative_position_index"]),
+    "torchvision's Video Swin": (4, ["features.0.0.attn.relative_position_index"]),
+    "a Swin over images": (6, ["head.weight", "head.bias", "layers.0.blocks.1.attn_mask"]),
+    "a Swin over images with timm's names": (6, ["head.fc.weight", "head.fc.bias", "layers.0.blocks.1.attn_mask"]),
 }
 
 # For some tables, options of a tiny network. A file's third stage gives the depth of a ResNet on frames.
@@ -69,6 +74,8 @@ OPTIONS = {
     "mmaction2's C3D": {"clip": C3DOptions().clip},
     "mmaction2's C3D of Sports-1M, without classes": {"clip": C3DOptions().clip},
     "a torchvision ResNet": {"depth": 14},
+    "a Swin over images": {"window_frames": 1, "patch_frames": 1},
+    "a Swin over images with timm's names": {"window_frames": 1, "patch_frames": 1},
 }
 
 # Tables of files that networks start from, or of other people's names for a network that a table before has too.
@@ -78,6 +85,8 @@ READ_ONLY = (
     *("the authors' pre-trained VideoMAE", "mmaction2's VideoMAE"),
     *("transformers' pre-trained VideoMAE", "transformers' VideoMAE"),
     *("the authors' UniFormer", "an ImageNet UniFormer"),
+    *("the authors' Video Swin", "torchvision's Video Swin"),
+    *("a Swin over images", "a Swin over images with timm's names"),
 )
 
 # For some tables, how many of a tiny network's variables are copies of others.

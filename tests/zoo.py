@@ -20,13 +20,14 @@ from jax import Array
 from recorded import Measurement, relative_to_largest
 
 from manet_jax import losses, pretrained
-from manet_jax.models import ModelSpec, c3d
+from manet_jax.models import ClipSpec, ModelSpec, c3d
 from manet_jax.models.gc_tsm import GCTSMOptions
 from manet_jax.models.i3d import I3DOptions
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.ops import max_of_pairs, max_pool
 from manet_jax.models.resnet3d import max_pool_frames
 from manet_jax.models.slowfast import SlowFastOptions
+from manet_jax.models.swin import SwinOptions
 from manet_jax.models.timesformer import TimeSformerOptions
 from manet_jax.models.tin import TINOptions
 from manet_jax.models.uniformer import UniFormerOptions
@@ -62,12 +63,15 @@ class Network:
       traces: the recorded modules.
       stacked: modules whose outputs are recorded whole, one after the other, by the name of the record.
       gradient_tolerances: the largest differences of gradients that are tolerated, where they are more than 1e-3.
+      by_clip: whether gradients are computed apart from the outputs, and clip by clip: the larger networks take more
+        than 17 GB otherwise, with remat too.
     """
 
     spec: ModelSpec
     traces: dict[str, Trace]
     stacked: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     gradient_tolerances: dict[str, float] = dataclasses.field(default_factory=dict)
+    by_clip: bool = False
 
 
 def clip_fields(name):
@@ -118,6 +122,16 @@ UNIFORMER_TRACES = {
     **{f"backbone.blocks{stage}.0": Trace(f"stage{stage}.blocks.0") for stage in range(1, 5)},
     "backbone.norm": Trace("norm", lambda x: x.reshape(2, -1, *x.shape[1:])),
 }
+
+
+def of_swin(**options):
+    """A Video Swin; what a stage returns is recorded before it is merged."""
+    found = SwinOptions(**options)
+    traces = {f"layers.{stage}": f"blocks.{end - 1}" for stage, end in enumerate(np.cumsum(found.depths))}
+    traces |= {"layers.0.blocks.0": "blocks.0", "layers.0.blocks.1": "blocks.1", "norm3": "norm"}
+    listed = {f"backbone.{module}": Trace(ours, channels_first=False) for module, ours in traces.items()}
+    return Network(ModelSpec("swin", found), {"backbone.patch_embed": Trace("patches"), **listed}, by_clip=True)
+
 
 NETWORKS: dict[str, Network] = {
     "tsn": Network(ModelSpec("manet", MANetOptions(se=False, shift=False)), with_prefix("backbone", RESNET)),
@@ -187,6 +201,11 @@ NETWORKS: dict[str, Network] = {
     "videomae_b": Network(ModelSpec("videomae", VideoMAEOptions(width=768, num_heads=12)), VIDEOMAE_TRACES),
     "uniformer_s": Network(ModelSpec("uniformer", UniFormerOptions()), UNIFORMER_TRACES),
     "uniformer_b": Network(ModelSpec("uniformer", UniFormerOptions(depths=(5, 8, 20, 7))), UNIFORMER_TRACES),
+    "swin_tiny": of_swin(),
+    # Its maps are padded, and smaller than a window in space too.
+    "swin_tiny_12x96": of_swin(clip=ClipSpec(num_frames=12, short_side=96, crop_size=96)),
+    "swin_small": of_swin(depth=18),
+    "swin_base": of_swin(depth=18, width=128, num_heads=4),
 }
 
 
@@ -229,7 +248,7 @@ def run(name, variables, weights, video):
     paths = {tensor.name: tensor.path for tensor in table.tensors_of(network.spec, weights)}
     gradients = [paths[_published(key)] for key in record.gradients]
 
-    def loss_of(chosen, variables, video):
+    def loss_of(chosen, variables, video, labels):
         model = merge(graphdef, replace(variables, chosen))
         show_inherited_calls(model)
         outputs, captured = nnx.capture(model, nnx.Intermediate, method_outputs=nnx.Intermediate)({"video": video})
@@ -237,16 +256,19 @@ def run(name, variables, weights, video):
         traces = {key: trace.change(returned[f"{trace.module}.__call__.0"]) for key, trace in network.traces.items()}
         for key, modules in network.stacked.items():
             traces[key] = jnp.stack([returned[f"{module}.__call__.0"] for module in modules])
-        return losses.cross_entropy(outputs.logits, jnp.asarray(zoo_inputs.LABELS)).mean(), (outputs, traces)
+        return losses.cross_entropy(outputs.logits, labels).mean(), (outputs, traces)
 
-    @functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
-    def measured(variables, video):
-        chosen = {path: flatten(variables)[path] for path in gradients}
-        (loss, (outputs, traces)), gradient = jax.value_and_grad(loss_of, has_aux=True)(chosen, variables, video)
-        backwards = merge(graphdef, variables)({"video": video[:, ::-1]}).logits
-        return outputs, loss, backwards, traces, gradient
-
-    return measured(variables, video)
+    compiled = functools.partial(jax.jit, compiler_options=COMPILER_OPTIONS)
+    differentiate = compiled(jax.value_and_grad(loss_of, has_aux=True))
+    backwards = compiled(lambda variables, video: merge(graphdef, variables)({"video": video[:, ::-1]}).logits)
+    chosen, labels = {path: flatten(variables)[path] for path in gradients}, jnp.asarray(zoo_inputs.LABELS)
+    if network.by_clip:
+        loss, (outputs, traces) = compiled(loss_of)({}, variables, video, labels)
+        each = [differentiate(chosen, variables, video[i : i + 1], labels[i : i + 1])[1] for i in range(len(labels))]
+        gradient = jax.tree.map(lambda *clips: jnp.stack(clips).mean(0), *each)
+    else:
+        (loss, (outputs, traces)), gradient = differentiate(chosen, variables, video, labels)
+    return outputs, loss, backwards(variables, video), traces, gradient
 
 
 def show_inherited_calls(model):

@@ -33,6 +33,7 @@ from manet_jax.models.manet import MANet
 from manet_jax.models.options import ClipSpec, ModelSpec, NetworkOptions, OptionError
 from manet_jax.models.outputs import Outputs
 from manet_jax.models.slowfast import SlowFast
+from manet_jax.models.swin import Swin
 from manet_jax.models.timesformer import TimeSformer
 from manet_jax.models.tin import TIN
 from manet_jax.models.uniformer import UniFormer
@@ -50,6 +51,7 @@ MODELS: dict[str, Any] = {
     "timesformer": TimeSformer,
     "videomae": VideoMAE,
     "uniformer": UniFormer,
+    "swin": Swin,
     "emotion": EmotionNet,
 }
 

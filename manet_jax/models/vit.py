@@ -86,8 +86,13 @@ class Attention(nnx.Module):
         self.q_bias, self.v_bias = (None if key_bias else nnx.Param(jnp.zeros(num_features)) for _ in range(2))
         self.out = linear(num_features, num_features, dtype=dtype, rngs=rngs)
 
-    def __call__(self, x: Float[Array, "*n s c"]) -> Float[Array, "*n s c"]:
-        """Returns the attention's result for each token."""
+    def __call__(self, x: Float[Array, "*n s c"], bias: Float[Array, "..."] | None = None) -> Float[Array, "*n s c"]:
+        """Returns the attention's result for each token.
+
+        Args:
+          x: tokens.
+          bias: added to the scores [*n, h, s, s] of each head h, float32.
+        """
         *sequences, length, features = x.shape
         heads = self.qkv(x).reshape(-1, length, 3, self.num_heads, features // self.num_heads)
         if self.q_bias is not None and self.v_bias is not None:
@@ -95,7 +100,10 @@ class Attention(nnx.Module):
             heads += biases.reshape(1, 1, *heads.shape[2:])
         query, key, value = (heads[:, :, i] for i in range(3))
         scores = jnp.einsum("nqhd,nkhd->nhqk", query, key, preferred_element_type=jnp.float32)
-        weights = jax.nn.softmax(scores * query.shape[-1] ** -0.5).astype(x.dtype)
+        scores = scores * query.shape[-1] ** -0.5
+        if bias is not None:
+            scores = (scores.reshape(*sequences, *scores.shape[1:]) + bias).reshape(scores.shape)
+        weights = jax.nn.softmax(scores).astype(x.dtype)
         attended = jnp.einsum("nhqk,nkhd->nqhd", weights, value)
         return self.out(attended.reshape(*sequences, length, features))
 

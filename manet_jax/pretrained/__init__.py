@@ -10,6 +10,7 @@ from manet_jax.pretrained import (
     i3d,
     manet,
     slowfast,
+    swin,
     timesformer,
     tin,
     torchvision_resnet,
@@ -21,5 +22,5 @@ from manet_jax.pretrained import (
 TABLES = [
     *(manet.TABLE, manet.TSN, tin.TABLE, gc_tsm.TABLE),
     *(i3d.TABLE, slowfast.TABLE, c3d.TABLE, c3d.SPORTS_1M),
-    *(torchvision_resnet.TABLE, *videomae.TABLES, *timesformer.TABLES, *uniformer.TABLES),
+    *(torchvision_resnet.TABLE, *videomae.TABLES, *timesformer.TABLES, *uniformer.TABLES, *swin.TABLES),
 ]

@@ -37,6 +37,8 @@ _TO_OURS = {
     "OI": lambda weight: weight.T,
     # Of images; ours is of clips, and repeats it over so many frames, divided by their number.
     **{f"OI{num_frames}HW": _inflate(num_frames) for num_frames in (1, 3, 5)},
+    "OI-HW": lambda weight: weight.transpose(2, 3, 1, 0)[None],  # of images; ours is of clips, one frame long
+    "rows": lambda table: table,  # a table of rows, which in ours have several axes
     "same": lambda values: values,
 }
 _TO_PYTORCH = {
@@ -48,6 +50,8 @@ _TO_PYTORCH = {
     "OI111": lambda kernel: kernel.T[:, :, None, None, None],
     "OI": lambda kernel: kernel.T,
     **{f"OI{num_frames}HW": _deflate for num_frames in (1, 3, 5)},
+    "OI-HW": lambda kernel: kernel[0].transpose(3, 2, 0, 1),
+    "rows": lambda table: table.reshape(-1, table.shape[-1]),
     "same": lambda values: values,
 }
 
@@ -163,8 +167,9 @@ def to_variables(state: State, spec: ModelSpec, table: WeightTable, title: str) 
         assert tensor.name is not None
         parts.setdefault(tensor.path, []).append(state[tensor.name])
     layouts = {tensor.path: tensor.layout for tensor in tensors}
+    shapes = {path: leaf.shape for path, leaf in flatten(abstract_variables(spec)[1]).items()}
     return {
-        path: _TO_OURS[layouts[path]](values[0] if len(values) == 1 else np.concatenate(values))
+        path: _TO_OURS[layouts[path]](values[0] if len(values) == 1 else np.concatenate(values)).reshape(shapes[path])
         for path, values in parts.items()
     }
 

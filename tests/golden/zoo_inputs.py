@@ -65,6 +65,8 @@ def weights(network):
 def draw_tensor(name, shape, dtype, family):
     if name.endswith("num_batches_tracked"):
         return np.zeros(shape, np.int64)
+    if name.endswith("relative_position_index"):
+        return relative_positions(8, 7, 7)
     rng = np.random.default_rng([zlib.crc32(name.encode()), SEED])
     if name.endswith("running_var"):
         tensor = rng.uniform(0.5, 1.5, shape)
@@ -72,6 +74,8 @@ def draw_tensor(name, shape, dtype, family):
         tensor = 0.1 * rng.standard_normal(shape)
     elif name.endswith(".weight") and len(shape) == 1:  # of a normalisation; small where a residual branch ends
         tensor = rng.uniform(0.5, 1.5, shape) * (0.3 if name.endswith((".conv3.bn.weight", ".bn3.weight")) else 1.0)
+    elif name.endswith("relative_position_bias_table"):
+        tensor = 0.5 * rng.standard_normal(shape)
     elif name.endswith(("cls_token", "pos_embed", "time_embed")):
         tensor = 0.3 * rng.standard_normal(shape)
     else:
@@ -83,6 +87,13 @@ def draw_tensor(name, shape, dtype, family):
         if name == "backbone.conv1a.conv.weight":  # C3D's pixels have a standard deviation of about 60
             tensor /= 64
     return tensor.astype(dtype)
+
+
+def relative_positions(*window):
+    """int64 [n, n]: Video Swin's row of a table of positions for each pair of the n places of a window."""
+    places = np.stack(np.meshgrid(*(np.arange(size) for size in window), indexing="ij")).reshape(3, -1)
+    t, h, w = places[:, :, None] - places[:, None, :] + np.array(window).reshape(3, 1, 1) - 1
+    return (t * (2 * window[1] - 1) + h) * (2 * window[2] - 1) + w
 
 
 def clips(network, num_clips=2):

@@ -59,6 +59,7 @@ def main() -> None:
                 of_step = {"": name, "dtype": dtype, "remat": remat}
                 if "traffic" in rows:
                     rows["traffic"].append(of_step | traffic(compile_step, arguments.batch_size, device))
+                    print(rows["traffic"][-1], flush=True)
                 if "batches" in rows:
                     rows["batches"].append(of_step | largest_batches(compile_step, arguments.gigabytes))
     titles = {"traffic": f"Traffic a clip of {arguments.batch_size}", "batches": "Largest batches of clips"}

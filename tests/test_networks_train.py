@@ -1,15 +1,19 @@
 """Every network over one clip trains: by the command, with a falling loss, on any number of devices, and resumes."""
 
+import contextlib
 import shutil
 import sys
 
+import jax
 import numpy as np
 import pytest
 from checkpoints import read_checkpoint
 from helpers import backbones_slow_but, set_network, shrink
 
+import manet_jax
 from configs import ma52
-from manet_jax import evaluate, train
+from manet_jax import checkpoint, evaluate, train
+from manet_jax.checkpoint import read_model
 from manet_jax.studies.small_runs import losses
 from tfds_ma52.encoding import encode_h264
 
@@ -47,31 +51,46 @@ def make_config(name, folder):
     return config
 
 
-@backbones_slow_but("timesformer")
-def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, monkeypatch):
-    # One test a network: what takes long is to compile.
-    config, whole, stopped = make_config(name, coloured), tmp_path / "whole", tmp_path / "stopped"
+@pytest.fixture
+def train_twice(tmp_path, monkeypatch):
+    """Trains, and resumes a copy of what the run would have left, killed during its first evaluation, at step 5."""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     real = evaluate.compute_metrics
 
     def copy_once(*arguments):
-        """What a run leaves that is killed during its first evaluation."""
         if not stopped.exists():
             shutil.copytree(whole, stopped)
         return real(*arguments)
 
-    monkeypatch.setattr(evaluate, "compute_metrics", copy_once)
-    train.train_and_evaluate(config, whole)
+    def run(config):
+        monkeypatch.setattr(evaluate, "compute_metrics", copy_once)
+        train.train_and_evaluate(config, whole)
+        assert read_checkpoint(stopped, "latest")[1].step == 5
+        train.train_and_evaluate(config, stopped)
+        return whole, stopped
+
+    return run
+
+
+def assert_same_run(ours, theirs):
+    """Asserts that two workdirs have the same losses and weights, bit for bit."""
+    assert losses(ours) == losses(theirs)
+    for name in ("best", "latest"):
+        (one, _), (other, _) = (read_checkpoint(workdir, name) for workdir in (ours, theirs))
+        assert one.keys() == other.keys()
+        for path, value in other.items():
+            np.testing.assert_array_equal(one[path], value)
+
+
+@backbones_slow_but("timesformer")
+def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, train_twice):
+    # One test a network: what takes long is to compile.
+    config = make_config(name, coloured)
+    whole, stopped = train_twice(config)
     loss = losses(whole)
     assert len(loss) == 12
     assert np.mean(loss[-4:]) < 0.7 * np.mean(loss[:4]), loss
-
-    assert read_checkpoint(stopped, "latest")[1].step == 5
-    train.train_and_evaluate(config, stopped)
-    assert losses(stopped) == loss
-    ours, theirs = (read_checkpoint(workdir, "latest")[0] for workdir in (stopped, whole))
-    assert ours.keys() == theirs.keys()
-    for path, value in theirs.items():
-        np.testing.assert_array_equal(ours[path], value)
+    assert_same_run(stopped, whole)
 
     (tmp_path / "config.py").write_text(
         "import json\nimport ml_collections\n\n\ndef get_config():\n"
@@ -82,3 +101,20 @@ def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, r
     assert result.returncode == 0, result.stderr
     assert losses(tmp_path / "one")[:4] == pytest.approx(loss[:4], rel=2e-3)
     assert losses(tmp_path / "one")[-1] == pytest.approx(loss[-1], abs=0.1)
+
+
+def test_a_run_with_mixtures_and_mean_weights_resumes_and_keeps_the_mean(coloured, train_twice):
+    config = make_config("timesformer", coloured)
+    config.mixing.update(mixup=0.8, cutmix=1.0)
+    config.augmentation.update(operations=2, erasing=0.25, repeats=2)
+    config.num_epochs, config.eval.every_epochs, config.ema_decay = 4.0, 3.0, 0.9  # an epoch is two steps
+    whole, stopped = train_twice(config)
+    assert len(losses(whole)) == 8
+    assert_same_run(stopped, whole)
+    with contextlib.closing(checkpoint.open_to_read(whole, "latest")) as checkpoints:
+        saved = read_model(whole, "latest")
+        params = checkpoints.restore("latest", {"params": saved.variables["params"]})["params"]
+    differ = jax.tree.map(lambda x, y: bool((x != y).any()), params, saved.variables["params"])
+    assert all(jax.tree.leaves(differ))  # what is evaluated is the mean, not what the run goes on with
+    again = manet_jax.evaluate_checkpoint(whole).metrics
+    assert again["cross_entropy"] == pytest.approx(saved.metadata.best["cross_entropy"], rel=1e-5)

@@ -5,7 +5,7 @@ python -m manet_jax.main --config configs/models/videomae.py:small --workdir run
     --config.init_from=runs/kinetics --config.data.manual_dir=/data/MA-52
 
 The weights are those of Kinetics' classes, or of the pre-training without classes. No recipe for MA-52 is public; this
-is that of Kinetics-400 without mixing clips, its rate scaled to the batch.
+is that of Kinetics-400 but for its crops of random areas, the rate scaled to the batch.
 """
 
 import ml_collections
@@ -29,6 +29,8 @@ def get_config(variant: str = "small") -> ml_collections.ConfigDict:
     config.model.update(dropout=0.0, drop_path=0.1, dtype="float32", remat=False)
     config.clip.update(num_frames=16, sampling="dense", frame_interval=4, short_side=224)
     config.label_smoothing = 0.1
+    config.augmentation.update(operations=4, magnitude=7.0, erasing=0.25, repeats=2)
+    config.mixing.update(mixup=0.8, cutmix=1.0)
     config.batch_size, config.num_epochs = 8, num_epochs
     config.optimizer.update(name="adamw", learning_rate=5e-4 * 8 / 256, weight_decay=0.05, layer_decay=0.75)
     config.optimizer.update(clip_norm=0.0, head_lr_multiplier=1.0)

@@ -4,8 +4,8 @@ python -m manet_jax.pretrained --drop_classifier uniformer_small_k400_16x4.pth r
 python -m manet_jax.main --config configs/models/uniformer.py:small --workdir runs/uniformer \
     --config.init_from=runs/kinetics --config.data.manual_dir=/data/MA-52
 
-The rate is scaled to the batch. Left out is the authors' jitter of colours, and their crops of random areas; warm-up and
-cosine begin and end at 1e-6 there, and at 0 here.
+The rate is scaled to the batch. Left out is the authors' jitter of colours, and their crops of random areas; warm-up
+and cosine begin and end at 1e-6 there, and at 0 here.
 """
 
 import ml_collections

@@ -28,19 +28,24 @@ def make_batch(size=8, seed=0):
     }
 
 
-@functools.cache
 def mixed(chosen, num_devices=1, seed=5):
     """What `mix` makes of a batch on a number of devices."""
+    batch = parallel.shard_batch(make_batch(), parallel.make_mesh(num_devices))
+    return jax.device_get(compile_mix(chosen, num_devices)(batch, jax.random.key(seed)))
+
+
+@functools.cache
+def compile_mix(chosen, num_devices):
     mesh = parallel.make_mesh(num_devices)
     specs = jax.sharding.PartitionSpec(parallel.AXIS), jax.sharding.PartitionSpec()
     function = jax.shard_map(
-        lambda batch: mixing.mix(batch, jax.random.key(seed), chosen),
+        lambda batch, key: mixing.mix(batch, key, chosen),
         mesh=mesh,
-        in_specs=specs[:1],
+        in_specs=specs,
         out_specs=(specs[0], specs[0], specs[1]),
         check_vma=False,
     )
-    return jax.device_get(jax.jit(function)(parallel.shard_batch(make_batch(), mesh)))
+    return jax.jit(function)
 
 
 def test_mixup_blends_each_clip_with_that_of_the_reversed_batch():

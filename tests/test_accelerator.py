@@ -61,7 +61,7 @@ def test_command_keeps_what_is_finished_when_a_part_dies(tmp_path):
         assert all(math.isfinite(x) for x in numbers(parts[name]["result"]))
     assert [row["difference"] < row["tolerance"] for row in parts["fidelity"]["result"]["rows"]] == [True, True]
     cases = parts["special cases"]["result"]["rows"]
-    assert len(cases) == 10
+    assert len(cases) == 11
     assert all(case["special"] > 0 and case["plain"] > 0 and case["difference"] < 0.05 for case in cases)
     assert set(parts["jax 1"]["result"]["train step"]) > {"clips_per_second", "flops_per_clip"}
     assert 0 <= parts["loop 1"]["result"]["data_wait_share"] < 1

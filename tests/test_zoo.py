@@ -3,9 +3,15 @@
 import pytest
 import zoo
 
+# Of these not two at once (--dist loadgroup): each takes up to 13 GB.
+LARGE = ("timesformer", "videomae_b", "uniformer_s", "uniformer_b", "swin_tiny", "swin_small", "swin_base")
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", zoo.NETWORKS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.xdist_group("large")] if name in LARGE else []) for name in zoo.NETWORKS],
+)
 def test_network_is_its_reference(name):
     # One test a network: its one run takes seconds.
     measured = zoo.measure(name)

@@ -126,7 +126,7 @@ class VideoMAE(nnx.Module):
     ) -> Float[Array, "b t2 h2 w2 c"]:
         """Returns the tokens after the last block, at their places; `keys` are for drop path."""
         patches = self.patches(normalize(video, self.options))
-        tokens = patches.reshape(len(patches), -1, patches.shape[-1])
+        tokens = patches.reshape(patches.shape[0], -1, patches.shape[-1])
         tokens += jnp.asarray(positions(*tokens.shape[1:]), tokens.dtype)[None]
         apply = nnx.remat(Block.__call__) if self.options.remat else Block.__call__
         for number, block in enumerate(self.blocks):

@@ -39,8 +39,8 @@ def _of_patches(x: Array, kernel: Array, strides: Any, *_, **__) -> Array:
     counts = [length // size for length, size in zip(x.shape[1:-1], sizes, strict=True)]
     pairs = [n for pair in zip(counts, sizes, strict=True) for n in pair]
     inside = range(2, len(pairs) + 1, 2)
-    patches = x.reshape(len(x), *pairs, channels).transpose(0, *range(1, len(pairs), 2), *inside, len(pairs) + 1)
-    return patches.reshape(len(x), *counts, -1) @ kernel.reshape(-1, out)
+    patches = x.reshape(x.shape[0], *pairs, channels).transpose(0, *range(1, len(pairs), 2), *inside, len(pairs) + 1)
+    return patches.reshape(x.shape[0], *counts, -1) @ kernel.reshape(-1, out)
 
 
 class PatchEmbedding(nnx.Module):

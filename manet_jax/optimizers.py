@@ -12,10 +12,6 @@ BIAS_LR_MULTIPLIERS = {"sgd": 2.0, "adamw": 1.0, "muon": 1.0}  # SGD's is of the
 
 OPTIMIZERS = tuple(BIAS_LR_MULTIPLIERS)
 HEADS = ("last", "classifier")
-# Of Muon: a, b and c of a x + b x^3 + c x^5, one line a step (Amsel et al., "The Polar Express", 2025). Each is the
-# best for the range that the one before leaves of singular values of 0.01 to 1, and after all three they lie in 0.73 to
-# 1.27. Jordan's five steps of the same coefficients bring them into 0.68 to 1.13, and smaller ones nearer to 1.
-NEWTON_SCHULZ = ((8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526))
 SCHEDULES = ("step", "cosine")
 
 
@@ -186,8 +182,6 @@ def _scale_by_muon(momentum: float, b1: float, b2: float) -> optax.GradientTrans
 
     muon = contrib.muon(
         1.0,
-        ns_coeffs=NEWTON_SCHULZ,
-        ns_steps=len(NEWTON_SCHULZ),
         beta=momentum,
         adam_b1=b1,
         adam_b2=b2,

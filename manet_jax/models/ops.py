@@ -272,29 +272,7 @@ def _patches(x: Array, size: int, stride: int, axis: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _convolve(x: Array, kernel: Array, stride: int) -> Array:
-    with_xla = functools.partial(convolve_with_xla, stride=stride)
-    if _is_small_stem(kernel) and kernel.shape[0] == 7 and stride == 2 and x.shape[1] % 2 == x.shape[2] % 2 == 0:
-        return jax.lax.platform_dependent(x, kernel, cpu=_convolve_folded, default=with_xla)
-    return with_xla(x, kernel)
-
-
-def _is_small_stem(kernel: Array) -> bool:
-    """Whether it is the first layer of a small network, for which a CPU needs other forms than for a large one's."""
-    return kernel.shape[0] > 3 and kernel.shape[3] <= 16
-
-
-def _convolve_folded(x: Float[Array, "n h w c"], kernel: Float[Array, "7 7 c d"]) -> Array:
-    """The same at a stride of 2: a 4x4 kernel over the image with two by two pixels side by side as channels.
-
-    64 frames of 64 x 64 take 10 ms with 16 channels, XLA's own 20. With 64 channels it takes longer than XLA's.
-    """
-    n, height, width, channels = x.shape
-    # The padding and the kernel begin one pixel earlier, with zeros, so that windows begin with a whole pair.
-    x = jnp.pad(x, ((0, 0), (4, 2), (4, 2), (0, 0))).reshape(n, height // 2 + 3, 2, width // 2 + 3, 2, channels)
-    x = x.transpose(0, 1, 3, 2, 4, 5).reshape(n, height // 2 + 3, width // 2 + 3, 4 * channels)
-    kernel = jnp.pad(kernel, ((1, 0), (1, 0), (0, 0), (0, 0))).reshape(4, 2, 4, 2, channels, -1)
-    kernel = kernel.transpose(0, 2, 1, 3, 4, 5).reshape(4, 4, 4 * channels, -1)
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "VALID", dimension_numbers=_DIMENSIONS)
+    return convolve_with_xla(x, kernel, stride)
 
 
 def convolve_with_xla(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"], stride: int) -> Array:
@@ -304,13 +282,14 @@ def convolve_with_xla(x: Float[Array, "n h w c"], kernel: Float[Array, "k k c d"
 
 
 def _convolve_forward(x: Array, kernel: Array, stride: int) -> tuple[Array, tuple[Array, Array]]:
-    return _convolve(x, kernel, stride), (x, kernel)
+    return convolve_with_xla(x, kernel, stride), (x, kernel)
 
 
 def _convolve_backward(stride: int, residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     with_xla = functools.partial(gradients_with_xla, stride=stride)
     # The first layer of a small network: XLA's take 27 ms, products 59 (128 frames of 64 x 64, 16 channels).
-    on_cpu = with_xla if _is_small_stem(residuals[1]) else functools.partial(gradients_as_products, stride=stride)
+    small_stem = residuals[1].shape[0] > 3 and residuals[1].shape[3] <= 16
+    on_cpu = with_xla if small_stem else functools.partial(gradients_as_products, stride=stride)
     return jax.lax.platform_dependent(*residuals, gradient, cpu=on_cpu, default=with_xla)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Key, UInt8
 from manet_jax.models.layers import Heads, fold_in, normalize
 from manet_jax.models.options import ClipSpec, NetworkOptions, at_least
 from manet_jax.models.outputs import Outputs
-from manet_jax.models.vit import MLP, Attention, LayerNorm, drop_path, normal_init
+from manet_jax.models.vit import MLP, Attention, LayerNorm, PatchEmbedding, drop_path_of_maps, normal_init
 
 _EPSILON = 1e-5  # of LayerNorm
 _PATCH_SIZE = 4  # pixels of a patch's sides
@@ -85,32 +85,17 @@ class SwinOptions(NetworkOptions):
         return dataclasses.replace(cls(num_classes=3, embedding_dim=5, clip=clip, **small), **options)
 
 
-def _of_patches(x: Array, kernel: Array, *_, **__) -> Array:
-    # As wide as its strides, the convolution is a matrix product, see `vit`.
-    patches = split(x, kernel.shape[:3])
-    return patches.reshape(*patches.shape[:4], -1) @ kernel.reshape(-1, kernel.shape[-1])
-
-
-class Patches(nnx.Module):
+class Patches(PatchEmbedding):
     """A linear layer over the pixels of patches of a clip, padded with zeros to whole ones, and a LayerNorm."""
 
     def __init__(self, patch: Sizes, num_features: int, *, dtype: jnp.dtype, rngs: nnx.Rngs):
+        super().__init__(patch, num_features, dtype=dtype, rngs=rngs)
         self.patch = patch
-        self.projection = nnx.Conv(
-            3,
-            num_features,
-            patch,
-            strides=patch,
-            kernel_init=normal_init,
-            conv_general_dilated=_of_patches,
-            dtype=dtype,
-            rngs=rngs,
-        )
         self.norm = LayerNorm(num_features, _EPSILON, rngs=rngs)
 
     def __call__(self, video: Float[Array, "b t h w 3"]) -> Float[Array, "b t2 h2 w2 c"]:
         """Returns a token for each patch."""
-        return self.norm(self.projection(pad(video, self.patch)))
+        return self.norm(super().__call__(pad(video, self.patch)))
 
 
 class Merging(nnx.Module):
@@ -155,12 +140,8 @@ class Block(nnx.Module):
 
     def __call__(self, x: Float[Array, "b t h w c"], keys: Key[Array, " b"] | None) -> Float[Array, "b t h w c"]:
         """Returns the map after the block."""
-        x = x + self._drop(self.attend(self.norm1(x)), fold_in(keys, 0))
-        return x + self._drop(self.mlp(self.norm2(x)), fold_in(keys, 1))
-
-    def _drop(self, x: Float[Array, "b t h w c"], keys: Key[Array, " b"] | None) -> Float[Array, "b t h w c"]:
-        # A clip's tokens are one sequence here, which is dropped as a whole.
-        return drop_path(x.reshape(x.shape[0], -1, x.shape[-1]), keys, self.drop_rate).reshape(x.shape)
+        x = x + drop_path_of_maps(self.attend(self.norm1(x)), fold_in(keys, 0), self.drop_rate)
+        return x + drop_path_of_maps(self.mlp(self.norm2(x)), fold_in(keys, 1), self.drop_rate)
 
     def attend(self, x: Float[Array, "b t h w c"]) -> Float[Array, "b t h w c"]:
         """Returns the attention's result for each token of normalised maps.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Key, UInt8
 from manet_jax.models.layers import BatchNorm, Heads, fold_in, normalize
 from manet_jax.models.options import ClipSpec, NetworkOptions, Numbers, at_least
 from manet_jax.models.outputs import Outputs
-from manet_jax.models.vit import MLP, Attention, LayerNorm, drop_path
+from manet_jax.models.vit import MLP, Attention, LayerNorm, drop_path, drop_path_of_maps
 
 # Of LayerNorm: PyTorch's default after a patch embedding, and the authors' choice in blocks, where mmaction2's copy of
 # their code has the default too.
@@ -137,11 +137,6 @@ def create_depthwise(features: int, size: int, *, dtype: jnp.dtype, rngs: nnx.Rn
     )
 
 
-def _drop(x: Maps, keys: Key[Array, " b"] | None, rate: float) -> Maps:
-    """Drops a residual branch for a share of the clips."""
-    return drop_path(x.reshape(x.shape[0], -1, x.shape[-1]), keys, rate).reshape(x.shape)
-
-
 class LocalBlock(nnx.Module):
     """Mixes each channel of neighbouring places by learned weights, then the channels of each place (section 3.2).
 
@@ -167,9 +162,9 @@ class LocalBlock(nnx.Module):
         """Returns the maps after the block."""
         x = x + self.position(x)
         mixed = self.out(self.affinity(self.value(normalize_maps(self.norm1, x))))
-        x = x + _drop(mixed, fold_in(keys, 0), self.rate)
+        x = x + drop_path_of_maps(mixed, fold_in(keys, 0), self.rate)
         hidden = jax.nn.gelu(self.fc1(normalize_maps(self.norm2, x)), approximate=False)
-        return x + _drop(self.fc2(hidden), fold_in(keys, 1), self.rate)
+        return x + drop_path_of_maps(self.fc2(hidden), fold_in(keys, 1), self.rate)
 
 
 class GlobalBlock(nnx.Module):

@@ -132,3 +132,10 @@ def drop_path(x: Float[Array, "b *n s c"], keys: Key[Array, " b"] | None, rate: 
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:-2]))(keys)
     return jnp.where(keep[..., None, None], x / (1 - rate), 0)
+
+
+def drop_path_of_maps(
+    x: Float[Array, "b t h w c"], keys: Key[Array, " b"] | None, rate: float
+) -> Float[Array, "b t h w c"]:
+    """`drop_path` of maps, where all tokens of a clip are one sequence."""
+    return drop_path(x.reshape(x.shape[0], -1, x.shape[-1]), keys, rate).reshape(x.shape)

@@ -94,18 +94,19 @@ class Attention(nnx.Module):
           bias: added to the scores [*n, h, s, s] of each head h, float32.
         """
         *sequences, length, features = x.shape
-        heads = self.qkv(x).reshape(-1, length, 3, self.num_heads, features // self.num_heads)
+        heads = self.qkv(x).reshape(*sequences, length, 3, self.num_heads, features // self.num_heads)
         if self.q_bias is not None and self.v_bias is not None:
             biases = jnp.stack([self.q_bias[...], jnp.zeros(features), self.v_bias[...]]).astype(heads.dtype)
-            heads += biases.reshape(1, 1, *heads.shape[2:])
-        query, key, value = (heads[:, :, i] for i in range(3))
-        scores = jnp.einsum("nqhd,nkhd->nhqk", query, key, preferred_element_type=jnp.float32)
+            heads += biases.reshape(*[1] * (len(sequences) + 1), *heads.shape[-3:])
+        query, key, value = (heads[..., i, :, :] for i in range(3))
+        scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32)
         scores = scores * query.shape[-1] ** -0.5
         if bias is not None:
-            scores = (scores.reshape(*sequences, *scores.shape[1:]) + bias).reshape(scores.shape)
+            # Of the scores' own dimensions: of a reshaped sum, jax 0.12 for CPUs may compute a maximum that is NaN.
+            scores = scores + bias
         weights = jax.nn.softmax(scores).astype(x.dtype)
-        attended = jnp.einsum("nhqk,nkhd->nqhd", weights, value)
-        return self.out(attended.reshape(*sequences, length, features))
+        attended = jnp.einsum("...hqk,...khd->...qhd", weights, value)
+        return self.out(attended.reshape(x.shape))
 
 
 class MLP(nnx.Module):

@@ -12,7 +12,7 @@ from helpers import backbones_slow_but, set_network, shrink
 import manet_jax
 from configs import ma52
 from manet_jax import checkpoint, evaluate, train
-from manet_jax.checkpoint import read_model
+from manet_jax.checkpoint import Checkpoints, read_model
 from manet_jax.studies.small_runs import losses
 from tfds_ma52.encoding import encode_h264
 
@@ -54,15 +54,20 @@ def make_config(name, folder):
 def train_twice(tmp_path, monkeypatch):
     """Trains, and resumes a copy of what the run would have left, killed during its first evaluation, at step 5."""
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    real = evaluate.compute_metrics
+    real_metrics, real_save = evaluate.compute_metrics, Checkpoints.save
 
     def copy_once(*arguments):
         if not stopped.exists():
             shutil.copytree(whole, stopped)
-        return real(*arguments)
+        return real_metrics(*arguments)
+
+    def save_at_once(checkpoints, name, *arguments):
+        real_save(checkpoints, name, *arguments)
+        checkpoints._managers[name].wait_until_finished()  # else the copy may come before it
 
     def run(config):
         monkeypatch.setattr(evaluate, "compute_metrics", copy_once)
+        monkeypatch.setattr(Checkpoints, "save", save_at_once)
         train.train_and_evaluate(config, whole)
         assert read_checkpoint(stopped, "latest")[1].step == 5
         train.train_and_evaluate(config, stopped)

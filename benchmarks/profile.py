@@ -140,7 +140,7 @@ def summarize(program: Program, seconds: dict[str, float], rate: float, bandwidt
 
 
 def _kind(program: Program, instruction: Instruction) -> str:
-    instructions = _with_called(program, instruction)
+    instructions = [instruction, *_called(program, instruction).values()]
     inside = {each.opcode for each in instructions}
     backward = " of gradients" if "transpose(jvp" in instruction.rest else ""
     if "convolution" in inside:
@@ -154,15 +154,14 @@ def _kind(program: Program, instruction: Instruction) -> str:
     return f"elementwise, moves{backward}"
 
 
-def _with_called(program: Program, instruction: Instruction) -> list[Instruction]:
-    """An instruction and those of the computation that it is the fusion of."""
-    return [instruction, *program.get(instruction.attribute(r"calls=%([\w.\-]+)"), {}).values()]
+def _called(program: Program, instruction: Instruction) -> dict[str, Instruction]:
+    """The instructions of the computation that an instruction is the fusion of; none of any other."""
+    return program.get(instruction.attribute(r"calls=%([\w.\-]+)"), {})
 
 
 def _operations(program: Program, computation: dict[str, Instruction], instruction: Instruction) -> float:
     """Floating-point operations of the products and convolutions of an instruction."""
-    called = program.get(instruction.attribute(r"calls=%([\w.\-]+)"), {})
-    if called:
+    if called := _called(program, instruction):
         return sum(_operations(program, called, each) for each in called.values())
     if instruction.opcode not in ("dot", "convolution"):
         return 0

@@ -5,6 +5,7 @@ Every part is a section of the config with the fields that the config has; `conf
 
 import dataclasses
 import inspect
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,10 +18,12 @@ from manet_jax.config_sections import Data, Evaluation, Multilabel, Optimizer, S
 from manet_jax.data.augment import Augmentation
 from manet_jax.mixing import Mixing
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, OptionError
-from manet_jax.models.options import at_least, one_of
+from manet_jax.models.options import at_least, one_of, with_tuples
 from manet_jax.warm_start import Source
 from tfds_ma52.errors import UserError, report
 from tfds_ma52.labels import LabelSet
+
+_log = logging.getLogger(__name__)
 
 FORMS = ("appearance", "micro_action", "fused")  # of emotion recognition
 # Fields that a run may change when it resumes: they change none of its numbers.
@@ -166,6 +169,20 @@ class Configuration:
                 f"{location} have several: set it to 0"
             )
 
+    def check_batch_norm(self, min_clips: int, num_devices: int) -> None:
+        """Warns where a BatchNorm that has to see so many clips at once sees fewer."""
+        parts = self.accumulate if self.sync_batch_norm else self.accumulate * num_devices
+        if self.batch_size >= parts * min_clips:
+            return
+        _log.warning(
+            "config.batch_size gives each device %d clip%s; a BatchNorm of the network that sees one clip learns "
+            "nothing and spoils the evaluation; set it to %d or more%s",
+            self.batch_size // num_devices // self.accumulate,
+            f" in each of {self.accumulate} parts (config.accumulate)" if self.accumulate > 1 else "",
+            num_devices * self.accumulate * min_clips,
+            "" if self.sync_batch_norm or num_devices == 1 else ", or config.sync_batch_norm to True",
+        )
+
 
 def parse(config: ml_collections.ConfigDict) -> Configuration:
     """Parses and checks a config.
@@ -238,8 +255,7 @@ def _parse(part: Callable[..., Any], section: Mapping[str, Any], field: str, pro
     if unknown or missing:
         return None
     try:
-        # The config of a checkpoint went through JSON, which has lists for tuples.
-        return part(**{name: tuple(x) if isinstance(x, list) else x for name, x in section.items()})
+        return part(**with_tuples(section))  # that of a checkpoint went through JSON
     except OptionError as error:
         problems += [f"{field}.{problem}" for problem in error.problems]
         return None
@@ -255,11 +271,7 @@ def _parse_network(
         problems.append(f"{prefix}model.name is {name!r}; choose one of {known}")
         return None
     spec = _parse(ClipSpec, {**clip, **more}, f"{prefix}clip", problems)
-    options = {
-        field: tuple(value) if isinstance(value, list) else value
-        for field, value in model.items()
-        if field not in ("name", "embedding")
-    }
+    options = with_tuples({field: value for field, value in model.items() if field not in ("name", "embedding")})
     seen = {} if spec is None else {"clip": spec}  # a network may not fit every clip
     found: list[str] = []
     made = _parse(MODELS[name].Options, {**options, **seen}, f"{prefix}model", found)

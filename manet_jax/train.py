@@ -200,7 +200,7 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
     vectors = load_vectors(dataset.labels)
     embedding_dim = 0 if vectors is None else vectors.shape[1]
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
-    _check_batch_norm(config, model, mesh)
+    config.check_batch_norm(model.options.min_clips, mesh.size)
     tasks = _create_tasks(config, model, dataset, vectors)
     evaluate.check_targets(dataset, config.eval.split, tasks)
     steps = count_steps(config, len(source) * config.augmentation.repeats)
@@ -233,19 +233,6 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
     )
     evaluation = evaluate.create_evaluation(graphdef, dataset, mesh, metadata, config)
     return _Run(config, mesh, source, steps, schedule, optimizer, step, evaluation), metadata
-
-
-def _check_batch_norm(config: Configuration, model: ModelSpec, mesh: jax.sharding.Mesh) -> None:
-    """Warns where a BatchNorm of the model sees a single value of each channel."""
-    parts = 1 if config.sync_batch_norm else mesh.size
-    if config.batch_size < parts * model.options.min_clips:
-        _log.warning(
-            "config.batch_size gives each device %d clip; a BatchNorm of the network that sees one clip learns nothing "
-            "and spoils the evaluation; set it to %d or more%s",
-            config.batch_size // mesh.size,
-            mesh.size * model.options.min_clips,
-            ", or config.sync_batch_norm to True" if parts > 1 else "",
-        )
 
 
 def _create_tasks(

@@ -62,24 +62,30 @@ def test_context_gates_of_a_single_clip_see_no_context_of_it(gates):
 
 
 @pytest.mark.parametrize(
-    ("num_devices", "batch_size", "sync", "remedy"),
+    ("num_devices", "batch_size", "accumulate", "sync", "parts", "remedy"),
     [
-        (8, 8, False, "16 or more, or config.sync_batch_norm to True"),
-        (8, 8, True, None),
-        (8, 16, False, None),
-        (1, 1, True, "2 or more"),
-        (1, 2, False, None),
+        (8, 8, 1, False, "", "16 or more, or config.sync_batch_norm to True"),
+        (8, 8, 1, True, "", None),
+        (8, 16, 1, False, "", None),
+        (1, 1, 1, True, "", "2 or more"),
+        (1, 2, 1, False, "", None),
+        (1, 2, 2, False, " in each of 2 parts (config.accumulate)", "4 or more"),
+        (8, 16, 2, False, " in each of 2 parts (config.accumulate)", "32 or more, or config.sync_batch_norm to True"),
+        (8, 16, 2, True, "", None),
+        (8, 32, 2, False, "", None),
     ],
 )
-def test_training_with_single_clips_warns(config, monkeypatch, caplog, num_devices, batch_size, sync, remedy):
+def test_training_with_single_clips_warns(
+    config, monkeypatch, caplog, num_devices, batch_size, accumulate, sync, parts, remedy
+):
     config.model = {"name": "gc_tsm", "embedding": False, "depth": 8, "width": 8}
-    config.batch_size, config.sync_batch_norm = batch_size, sync
+    config.batch_size, config.accumulate, config.sync_batch_norm = batch_size, accumulate, sync
     mesh = parallel.make_mesh(num_devices)
     monkeypatch.setattr(parallel, "make_mesh", lambda: mesh)
     train._prepare(configuration.parse(config))
     expected = (
-        "config.batch_size gives each device 1 clip; a BatchNorm of the network that sees one clip learns nothing "
-        f"and spoils the evaluation; set it to {remedy}"
+        f"config.batch_size gives each device 1 clip{parts}; a BatchNorm of the network that sees one clip learns "
+        f"nothing and spoils the evaluation; set it to {remedy}"
     )
     assert caplog.messages == ([expected] if remedy else [])
 

@@ -96,8 +96,7 @@ class ClipSpec:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "ClipSpec":
         """Makes a specification from what JSON leaves of `dataclasses.asdict` of one."""
-        values: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in value.items()}
-        return cls(**values)
+        return cls(**with_tuples(value))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -153,8 +152,7 @@ class NetworkOptions:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "NetworkOptions":
         """Makes options from what JSON leaves of `dataclasses.asdict` of some."""
-        options: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in value.items()}
-        options["clip"] = ClipSpec.from_json(value["clip"])
+        options = with_tuples(value) | {"clip": ClipSpec.from_json(value["clip"])}
         return cls(**options)
 
 
@@ -168,6 +166,11 @@ class ModelSpec:
     def to_json(self) -> dict[str, Any]:
         """Nested dicts; `models.spec_from_json` reads them."""
         return dataclasses.asdict(self)
+
+
+def with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values with tuples for lists, which JSON has in their place."""
+    return {name: tuple(x) if isinstance(x, list) else x for name, x in values.items()}
 
 
 def raise_any(problems: list[str]) -> None:

@@ -197,4 +197,6 @@ def _update_mean(state: TrainState, params: PyTree, decay: float) -> PyTree:
     if state.mean_params is None:
         return None
     step = (state.step + 1).astype(jnp.float32)
-    return optax.incremental_update(params, state.mean_params, 1 - jnp.minimum(decay, (1 + step) / (10 + step)))
+    rate = 1 - jnp.minimum(decay, (1 + step) / (10 + step))
+    # As a difference, which leaves alone what does not learn.
+    return jax.tree.map(lambda mean, new: mean + rate * (new - mean), state.mean_params, params)

@@ -200,3 +200,9 @@ def test_the_mean_of_the_weights_forgets_its_start_faster():
     start, first, _ = (state.params for state in states)
     mean = jax.tree.map(lambda a, b: 2 / 11 * a + 9 / 11 * b, start, first)
     assert_close(states[1].mean_params, mean, atol=1e-7)
+
+
+def test_weights_that_do_not_learn_stay_their_mean_exactly():
+    state = run_steps()[0][0]
+    state = state.replace(mean_params=state.params)
+    assert_close(train_step._update_mean(state, state.params, 0.9999), state.params, atol=0)

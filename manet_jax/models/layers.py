@@ -66,9 +66,18 @@ class BatchNorm(nnx.Module):
         """Normalises each channel over batch and space."""
         mean, var = self.mean[...], self.var[...]
         if self.training:
-            moments = jax.lax.platform_dependent(x, mean, cpu=lambda x, _: _moments(x), default=_moments_at_once)
-            mean, var = self.over_devices(*moments)
+            mean, var = self.over_devices(*self.moments(x))
             self.update(mean, var, x.size // x.shape[-1])
+        return self.normalize(x, mean, var)
+
+    def moments(self, x: Float[Array, "bt h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
+        """Mean and variance of each channel of this device's values."""
+        return jax.lax.platform_dependent(x, self.mean[...], cpu=lambda x, _: _moments(x), default=_moments_at_once)
+
+    def normalize(
+        self, x: Float[Array, "bt h w c"], mean: Float[Array, " c"], var: Float[Array, " c"]
+    ) -> Float[Array, "bt h w c"]:
+        """Normalises each channel by a mean and a variance."""
         scale, shift = self.scale_and_shift(mean, var)
         return x * _per_channel(scale, x) + _per_channel(shift, x)
 
@@ -177,9 +186,8 @@ class ConvBN(nnx.Module):
 
         def normalize_outputs(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
             product = _multiply(x, lambda rows: rows @ kernel)
-            mean, var = self.bn.over_devices(*_moments(product))
-            scale, shift = self.bn.scale_and_shift(mean, var)
-            return product * _per_channel(scale, product) + _per_channel(shift, product), mean, var
+            mean, var = self.bn.over_devices(*self.bn.moments(product))
+            return self.bn.normalize(product, mean, var), mean, var
 
         def scale_kernel(x: Array, kernel: Array) -> tuple[Array, Array, Array]:
             kernel = kernel.astype(jnp.float32)

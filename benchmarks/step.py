@@ -1,9 +1,10 @@
 """Times forward pass and training step of a network on random clips as it sees them; MANet without arguments.
 
-MANet and TimeSformer take turns with PyTorch's on the same batch: a plain MANet, and that of the package transformers.
+Some take turns with PyTorch's on the same batch: MANet with a plain one, TimeSformer and VideoMAE with those of the
+package transformers, Swin with torchvision's.
 Beside each stands what the machine allows: the network's floating-point operations over the rate of a large matrix
 product, and the bytes that the compiled program moves over the memory's bandwidth, both measured in the same run.
-Needs jax, flax, optax, jaxtyping, numpy, scipy and torch only, and for TimeSformer transformers.
+Needs jax, flax, optax, jaxtyping, numpy, scipy and torch only, and what the network's PyTorch is in.
 """
 
 import argparse
@@ -27,6 +28,9 @@ from manet_jax.models.manet import MANetOptions
 from manet_jax.models.resnet import STAGES
 from manet_jax.models.variables import abstract_variables, merge
 from tfds_ma52.labels import MA52
+
+# What the PyTorch networks are in that are not in tests/torch_reference.
+_PACKAGES = {"timesformer": "transformers", "videomae": "transformers", "swin": "torchvision"}
 
 
 def model(**options: Any) -> ModelSpec:
@@ -180,11 +184,11 @@ def ours(batch: dict[str, np.ndarray], spec: ModelSpec):
 
 
 def has_pytorch(spec: ModelSpec) -> bool:
-    """Whether there is a PyTorch network to compare with: for the released MANet at any size, and TimeSformer."""
+    """Whether there is a PyTorch network to compare with: for the released MANet at any size, and those of packages."""
     options = spec.options
     if spec.name == "manet":
         return options.shift and options.se and options.embedding_dim > 0 and options.shift_div == 8
-    return spec.name == "timesformer" and not options.embedding_dim
+    return spec.name in _PACKAGES and not options.embedding_dim
 
 
 def plain_pytorch(
@@ -212,7 +216,8 @@ def plain_pytorch(
     video, label = (torch.tensor(batch[name], device=device) for name in ("video", "label"))
     vectors = torch.randn(52, 300, device=device)
     if on_gpu:
-        model = model.to(memory_format=torch.channels_last)
+        if all(parameter.ndim < 5 for parameter in model.parameters()):  # it has no form of kernels over clips
+            model = model.to(memory_format=torch.channels_last)
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
     if compiled:
@@ -238,11 +243,12 @@ def _torch_model(spec: ModelSpec) -> Any:
         from tests.torch_reference import manet
 
         return manet.MANet(options.num_classes, options.embedding_dim, STAGES[options.depth], options.width)
-    if importlib.util.find_spec("transformers") is None:
-        raise SystemExit("TimeSformer's PyTorch is that of transformers: pip install transformers, or add --no_torch")
-    from tests.torch_reference import timesformer
+    package = _PACKAGES[spec.name]
+    if importlib.util.find_spec(package) is None:
+        raise SystemExit(f"the PyTorch {spec.name} is that of {package}: pip install {package}, or add --no_torch")
+    from tests.torch_reference import published
 
-    return timesformer.TimeSformer(options)
+    return getattr(published, spec.name)(options)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ import sys
 import pytest
 
 from benchmarks import step
-from manet_jax.models import ModelSpec
-from manet_jax.models.timesformer import TimeSformerOptions
+from manet_jax.models import MODELS, ModelSpec
+from manet_jax.models.i3d import I3DOptions
+from manet_jax.models.swin import SwinOptions
 
 
 @pytest.fixture
@@ -64,9 +65,14 @@ def test_step_refuses_networks_that_are_not_there(run_step, capsys, arguments, t
 
 
 def test_step_compares_what_pytorch_has():
-    timesformer = ModelSpec("timesformer", TimeSformerOptions())
-    assert [step.has_pytorch(spec) for spec in (step.model(), step.model(depth=101), timesformer)] == [True] * 3
-    others = [step.model(**{option: False}) for option in ("shift", "se")]
-    assert [step.has_pytorch(spec) for spec in (*others, step.model(embedding_dim=0), ModelSpec("i3d", None))] == [
-        False
-    ] * 4
+    of_packages = [ModelSpec(name, MODELS[name].Options()) for name in ("timesformer", "videomae", "swin")]
+    assert all(step.has_pytorch(spec) for spec in (step.model(), step.model(depth=101), *of_packages))
+    others = [step.model(shift=False), step.model(se=False), step.model(embedding_dim=0)]
+    others += [ModelSpec("i3d", I3DOptions()), ModelSpec("swin", SwinOptions(embedding_dim=300))]
+    assert not any(step.has_pytorch(spec) for spec in others)
+
+
+def test_step_names_the_package_that_it_lacks(monkeypatch):
+    monkeypatch.setattr(step.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="the PyTorch swin is that of torchvision: pip install torchvision, or add --"):
+        step._torch_model(ModelSpec("swin", SwinOptions()))

@@ -4,8 +4,8 @@ import dataclasses
 import re
 
 from manet_jax.models.c3d import C3DOptions
-from manet_jax.pretrained.resnet import MMACTION2_HEADS, Modules, find_embedding_dim, find_rows
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.resnet import find_embedding_dim, find_rows
+from manet_jax.pretrained.table import MMACTION2_HEADS, Modules, State, WeightTable, heads
 
 _CONVS = ("1a", "2a", "3a", "3b", "4a", "4b", "5a", "5b")
 
@@ -45,7 +45,7 @@ TABLE = WeightTable(
 SPORTS_1M = dataclasses.replace(
     TABLE,
     title="mmaction2's C3D of Sports-1M, without classes",
-    modules={**_backbone(""), **{ours: (None, layout) for ours, (_, layout) in MMACTION2_HEADS.items()}},
+    modules={**_backbone(""), **heads(None)},
     unused={"fc8 (Sports-1M's classes)": r"^fc8\.(weight|bias)$"},
     example="conv1a.conv.weight",
     recognise=lambda state: _recognise("", state),

@@ -1,15 +1,8 @@
 """The weight table of the authors' GC-TSM."""
 
 from manet_jax.models.gc_tsm import GCTSMOptions
-from manet_jax.pretrained.resnet import (
-    Modules,
-    find_depth,
-    find_embedding_dim,
-    find_rows,
-    resnet_table,
-    torchvision_backbone,
-)
-from manet_jax.pretrained.table import State
+from manet_jax.pretrained.resnet import find_depth, find_embedding_dim, find_rows, resnet_table, torchvision_backbone
+from manet_jax.pretrained.table import Modules, State, heads
 
 _MODULES: Modules = {
     **torchvision_backbone("base_model."),
@@ -21,10 +14,7 @@ _MODULES: Modules = {
     "blocks.*.gates.space.bn": ("base_model.layer*.eft3.bn1", "same"),
     "blocks.*.gates.clip.conv": ("base_model.layer*.eft4.conv", "OI"),
     "blocks.*.gates.clip.bn": ("base_model.layer*.eft4.bn1", "same"),
-    "heads.classifier.linear": ("new_fc", "OI"),
-    # Ours, by the names that MANet has for it.
-    "heads.joint_embedding.hidden": ("fc_emb", "OI"),
-    "heads.joint_embedding.out": ("fc_emb_t", "OI"),
+    **heads("new_fc", "fc_emb", "fc_emb_t"),  # the joint embedding, which is ours, by the names that MANet has for it
 }
 
 

@@ -1,8 +1,8 @@
 """The weight tables of the released MANet, of TSM, which its code trains with MANet's gates, and of TSN."""
 
 from manet_jax.models.manet import MANetOptions
-from manet_jax.pretrained.resnet import MMACTION2_HEADS, Modules, mmaction2_backbone, mmaction2_options, resnet_table
-from manet_jax.pretrained.table import State
+from manet_jax.pretrained.resnet import mmaction2_backbone, mmaction2_options, resnet_table
+from manet_jax.pretrained.table import MMACTION2_HEADS, Modules, State
 
 _MODULES: Modules = {
     **mmaction2_backbone("conv1.conv.net"),

@@ -7,9 +7,7 @@ from typing import Any
 from manet_jax.models.i3d import I3DOptions
 from manet_jax.models.resnet import STAGES, ResNetOptions
 from manet_jax.models.slowfast import SlowFastOptions
-from manet_jax.pretrained.table import State, WeightTable
-
-Modules = dict[str, tuple[str | None, str]]  # see `table.WeightTable`
+from manet_jax.pretrained.table import Modules, State, WeightTable
 
 UNUSED = {"num_batches_tracked": r"\.num_batches_tracked$"}
 
@@ -46,13 +44,6 @@ def mmaction2_clips_backbone(ours: str, theirs: str) -> Modules:
         f"{ours}blocks.*.shortcut.conv": (f"{theirs}layer*.downsample.conv", "OITHW"),
         f"{ours}blocks.*.shortcut.bn": (f"{theirs}layer*.downsample.bn", "same"),
     }
-
-
-MMACTION2_HEADS: Modules = {
-    "heads.classifier.linear": ("cls_head.fc_cls", "OI"),
-    "heads.joint_embedding.hidden": ("cls_head.fc_emb", "OI"),
-    "heads.joint_embedding.out": ("cls_head.fc_emb_t", "OI"),
-}
 
 
 def torchvision_backbone(prefix: str) -> Modules:

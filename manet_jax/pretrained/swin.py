@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from manet_jax.models.swin import SwinOptions
-from manet_jax.pretrained.resnet import MMACTION2_HEADS, Modules, find_embedding_dim, find_rows
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.resnet import find_embedding_dim, find_rows
+from manet_jax.pretrained.table import MMACTION2_HEADS, Modules, State, WeightTable, heads
 
 _BLOCK: Modules = {
     "norm1": ("norm1", "same"),
@@ -42,10 +42,6 @@ def _modules(*, prefix: str, block: Modules, blocks: str, mergings: Iterable[str
         },
         "norm": (f"{prefix}{norm}", "same"),
     }
-
-
-def _heads(classifier: str | None) -> Modules:
-    return {**dict.fromkeys(MMACTION2_HEADS, (None, "OI")), "heads.classifier.linear": (classifier, "OI")}
 
 
 def _table(*, own: str, blocks: str, patch_frames: int = 2, modules: Modules, **fields: Any) -> WeightTable:
@@ -146,7 +142,7 @@ def _images_table(title: str, example: str, mergings: Iterable[int], head: str) 
         own=rf"(patch_embed\.|layers\.\d+\.blocks\.|layers\.[{numbers}]\.downsample\.|norm\.|{head}\.(weight|bias)$)",
         blocks=r"layers\.(\d+)\.blocks\.(\d+)\.",
         patch_frames=1,
-        modules={**modules, **_heads(None)},
+        modules={**modules, **heads(None)},
         numbering=_block_name,
         unused={"head (ImageNet's classes)": rf"^{head}\.(weight|bias)$"},
     )
@@ -169,7 +165,7 @@ TORCHVISION = _table(
             patches="OITHW",
             norm="norm",
         ),
-        **_heads("head"),
+        **heads("head"),
     },
     # Stages and mergings are numbered together.
     numbering=lambda options, number: _block_name(options, number, "{}.{}", step=2),

@@ -14,6 +14,19 @@ from manet_jax.models.variables import Variables, abstract_variables, flatten
 from tfds_ma52.errors import UserError, report
 
 State = Mapping[str, Float[np.ndarray, "..."]]  # tensors by name
+Modules = dict[str, tuple[str | None, str]]  # see `WeightTable`
+
+
+def heads(classifier: str | None, hidden: str | None = None, out: str | None = None) -> Modules:
+    """The modules of a network's heads by their names: the classifier and the joint embedding's two layers."""
+    return {
+        "heads.classifier.linear": (classifier, "OI"),
+        "heads.joint_embedding.hidden": (hidden, "OI"),
+        "heads.joint_embedding.out": (out, "OI"),
+    }
+
+
+MMACTION2_HEADS = heads("cls_head.fc_cls", "cls_head.fc_emb", "cls_head.fc_emb_t")
 
 
 def _inflate(num_frames: int) -> Callable[[np.ndarray], np.ndarray]:

@@ -5,9 +5,7 @@ import math
 import re
 
 from manet_jax.models.timesformer import CLIP, HALF, TimeSformerOptions
-from manet_jax.pretrained.table import State, WeightTable
-
-Modules = dict[str, tuple[str | None, str]]
+from manet_jax.pretrained.table import MMACTION2_HEADS, Modules, State, WeightTable, heads
 
 _KINETICS = ((114.75, 114.75, 114.75), (57.375, 57.375, 57.375))  # mean and std of the pixels: .45, .225 of 255
 _HEAD_SIZE = 64
@@ -66,14 +64,6 @@ _TRANSFORMERS_BLOCK: Modules = {
 
 def _of_blocks(block: Modules, theirs: str) -> Modules:
     return {f"blocks.*.{name}": (other and f"{theirs}.*.{other}", layout) for name, (other, layout) in block.items()}
-
-
-def _heads(classifier: str | None, hidden: str | None = None, out: str | None = None) -> Modules:
-    return {
-        "heads.classifier.linear": (classifier, "OI"),
-        "heads.joint_embedding.hidden": (hidden, "OI"),
-        "heads.joint_embedding.out": (out, "OI"),
-    }
 
 
 def _tables(class_token: str, positions: str, times: str | None) -> Modules:
@@ -147,7 +137,7 @@ MMACTION2 = _table(
         "patches.projection": ("backbone.patch_embed.projection", "OIHW"),
         "norm": ("backbone.norm", "same"),
         **_of_blocks(_MMACTION2_BLOCK, "backbone.transformer_layers.layers"),
-        **_heads("cls_head.fc_cls", "cls_head.fc_emb", "cls_head.fc_emb_t"),
+        **MMACTION2_HEADS,
     },
     parameters={
         **_tables("backbone.cls_token", "backbone.pos_embed", "backbone.time_embed"),
@@ -165,7 +155,7 @@ AUTHORS = _table(
         "patches.projection": ("model.patch_embed.proj", "OIHW"),
         "norm": ("model.norm", "same"),
         **_of_blocks(_AUTHORS_BLOCK, "model.blocks"),
-        **_heads("model.head"),
+        **heads("model.head"),
     },
     parameters=_tables("model.cls_token", "model.pos_embed", "model.time_embed"),
 )
@@ -180,7 +170,7 @@ TRANSFORMERS = _table(
         "patches.projection": ("timesformer.embeddings.patch_embeddings.projection", "OIHW"),
         "norm": ("timesformer.layernorm", "same"),
         **_of_blocks(_TRANSFORMERS_BLOCK, "timesformer.encoder.layer"),
-        **_heads("classifier"),
+        **heads("classifier"),
     },
     parameters=_tables(
         *(f"timesformer.embeddings.{name}" for name in ("cls_token", "position_embeddings", "time_embeddings"))
@@ -197,7 +187,7 @@ VIT = _table(
         "patches.projection": ("patch_embed.proj", "OIHW"),
         "norm": ("norm", "same"),
         **_of_blocks(_VIT_BLOCK, "blocks"),
-        **_heads(None),
+        **heads(None),
     },
     parameters=_tables("cls_token", "pos_embed", None),
     unused={"head (ImageNet's classes)": r"^head\.(weight|bias)$"},

@@ -2,15 +2,8 @@
 
 from manet_jax.models.options import ClipSpec
 from manet_jax.models.tin import TINOptions
-from manet_jax.pretrained.resnet import (
-    MMACTION2_HEADS,
-    Modules,
-    find_rows,
-    mmaction2_backbone,
-    mmaction2_options,
-    resnet_table,
-)
-from manet_jax.pretrained.table import State
+from manet_jax.pretrained.resnet import find_rows, mmaction2_backbone, mmaction2_options, resnet_table
+from manet_jax.pretrained.table import MMACTION2_HEADS, Modules, State
 
 _INTERLACE = "backbone.layer*.conv1.conv.net1"
 _MODULES: Modules = {

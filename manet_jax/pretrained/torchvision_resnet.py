@@ -3,16 +3,14 @@
 import re
 
 from manet_jax.models.manet import MANetOptions
-from manet_jax.pretrained.resnet import UNUSED, Modules, block_name, find_depth, find_rows, torchvision_backbone
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.resnet import UNUSED, block_name, find_depth, find_rows, torchvision_backbone
+from manet_jax.pretrained.table import Modules, State, WeightTable, heads
 
 _MODULES: Modules = {
     **torchvision_backbone(""),
     "blocks.*.se.squeeze": (None, "OI"),
     "blocks.*.se.excite": (None, "OI"),
-    "heads.classifier.linear": (None, "OI"),
-    "heads.joint_embedding.hidden": (None, "OI"),
-    "heads.joint_embedding.out": (None, "OI"),
+    **heads(None),
 }
 
 

@@ -5,8 +5,8 @@ import math
 import re
 
 from manet_jax.models.uniformer import UniFormerOptions
-from manet_jax.pretrained.resnet import MMACTION2_HEADS, UNUSED, Modules, find_embedding_dim, find_rows
-from manet_jax.pretrained.table import State, WeightTable
+from manet_jax.pretrained.resnet import UNUSED, find_embedding_dim, find_rows
+from manet_jax.pretrained.table import MMACTION2_HEADS, Modules, State, WeightTable, heads
 
 # PyTorch's layouts of weights: of patches over 3 frames and over 1, of convolutions over 3 and 5 frames, of one place.
 _CLIPS = {"stem": "OITHW", "patches": "OITHW", "position": "OITHW", "affinity": "OITHW", "point": "OI111"}
@@ -86,9 +86,7 @@ AUTHORS = dataclasses.replace(
     title="the authors' UniFormer",
     modules={
         **_backbone("", _CLIPS),
-        "heads.classifier.linear": ("head", "OI"),
-        "heads.joint_embedding.hidden": (None, "OI"),
-        "heads.joint_embedding.out": (None, "OI"),
+        **heads("head"),
     },
     example="patch_embed1.proj.weight",
     recognise=lambda state: _recognise(state, "", 5),
@@ -98,7 +96,7 @@ AUTHORS = dataclasses.replace(
 IMAGES = dataclasses.replace(
     AUTHORS,
     title="an ImageNet UniFormer",
-    modules={**_backbone("", _IMAGES), **{ours: (None, layout) for ours, (_, layout) in MMACTION2_HEADS.items()}},
+    modules={**_backbone("", _IMAGES), **heads(None)},
     unused={"head (ImageNet's classes)": r"^head\.(weight|bias)$", **UNUSED},
     example="blocks1.0.pos_embed.weight",
     recognise=lambda state: _recognise(state, "", 4),

@@ -6,9 +6,7 @@ The table of positions is in no file, or as a buffer that is computed: see `mode
 import re
 
 from manet_jax.models.videomae import VideoMAEOptions
-from manet_jax.pretrained.table import State, WeightTable
-
-Modules = dict[str, tuple[str | None, str]]
+from manet_jax.pretrained.table import Modules, State, WeightTable, heads
 
 _HEAD_SIZE = 64  # in every published network; transformers' conversion notes 16 heads of 24 for the small one
 
@@ -36,6 +34,7 @@ _TRANSFORMERS: Modules = {
     "blocks.*.mlp.fc1": ("encoder.layer.*.intermediate.dense", "OI"),
     "blocks.*.mlp.fc2": ("encoder.layer.*.output.dense", "OI"),
 }
+_SELF_ATTENTION = "encoder.layer.*.attention.attention"  # in transformers' names
 # Of pre-training: the decoder, and the encoder's last norm, in whose place fine-tuning starts another.
 _DECODER = r"^(decoder\.|encoder_to_decoder\.|mask_token$)"
 
@@ -45,7 +44,7 @@ def _table(
     *,
     prefix: str,
     encoder: Modules,
-    attention: str,
+    biases: tuple[str, str],
     norm: str | None,
     classifier: str | None,
     joint_embedding: tuple[str | None, str | None] = (None, None),
@@ -58,7 +57,7 @@ def _table(
       title: of the family.
       prefix: in front of the encoder's names.
       encoder: names of its modules.
-      attention: of a block, its name.
+      biases: names of those of the queries and of the values.
       norm: the name of the one before the heads.
       classifier: its name.
       joint_embedding: names of its two layers.
@@ -68,13 +67,11 @@ def _table(
     modules: Modules = {
         **{ours: (f"{prefix}{theirs}", layout) for ours, (theirs, layout) in encoder.items()},
         "norm": (norm, "same"),
-        "heads.classifier.linear": (classifier, "OI"),
-        "heads.joint_embedding.hidden": (joint_embedding[0], "OI"),
-        "heads.joint_embedding.out": (joint_embedding[1], "OI"),
+        **heads(classifier, *joint_embedding),
     }
-    biases = {name: f"{prefix}{attention}.{name}" for name in ("q_bias", "v_bias")}
-    sign = sign or biases["q_bias"]
-    sign_pattern, block_pattern = (re.escape(name).replace(r"\*", r"(\d+)") for name in (sign, biases["q_bias"]))
+    of_queries, of_values = (f"{prefix}{name}" for name in biases)
+    sign = sign or of_queries
+    sign_pattern, block_pattern = (re.escape(name).replace(r"\*", r"(\d+)") for name in (sign, of_queries))
 
     def options_from(state: State) -> VideoMAEOptions:
         def shape(name: str | None, default: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,7 +96,10 @@ def _table(
         title=title,
         network="videomae",
         modules=modules,
-        parameters={f"blocks.*.attention.{name}": (theirs, "same") for name, theirs in biases.items()},
+        parameters={
+            "blocks.*.attention.q_bias": (of_queries, "same"),
+            "blocks.*.attention.v_bias": (of_values, "same"),
+        },
         unused=unused or {},
         example=sign.replace("*", "0"),
         # Twice, as names of other families may begin alike.
@@ -112,7 +112,7 @@ AUTHORS = _table(
     "the authors' VideoMAE",
     prefix="",
     encoder=_AUTHORS,
-    attention="blocks.*.attn",
+    biases=("blocks.*.attn.q_bias", "blocks.*.attn.v_bias"),
     norm="fc_norm",
     classifier="head",
     joint_embedding=("fc_emb", "fc_emb_t"),
@@ -122,7 +122,7 @@ PRETRAINED = _table(
     "the authors' pre-trained VideoMAE",
     prefix="encoder.",
     encoder=_AUTHORS,
-    attention="blocks.*.attn",
+    biases=("blocks.*.attn.q_bias", "blocks.*.attn.v_bias"),
     norm=None,
     classifier=None,
     unused={"the decoder": _DECODER, "the encoder's last norm": r"^encoder\.norm\."},
@@ -132,7 +132,7 @@ MMACTION2 = _table(
     "mmaction2's VideoMAE",
     prefix="backbone.",
     encoder=_MMACTION2,
-    attention="blocks.*.attn",
+    biases=("blocks.*.attn.q_bias", "blocks.*.attn.v_bias"),
     norm="backbone.fc_norm",
     classifier="cls_head.fc_cls",
     unused={"the table of positions, which is computed": r"^backbone\.pos_embed$"},
@@ -142,7 +142,17 @@ TRANSFORMERS = _table(
     "transformers' VideoMAE",
     prefix="videomae.",
     encoder=_TRANSFORMERS,
-    attention="encoder.layer.*.attention.attention",
+    biases=(f"{_SELF_ATTENTION}.q_bias", f"{_SELF_ATTENTION}.v_bias"),
+    norm="fc_norm",
+    classifier="classifier",
+)
+
+# As torch.save writes its tensors, which transformers 5 renames in its own files.
+TRANSFORMERS_IN_MEMORY = _table(
+    "transformers' VideoMAE in memory",
+    prefix="videomae.",
+    encoder=_TRANSFORMERS,
+    biases=(f"{_SELF_ATTENTION}.query.bias", f"{_SELF_ATTENTION}.value.bias"),
     norm="fc_norm",
     classifier="classifier",
 )
@@ -152,11 +162,11 @@ TRANSFORMERS_PRETRAINED = _table(
     "transformers' pre-trained VideoMAE",
     prefix="videomae.",
     encoder=_TRANSFORMERS,
-    attention="encoder.layer.*.attention.attention",
+    biases=(f"{_SELF_ATTENTION}.q_bias", f"{_SELF_ATTENTION}.v_bias"),
     norm=None,
     classifier=None,
     unused={"the decoder": _DECODER, "the encoder's last norm": r"^videomae\.layernorm\."},
     sign="decoder.decoder_layers.*.attention.attention.q_bias",
 )
 
-TABLES = [AUTHORS, PRETRAINED, MMACTION2, TRANSFORMERS_PRETRAINED, TRANSFORMERS]
+TABLES = [AUTHORS, PRETRAINED, MMACTION2, TRANSFORMERS_PRETRAINED, TRANSFORMERS, TRANSFORMERS_IN_MEMORY]

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 from av.sidedata.sidedata import SideData
 from av.stream import Disposition
+from av.video.reformatter import VideoReformatter
 from jaxtyping import UInt8
 
 from tfds_ma52 import containers
@@ -25,6 +26,7 @@ LONGEST = 24 * 3600.0  # seconds of a video
 _FORMATS_OF_PICTURES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}
 _CODECS_OF_PICTURES = {"h264", "hevc", "vp9", "av1", "mjpeg"}
 _SLACK = 1e-6  # seconds that rounding may cost
+_ONE_THREAD = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}  # before, there were no others
 _OPTIONS = {"correct_ts_overflow": "0"}  # FFmpeg would take a joined recording's earlier times for a day later
 
 
@@ -43,12 +45,14 @@ class Picture:
       size: height and width of the video's first frame, upright.
       decoded: not upright and not RGB yet.
       matrix: how it must be turned and mirrored, see `_display_matrix`.
+      reformatter: of the video, see `_to_rgb`.
       converted: as RGB, but not upright, where that was done already.
     """
 
     size: tuple[int, int]
     decoded: av.VideoFrame
     matrix: Matrix
+    reformatter: VideoReformatter
     converted: UInt8[np.ndarray, "h w 3"] | None = None
 
     @property
@@ -58,7 +62,7 @@ class Picture:
 
     def image(self) -> UInt8[np.ndarray, "h w 3"]:
         """The RGB image, upright, scaled to the size of the first frame where the video changes its size."""
-        image = self.decoded.to_ndarray(format="rgb24") if self.converted is None else self.converted
+        image = _to_rgb(self.decoded, self.reformatter) if self.converted is None else self.converted
         image = _upright(image, self.matrix)
         if image.shape[:2] == self.size:
             return image
@@ -111,6 +115,7 @@ def read_frames(
             _check_index(stream, source.stat().st_size)
         stream.codec_context.thread_count = num_threads
         clock, held, start = _Clock(stream), None, 0.0
+        reformatter = VideoReformatter()
         size, rotation, matrix = (0, 0), 0, (1, 0, 0, 1)
         for decoded in _decode(container, stream):
             next_start = clock.read(decoded)
@@ -122,8 +127,8 @@ def read_frames(
                 yield Frame(start, next_start, held)
             if held is None or decoded.rotation != rotation:  # to look for the matrix takes a tenth of decoding
                 rotation, matrix = decoded.rotation, _display_matrix(decoded)
-            converted = decoded.to_ndarray(format="rgb24") if convert else None
-            held, start = Picture(size, decoded, matrix, converted), next_start
+            converted = _to_rgb(decoded, reformatter) if convert else None
+            held, start = Picture(size, decoded, matrix, reformatter, converted), next_start
         if held is None:
             raise DamagedVideoError("the file has no frame")
         if held.decoded.is_corrupt:
@@ -311,6 +316,17 @@ def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> I
     counts = container.format.name in _FORMATS_OF_PICTURES and stream.codec_context.name in _CODECS_OF_PICTURES
     if counts and num_frames < num_packets:
         raise DamagedVideoError(f"the file is damaged: {num_packets - num_frames} of its pictures cannot be decoded")
+
+
+def _to_rgb(frame: av.VideoFrame, reformatter: VideoReformatter) -> UInt8[np.ndarray, "h w 3"]:
+    """The RGB pixels of a frame.
+
+    Args:
+      frame: as decoded.
+      reformatter: one for all frames of a video. `frame.to_ndarray(format=...)` makes one for each frame, and threads
+        for it, which takes longer than to decode a small frame.
+    """
+    return reformatter.reformat(frame, format="rgb24", **_ONE_THREAD).to_ndarray()
 
 
 def _check_index(stream: av.VideoStream, file_size: int) -> None:

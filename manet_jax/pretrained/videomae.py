@@ -34,7 +34,9 @@ _TRANSFORMERS: Modules = {
     "blocks.*.mlp.fc1": ("encoder.layer.*.intermediate.dense", "OI"),
     "blocks.*.mlp.fc2": ("encoder.layer.*.output.dense", "OI"),
 }
+_AUTHORS_BIASES = ("blocks.*.attn.q_bias", "blocks.*.attn.v_bias")  # mmaction2's too
 _SELF_ATTENTION = "encoder.layer.*.attention.attention"  # in transformers' names
+_TRANSFORMERS_BIASES = (f"{_SELF_ATTENTION}.q_bias", f"{_SELF_ATTENTION}.v_bias")
 # Of pre-training: the decoder, and the encoder's last norm, in whose place fine-tuning starts another.
 _DECODER = r"^(decoder\.|encoder_to_decoder\.|mask_token$)"
 
@@ -112,7 +114,7 @@ AUTHORS = _table(
     "the authors' VideoMAE",
     prefix="",
     encoder=_AUTHORS,
-    biases=("blocks.*.attn.q_bias", "blocks.*.attn.v_bias"),
+    biases=_AUTHORS_BIASES,
     norm="fc_norm",
     classifier="head",
     joint_embedding=("fc_emb", "fc_emb_t"),
@@ -122,7 +124,7 @@ PRETRAINED = _table(
     "the authors' pre-trained VideoMAE",
     prefix="encoder.",
     encoder=_AUTHORS,
-    biases=("blocks.*.attn.q_bias", "blocks.*.attn.v_bias"),
+    biases=_AUTHORS_BIASES,
     norm=None,
     classifier=None,
     unused={"the decoder": _DECODER, "the encoder's last norm": r"^encoder\.norm\."},
@@ -132,29 +134,19 @@ MMACTION2 = _table(
     "mmaction2's VideoMAE",
     prefix="backbone.",
     encoder=_MMACTION2,
-    biases=("blocks.*.attn.q_bias", "blocks.*.attn.v_bias"),
+    biases=_AUTHORS_BIASES,
     norm="backbone.fc_norm",
     classifier="cls_head.fc_cls",
     unused={"the table of positions, which is computed": r"^backbone\.pos_embed$"},
 )
 
-TRANSFORMERS = _table(
-    "transformers' VideoMAE",
-    prefix="videomae.",
-    encoder=_TRANSFORMERS,
-    biases=(f"{_SELF_ATTENTION}.q_bias", f"{_SELF_ATTENTION}.v_bias"),
-    norm="fc_norm",
-    classifier="classifier",
-)
-
-# As torch.save writes its tensors, which transformers 5 renames in its own files.
-TRANSFORMERS_IN_MEMORY = _table(
-    "transformers' VideoMAE in memory",
-    prefix="videomae.",
-    encoder=_TRANSFORMERS,
-    biases=(f"{_SELF_ATTENTION}.query.bias", f"{_SELF_ATTENTION}.value.bias"),
-    norm="fc_norm",
-    classifier="classifier",
+# transformers 5 renames the biases in its own files: those of the second table are what torch.save writes.
+TRANSFORMERS, TRANSFORMERS_IN_MEMORY = (
+    _table(title, prefix="videomae.", encoder=_TRANSFORMERS, biases=biases, norm="fc_norm", classifier="classifier")
+    for title, biases in (
+        ("transformers' VideoMAE", _TRANSFORMERS_BIASES),
+        ("transformers' VideoMAE in memory", (f"{_SELF_ATTENTION}.query.bias", f"{_SELF_ATTENTION}.value.bias")),
+    )
 )
 
 # Of the files with a decoder, which have the names above too.
@@ -162,7 +154,7 @@ TRANSFORMERS_PRETRAINED = _table(
     "transformers' pre-trained VideoMAE",
     prefix="videomae.",
     encoder=_TRANSFORMERS,
-    biases=(f"{_SELF_ATTENTION}.q_bias", f"{_SELF_ATTENTION}.v_bias"),
+    biases=_TRANSFORMERS_BIASES,
     norm=None,
     classifier=None,
     unused={"the decoder": _DECODER, "the encoder's last norm": r"^videomae\.layernorm\."},

@@ -146,7 +146,16 @@ def pipeline(source: Sequence[dict[str, Any]], config: Configuration, count: int
         while (elapsed := time.perf_counter() - start) < seconds:
             jax.block_until_ready(next(iterator))
             done += _BATCH_SIZE
+    _wait_for_threads()
     return done / elapsed
+
+
+def _wait_for_threads() -> None:
+    """Waits until no thread of this process computes: a closed pipeline reads to its end what it has begun."""
+    used = -1.0
+    while (now := time.process_time()) - used > 0.01:
+        used = now
+        time.sleep(0.2)
 
 
 def _text(rates: Sequence[float]) -> str:

@@ -62,6 +62,7 @@ def main() -> None:
                     print(rows["traffic"][-1], flush=True)
                 if "batches" in rows:
                     rows["batches"].append(of_step | largest_batches(compile_step, arguments.gigabytes))
+                    print(rows["batches"][-1], flush=True)
     titles = {"traffic": f"Traffic a clip of {arguments.batch_size}", "batches": "Largest batches of clips"}
     for table, of_table in rows.items():
         print(f"{titles[table]}, {device}\n{measure.table(of_table)}")

@@ -1,8 +1,8 @@
-"""Where a CPU's time goes in MANet's forward pass and training step: the time of each kind of instruction.
+"""Where a CPU's time goes in a network's forward pass and training step: the time of each kind of instruction.
 
 Beside each kind stands what the machine allows: its floating-point operations at the rate of a large matrix product,
 and the bytes that it reads and writes at the memory's bandwidth, both measured in the same run. An instruction's time
-is from its start to its end; those that run beside each other count each.
+is from its start to its end; those that run beside each other count each. MANet without arguments.
 """
 
 import collections
@@ -52,13 +52,13 @@ Program = dict[str, dict[str, Instruction]]  # instructions by name, by computat
 def main() -> None:
     """Runs the command."""
     parser = measure.parser("benchmarks.profile", __doc__, repeats=5)
-    parser.add_argument("--batch_size", type=int, default=2, help="clips of 8 frames")
-    parser.add_argument("--size", type=int, default=224, help="pixels of a frame's sides")
+    step.add_network_flags(parser)
     arguments = parser.parse_args()
-    batch = step.make_batch(arguments.batch_size, arguments.size)
-    functions, compiled, _ = step.ours(batch, step.model())
-    rate, bandwidth = measure.matrix_rate("float32"), measure.bandwidth()
-    print(f"{measure.machine()}, {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s")
+    spec = step.chosen_network(parser, arguments)
+    clip = spec.options.clip
+    functions, compiled, _ = step.ours(step.make_batch(arguments.batch_size, clip.crop_size, clip.num_frames), spec)
+    rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()
+    print(f"{step.network_name(arguments)}; {measure.machine()}, {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s")
     rows = {}
     for part in ("forward", "train step"):
         seconds = time_instructions(functions[f"ours {part}"], arguments.repeats)

@@ -41,21 +41,10 @@ def model(**options: Any) -> ModelSpec:
 def main() -> None:
     """Runs the command."""
     parser = measure.parser("benchmarks.step", __doc__, repeats=5)
-    parser.add_argument("--model", choices=[name for name in MODELS if name != "emotion"], default="manet")
-    parser.add_argument(
-        "--options", nargs="+", type=_option, default=[], metavar="NAME=VALUE", help="of the model, as in config.model"
-    )
-    parser.add_argument("--batch_size", type=int, default=2, help="clips")
-    parser.add_argument("--size", type=int, help="pixels of a frame's sides (default: the network's)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
-    parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
+    add_network_flags(parser)
     parser.add_argument("--no_torch", action="store_true", help="time ours alone")
     arguments = parser.parse_args()
-    try:
-        spec = _spec(arguments)
-    except (OptionError, TypeError) as error:
-        parser.error(f"--model {arguments.model}: {error}")
-
+    spec = chosen_network(parser, arguments)
     clip = spec.options.clip
     batch = make_batch(arguments.batch_size, clip.crop_size, clip.num_frames)
     functions, compiled, compile_seconds = ours(batch, spec)
@@ -72,7 +61,7 @@ def main() -> None:
         limits = {"operations / rate (s)": factor * flops / rate, "bytes / bandwidth (s)": num_bytes / bandwidth}
         rows.append(_row(part, seconds, arguments.batch_size, limits) | {"compile (s)": compile_seconds[part]})
     shape = f"{clip.num_frames} x {clip.crop_size} x {clip.crop_size}"
-    print(", ".join([spec.name, *(f"{name} {value}" for name, value in arguments.options)]))
+    print(network_name(arguments))
     print(f"{arguments.batch_size} clips of {shape}, {arguments.dtype}")
     print(f"{flops / arguments.batch_size / 2e9:.4g} GFLOPs (multiply-adds) a clip, forward")
     print(f"{measure.machine()}, {rate / 1e9:.0f} GFLOP/s, {bandwidth / 1e9:.1f} GB/s\n{measure.table(rows)}")
@@ -96,6 +85,18 @@ def _row(part: str, seconds: dict[str, list[float]], batch_size: int, limits: di
     return row | limits | {"share of the rate": share}
 
 
+def add_network_flags(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that choose a network and its batch, see `chosen_network`."""
+    parser.add_argument("--model", choices=[name for name in MODELS if name != "emotion"], default="manet")
+    parser.add_argument(
+        "--options", nargs="+", type=_option, default=[], metavar="NAME=VALUE", help="of the model, as in config.model"
+    )
+    parser.add_argument("--batch_size", type=int, default=2, help="clips")
+    parser.add_argument("--size", type=int, help="pixels of a frame's sides (default: the network's)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32", help="of the computation")
+    parser.add_argument("--remat", action="store_true", help="recompute activations in the backward pass")
+
+
 def _option(text: str) -> tuple[str, Any]:
     """An option's name and value, of NAME=VALUE."""
     name, _, value = text.partition("=")
@@ -105,13 +106,21 @@ def _option(text: str) -> tuple[str, Any]:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE with a number, True or False") from error
 
 
-def _spec(arguments: argparse.Namespace) -> ModelSpec:
-    """The network that the command's arguments name."""
+def chosen_network(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> ModelSpec:
+    """The network that a command's flags choose; the command ends if no network has such options."""
     options = {**dict(arguments.options), "dtype": arguments.dtype, "remat": arguments.remat}
     make = MODELS[arguments.model].Options
-    if arguments.size:
-        options["clip"] = dataclasses.replace(make().clip, short_side=arguments.size, crop_size=arguments.size)
-    return model(**options) if arguments.model == "manet" else ModelSpec(arguments.model, make(**options))
+    try:
+        if arguments.size:
+            options["clip"] = dataclasses.replace(make().clip, short_side=arguments.size, crop_size=arguments.size)
+        return model(**options) if arguments.model == "manet" else ModelSpec(arguments.model, make(**options))
+    except (OptionError, TypeError) as error:
+        parser.error(f"--model {arguments.model}: {error}")
+
+
+def network_name(arguments: argparse.Namespace) -> str:
+    """Name and options of the network that a command's flags choose."""
+    return ", ".join([arguments.model, *(f"{name} {value}" for name, value in arguments.options)])
 
 
 def make_batch(batch_size: int, size: int, num_frames: int = 8) -> dict[str, np.ndarray]:

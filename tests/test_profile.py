@@ -1,5 +1,8 @@
 """The benchmark that tells where a CPU's time goes."""
 
+import json
+import sys
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -42,3 +45,20 @@ def test_instructions_are_timed(compiled):
     assert seconds
     assert seconds.keys() <= names
     assert all(0 < each <= whole for each in seconds.values())
+
+
+def test_the_network_that_is_named_is_profiled(tmp_path, monkeypatch, capsys, unchecked):
+    monkeypatch.setattr(profile.measure, "matrix_rate", lambda dtype: 1e9)
+    monkeypatch.setattr(profile.measure, "bandwidth", lambda: 1e9)
+    tiny = ["depth=1", "width=32", "num_heads=2"]
+    few = ["--size=32", "--batch_size=1", "--repeats=1", "--json", str(tmp_path / "rows.json")]
+    monkeypatch.setattr(sys, "argv", ["profile", "--model=videomae", *few, "--options", *tiny])
+    profile.main()
+    assert capsys.readouterr().out.startswith("videomae, depth 1, width 32, num_heads 2; ")
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    # A clip has 8 x 2 x 2 patches of 2 x 16 x 16 x 3 values. Each is embedded, and goes through 3 + 1 + 8 matrices of
+    # 32 x 32 and two products with the 32 tokens.
+    operations = 2 * 32 * (1536 * 32 + 12 * 32**2 + 2 * 32 * 32)
+    call = {part: each[-1]["operations / rate (ms)"] * 1e6 for part, each in rows.items()}
+    assert operations <= call["forward"] < 1.2 * operations
+    assert 2 * operations < call["train step"] < 4 * operations

@@ -135,6 +135,22 @@ def test_build_resumes_and_a_killed_one_never_looks_whole(tmp_path):
     assert sorted(path.name for path in built.parent.iterdir()) == [".lock", "1.1.0"]
 
 
+def test_build_refuses_a_script_without_a_main_guard(tmp_path):
+    # Its workers run the script again, and would wait for the lock that the build holds.
+    write_folder(tmp_path / "data")
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from tfds_ma52 import ma52_dataset_builder\n"
+        f"ma52_dataset_builder.build({str(tmp_path / 'data')!r}, num_processes=1)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False, env=environment, timeout=120
+    )
+    assert run.returncode == 1
+    assert "put what the script does under if __name__ == '__main__':" in run.stderr
+
+
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_build_recovers_from_a_killed_overwrite(tmp_path, moment):
     root = write_folder(tmp_path, per_split=(("train", 2), ("val", 1)))

@@ -21,6 +21,7 @@ from tfds_ma52 import labels as labels_lib
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo
 from tfds_ma52.errors import UserError, report
+from tfds_ma52.pool import check_not_importing_main
 
 _log = logging.getLogger(__name__)
 
@@ -313,6 +314,7 @@ def build(
         raise UserError(
             f"{data_dir} cannot be written ({error.strerror}): name another folder with {{flag}}", field="data_dir"
         ) from error
+    check_not_importing_main()
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
         if not overwrite and _is_built(target):

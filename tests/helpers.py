@@ -22,10 +22,10 @@ ROOT = pathlib.Path(__file__).parent.parent
 BACKBONES = [name for name in MODELS if issubclass(MODELS[name].Options, NetworkOptions)]
 
 
-def backbones_slow_but(*quick):
-    """Parametrises a test over the networks, of which all but some compile too long for every run of the tests."""
-    marks = {name: () if name in quick else pytest.mark.slow for name in BACKBONES}
-    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in BACKBONES])
+def slow_but(*quick, networks=BACKBONES):
+    """Parametrises a test over networks, of which all but some compile too long for every run of the tests."""
+    marks = {name: () if name in quick else pytest.mark.slow for name in networks}
+    return pytest.mark.parametrize("name", [pytest.param(name, marks=marks[name]) for name in networks])
 
 
 def write_clip(path, *, num_frames=20, height=64, width=48, seed=0, audio=False, title=""):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkpoints import random_variables
 from flax import nnx
-from helpers import BACKBONES, backbones_slow_but
+from helpers import BACKBONES, slow_but
 
 from manet_jax import models
 from manet_jax.export import PLATFORMS
@@ -223,6 +223,8 @@ DROPS_INSIDE = ("c3d",)
 
 networks = pytest.mark.parametrize("name", MODELS)
 backbones = pytest.mark.parametrize("name", BACKBONES)
+# For tests that compile: one network of each kind in every run, over frames, over clips, of tokens, and of two networks.
+compiled = slow_but("manet", "i3d", "timesformer", "emotion", networks=MODELS)
 
 
 def change(spec, **changes):
@@ -364,7 +366,7 @@ def test_outputs_are_those_that_the_options_name(name, embedding_dim):
     }
 
 
-@networks
+@compiled
 def test_outputs_are_finite_and_of_each_clip(name):
     for value in given(evaluated(name)[0]).values():
         assert np.isfinite(value).all()
@@ -393,14 +395,14 @@ def test_pixels_that_are_not_bytes_are_refused(name, unchecked):
             shapes(graphdef, variables, {**inputs, key: inputs[key].astype(jnp.float32)})
 
 
-@networks
+@compiled
 def test_evaluation_is_the_default_and_changes_nothing(name):
     _, _, variables = tiny(name)
     statistics = evaluated(name)[3]
     jax.tree.map(np.testing.assert_array_equal, statistics, variables["batch_stats"])
 
 
-@networks
+@compiled
 def test_clips_of_a_batch_do_not_mix(name):
     # Neither in evaluation nor by dropout, whose keys are the clips' own: batches may be split over devices anyhow.
     spec, graphdef, variables = tiny(name)
@@ -415,7 +417,7 @@ def test_clips_of_a_batch_do_not_mix(name):
         jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), together, apart)
 
 
-@networks
+@compiled
 def test_dropout_is_for_what_the_heads_see(name):
     plain, dropped = (given(outputs) for outputs in evaluated(name)[:2])
     assert plain.keys() == dropped.keys()
@@ -440,7 +442,7 @@ def test_heads_hold_all_that_belongs_to_a_task(name):
     assert all(path.startswith("params.heads.") for path in differing)
 
 
-@networks
+@compiled
 def test_class_maps_average_to_the_logits(name):
     _, graphdef, variables = tiny(name)
     outputs, _, maps, _ = evaluated(name)
@@ -462,7 +464,7 @@ def train(graphdef, variables, inputs, keys):
     return outputs, nnx.to_pure_dict(nnx.state(training, nnx.BatchStat)), network(inputs)
 
 
-@networks
+@compiled
 def test_training_is_a_view_that_leaves_the_mode(name):
     spec, graphdef, variables = tiny(name)
     inputs, keys = make_inputs(spec.options), make_keys()
@@ -477,7 +479,7 @@ def test_training_is_a_view_that_leaves_the_mode(name):
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-4), after, again)
 
 
-@backbones_slow_but("manet", "timesformer")
+@slow_but("manet", "timesformer")
 def test_remat_keeps_less_and_changes_no_gradient(name):
     def step(remat):
         spec, graphdef, variables = tiny(name, remat=remat)
@@ -517,7 +519,7 @@ def test_networks_can_be_exported_for_any_number_of_clips(name):
     assert {str(leaf.shape[0]) for leaf in exported.out_avals} == {"b"}
 
 
-@networks
+@compiled
 def test_bfloat16_computes_with_float32_parameters(name):
     spec, graphdef, variables = tiny(name, dtype="bfloat16")
     _, abstract = abstract_variables(spec)

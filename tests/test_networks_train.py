@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from checkpoints import read_checkpoint
-from helpers import backbones_slow_but, set_network, shrink
+from helpers import slow_but, set_network, shrink
 
 import manet_jax
 from configs import ma52
@@ -86,7 +86,7 @@ def assert_same_run(ours, theirs):
             np.testing.assert_array_equal(one[path], value)
 
 
-@backbones_slow_but("timesformer")
+@slow_but("timesformer")
 def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, train_twice):
     # One test a network: what takes long is to compile.
     config = make_config(name, coloured)

@@ -111,7 +111,7 @@ class Toy(nnx.Module):
         self.heads = Heads(3, NetworkOptions(num_classes=4, num_groups=2, dropout=0.0), rngs=rngs)
 
     def __call__(self, inputs, keys=None):
-        return self.heads(inputs["video"].astype(jnp.float32).mean((2, 3)) / 256, keys)
+        return self.heads(jnp.asarray(inputs["video"], jnp.float32).mean((2, 3)) / 256, keys)
 
 
 def toy_batch():

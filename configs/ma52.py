@@ -53,6 +53,19 @@ def get_config() -> ml_collections.ConfigDict:
 
     config.label_smoothing = 0.0  # share of a cross-entropy's target that is spread over all classes
 
+    # Rare classes in training (docs/training.md, The long tail).
+    config.class_balance = ml_collections.ConfigDict()
+    config.class_balance.sampling = 1.0  # a class of N clips is drawn like N^sampling: 1 takes each clip once a pass
+    config.class_balance.effective_number = 0.0  # beta of the classes' weights (1 - beta) / (1 - beta^N); 0: none
+    config.class_balance.logit_adjustment = 0.0  # tau, of tau * log share of a class added to its logit in the loss
+    config.class_balance.focal = 0.0  # gamma of the focal loss; 0: none
+    config.class_balance.soft_f1 = 0.0  # weight of 1 - soft macro F1 of each batch
+    # Body groups in training.
+    config.body_groups = ml_collections.ConfigDict()
+    config.body_groups.head = 0.0  # weight of the cross-entropy of a head of body groups; 0: no such head
+    config.body_groups.consistency = 0.0  # weight of that of the actions' probabilities, summed into groups
+    config.body_groups.label_smoothing = 0.0  # share of a target that is spread over the classes of its body group
+
     # Stronger augmentation of training clips, for transformers; every frame of a clip is changed alike.
     config.augmentation = ml_collections.ConfigDict()
     config.augmentation.operations = 0  # operations of RandAugment a clip; 0: none
@@ -127,6 +140,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.boxes = ""  # a csv file of boxes, video,x0,y0,x1,y1[,frame], that clips are cropped to; "": no cropping
     config.data.frame_pattern = ""  # of the names in folders of images, such as "img_{:05d}.jpg"; "": all images
     config.data.allow_damaged = 0  # how many damaged clips a build may leave out
+    config.data.train_splits = ("train",)  # ("train", "val") trains on both; then no split but test tells how well
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
     # How MMA-52's untrimmed videos become clips.

@@ -105,13 +105,18 @@ class Data:
     boxes: str
     frame_pattern: str
     allow_damaged: int
+    train_splits: tuple[Any, ...]
     read_threads: int
     prefetch_batches: int
     windows: Windows
     synthetic: Synthetic
 
     def __post_init__(self):
-        raise_any(at_least(self, read_threads=0, prefetch_batches=1, allow_damaged=0))
+        problems = at_least(self, read_threads=0, prefetch_batches=1, allow_damaged=0)
+        splits = self.train_splits
+        if not splits or not all(isinstance(split, str) for split in splits) or len(set(splits)) < len(splits):
+            problems.append(f"train_splits is {splits}; give the name of each split to train on once")
+        raise_any(problems)
 
     def open(self, check_labels: Callable[[LabelSet], object] | None = None) -> input_pipeline.Dataset:
         """Opens the data set; draws its clips and builds it first where it is missing.
@@ -128,6 +133,17 @@ class Data:
         try:
             build |= {"config": self.builder_config, "check_labels": check_labels}
             return input_pipeline.open_dataset(build, drawn)
+        except UserError as error:
+            raise _located(error) from error
+
+    def training_source(self, dataset: input_pipeline.Dataset) -> input_pipeline.JoinedSource:
+        """The clips of a data set to train on.
+
+        Raises:
+          UserError: see `input_pipeline.Dataset.training_source`.
+        """
+        try:
+            return dataset.training_source(self.train_splits)
         except UserError as error:
             raise _located(error) from error
 

@@ -16,6 +16,7 @@ import ml_collections
 from manet_jax import parallel
 from manet_jax.config_sections import Data, Evaluation, Multilabel, Optimizer, Schedule, Synthetic, Windows, positive
 from manet_jax.data.augment import Augmentation
+from manet_jax.long_tail import BodyGroups, ClassBalance
 from manet_jax.mixing import Mixing
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, OptionError
 from manet_jax.models.options import at_least, one_of, with_tuples
@@ -35,6 +36,15 @@ _FREE = tuple(
         *("log_every_steps", "checkpoint_every_steps", "parallel", "model.remat"),
     )
 )
+# Fields that are for one label a clip, with the values that leave them out.
+_ONE_LABEL = {
+    "label_smoothing": 0.0,
+    "class_balance.sampling": 1.0,
+    "class_balance.effective_number": 0.0,
+    "class_balance.logit_adjustment": 0.0,
+    "class_balance.focal": 0.0,
+    "body_groups.label_smoothing": 0.0,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,10 +63,10 @@ class Network:
     clip: ClipSpec
     embedding: bool
 
-    def spec(self, num_classes: int, embedding_dim: int = 0) -> ModelSpec:
-        """The network for so many classes and dimensions of the label vectors."""
-        decided = {"num_classes": num_classes, "embedding_dim": embedding_dim, "clip": self.clip}
-        return ModelSpec(self.name, MODELS[self.name].Options(**self.options, **decided))
+    def spec(self, num_classes: int, embedding_dim: int = 0, num_groups: int = 0) -> ModelSpec:
+        """The network for so many classes, dimensions of the label vectors, and body groups of their head."""
+        sizes = {"num_classes": num_classes, "embedding_dim": embedding_dim, "num_groups": num_groups}
+        return ModelSpec(self.name, MODELS[self.name].Options(**self.options, **sizes, clip=self.clip))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +115,8 @@ class Configuration:
     network: Network
     emotion: Emotion | None
     multilabel: Multilabel
+    class_balance: ClassBalance
+    body_groups: BodyGroups
     augmentation: Augmentation
     mixing: Mixing
     optimizer: Optimizer
@@ -133,7 +145,8 @@ class Configuration:
 
     def model_spec(self, labels: LabelSet, embedding_dim: int, num_emotions: int) -> ModelSpec:
         """The model for some classes, dimensions of the label vectors, and emotions."""
-        network = self.network.spec(len(labels.names), embedding_dim)
+        num_groups = len(labels.group_names) if self.body_groups.head else 0
+        network = self.network.spec(len(labels.names), embedding_dim, num_groups)
         if self.emotion is None:
             return network
         appearance = self.emotion.appearance
@@ -157,16 +170,26 @@ class Configuration:
                 "'', or add a column 'emotion' to the annotation files (docs/data.md)"
             )
 
-    def check_label_smoothing(self, multilabel: bool, location: str) -> None:
-        """Checks that there is a cross-entropy if its labels are to be smoothed.
+    def check_labels(self, labels: LabelSet, multilabel: bool, location: str) -> None:
+        """Checks that what is for one label a clip, or for body groups, has them.
 
         Raises:
-          UserError: the clips of the data set at `location` have several labels, and no emotions are recognised.
+          UserError: the clips of the data set at `location` have several labels, and something but the emotions is for
+            one; or each class is a body group of its own.
         """
-        if self.label_smoothing and multilabel and self.emotion is None:
+        values = dict(flatten(self.raw))
+        for field, off in _ONE_LABEL.items():
+            of_emotions = field == "label_smoothing" and self.emotion is not None
+            if multilabel and values[field] != off and not of_emotions:
+                raise UserError(
+                    f"config.{field} is {values[field]}, which is for one label a clip, but the clips of {location} "
+                    f"have several: set it to {off:g}"
+                )
+        groups = [field for field in values if field.startswith("body_groups.") and values[field]]
+        if groups and len(labels.group_names) == len(labels.names):
             raise UserError(
-                f"config.label_smoothing is {self.label_smoothing}, which is for one label a clip, but the clips of "
-                f"{location} have several: set it to 0"
+                f"config.{groups[0]} is {values[groups[0]]}, but each class of {location} is a body group of its own: "
+                "set it to 0, or add the groups to label_name.txt (docs/data.md)"
             )
 
     def check_batch_norm(self, min_clips: int, num_devices: int) -> None:
@@ -204,6 +227,8 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
     parts: dict[str, Any] = {
         "data": None if None in nested.values() else _parse(Data, raw["data"] | nested, "data", problems),
         "multilabel": _parse(Multilabel, raw["multilabel"], "multilabel", problems),
+        "class_balance": _parse(ClassBalance, raw["class_balance"], "class_balance", problems),
+        "body_groups": _parse(BodyGroups, raw["body_groups"], "body_groups", problems),
         "augmentation": _parse(Augmentation, raw["augmentation"], "augmentation", problems),
         "mixing": _parse(Mixing, raw["mixing"], "mixing", problems),
         "optimizer": _parse(Optimizer, raw["optimizer"], "optimizer", problems),
@@ -213,6 +238,7 @@ def parse(config: ml_collections.ConfigDict) -> Configuration:
     }
     emotion = _parse_emotion(raw, problems)
     problems += _layer_problems(parts["optimizer"], parts["network"], emotion)
+    problems += _long_tail_problems(raw, parts["class_balance"], parts["body_groups"])
     if problems:
         raise UserError(report("the config cannot be run", [f"config.{problem}" for problem in problems]))
     plain = {name: value for name, value in raw.items() if not isinstance(value, dict)}
@@ -243,6 +269,29 @@ def _layer_problems(optimizer: Optimizer | None, network: Network | None, emotio
     if not network.spec(num_classes=1).options.layers:
         return [f"{problem}, but the network {network.name!r} has no order of layers: set it to 1"]
     return []
+
+
+def _long_tail_problems(raw: dict[str, Any], balance: ClassBalance | None, groups: BodyGroups | None) -> list[str]:
+    """Texts if what is done for rare classes and by body groups does not go with other fields."""
+    if balance is None or groups is None:
+        return []
+    problems, form, training = [], raw["emotion"]["form"], raw["emotion"]["training"]
+    if balance.soft_f1 and raw["accumulate"] > 1:
+        problems.append(f"class_balance.soft_f1 is {balance.soft_f1}; that is of a whole batch: set accumulate to 1")
+    if groups.label_smoothing and groups.label_smoothing + raw["label_smoothing"] >= 1:
+        problems.append(
+            f"body_groups.label_smoothing is {groups.label_smoothing}; with label_smoothing, {raw['label_smoothing']}, "
+            "it must lie below 1"
+        )
+    if form == "appearance" or training == "after":
+        setting = "emotion.training 'after'" if training == "after" else "emotion.form 'appearance'"
+        changed = {"class_balance": balance != ClassBalance(), "body_groups": groups != BodyGroups()}
+        problems += [
+            f"{name} is for actions, which {setting} does not train: set its fields as configs/ma52.py has them"
+            for name, differs in changed.items()
+            if differs
+        ]
+    return problems
 
 
 def _parse(part: Callable[..., Any], section: Mapping[str, Any], field: str, problems: list[str]) -> Any:

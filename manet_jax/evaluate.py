@@ -161,6 +161,12 @@ def create_evaluation(
     apply = functools.partial(eval_step, graphdef=graphdef, outputs=options.outputs)
     step = parallel.map_step(apply, mesh, config.parallel)
     num_batches = math.ceil(len(source) * len(views) / batch_size)
+    if split in metadata.train_splits and metadata.data.get("lists") == dataset.fingerprint:
+        _log.warning(
+            "split %r is trained on (config.data.train_splits), so its metrics say nothing of other clips; give "
+            "another with --config.eval.split",
+            split,
+        )
 
     def run(variables: Variables) -> Predictions:
         batches = input_pipeline.eval_batches(

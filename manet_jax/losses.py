@@ -1,4 +1,6 @@
-"""Loss functions: a value for each clip."""
+"""Loss functions: a value for each clip, or one for a batch."""
+
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -74,3 +76,45 @@ def mean_label_vectors(labels: Float[Array, "b n"], vectors: Float[Array, "n e"]
     """The mean of the vectors of each clip's labels, its joint embedding's target; zeros for a clip without any."""
     total = jnp.matmul(labels, vectors, precision=jax.lax.Precision.HIGHEST)
     return total / jnp.maximum(labels.sum(-1, keepdims=True), 1)
+
+
+def focal(logits: Float[Array, "b n"], target: Float[Array, "b n"], gamma: float = 0.0) -> Float[Array, " b"]:
+    """Focal loss in nats of the softmax of `logits` (Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017).
+
+    Args:
+      logits: one for each class.
+      target: the weight of each class, a distribution but for the clip's own weight.
+      gamma: the part of a class with probability p counts by (1 - p) ** gamma; with 0 this is the cross-entropy.
+    """
+    log_p = jax.nn.log_softmax(logits)
+    # Where p rounds to 1, a power below 1 would have an infinite gradient.
+    focus = jnp.maximum(-jnp.expm1(log_p), 1e-7) ** gamma if gamma else 1.0
+    return -(target * focus * log_p).sum(-1)
+
+
+def soft_macro_f1(
+    probabilities: Float[Array, "b n"], target: Float[Array, "b n"], axis_name: str | None = None
+) -> Float[Array, ""]:
+    """Macro F1 of clips whose classes are predicted by probabilities rather than decisions.
+
+    A class's true positives are the sum of its probabilities in the clips that have it (Bénédict et al., "sigmoidF1",
+    TMLR 2022, there of a steeper sigmoid). As in scikit-learn, the mean is over the classes that are present or
+    predicted in any clip.
+
+    Args:
+      probabilities: of each class.
+      target: 1 for each class that is present in the clip, else 0.
+      axis_name: the mapped axis of devices that hold the clips; None stands for these clips alone.
+    """
+    sums = (2 * probabilities * target).mean(0), (probabilities + target).mean(0)
+    both, either = sums if axis_name is None else jax.lax.pmean(sums, axis_name)
+    occurs = either > 0
+    return (both / jnp.where(occurs, either, 1)).sum() / occurs.sum(dtype=both.dtype)
+
+
+def over_groups(
+    values: Float[Array, "b n"], groups: Sequence[int], reduce: Callable[..., Array]
+) -> Float[Array, "b g"]:
+    """Reduces the values of the classes of each group to one; `reduce(x, axis=...)` is such as `jnp.max`."""
+    members = [np.flatnonzero(np.equal(groups, group)) for group in range(max(groups) + 1)]
+    return jnp.stack([reduce(values[:, each], axis=-1) for each in members], axis=-1)

@@ -94,7 +94,7 @@ def _blend(first: Array, second: Array, weights: Float[Array, "h w"]) -> Array:
 def mix_losses(first: Any, second: Any, share: Float[Array, ""]) -> Any:
     """The loss of mixed clips from those against both targets, and their terms and accuracies likewise.
 
-    All losses are linear in their targets but the joint embedding's distance, for which this has the gradient of the
-    distance from the mixed vectors.
+    All losses are linear in their targets but two: the joint embedding's distance, for which this has the gradient of
+    the distance from the mixed vectors, and the soft F1, of which it is the mean over both targets too.
     """
     return jax.tree.map(lambda x, y: share * x + (1 - share) * y, first, second)

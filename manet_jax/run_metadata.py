@@ -17,8 +17,16 @@ FORMAT = 2
 _LATER_FIELDS = {  # of a config of this format, and what runs before did
     "accumulate": 1,
     "augmentation": {"operations": 0, "magnitude": 7.0, "erasing": 0.0, "repeats": 1},
+    "body_groups": {"head": 0.0, "consistency": 0.0, "label_smoothing": 0.0},
+    "class_balance": {
+        "sampling": 1.0,
+        "effective_number": 0.0,
+        "logit_adjustment": 0.0,
+        "focal": 0.0,
+        "soft_f1": 0.0,
+    },
     "clip": {"sampling": "segments", "frame_interval": 1, "short_videos": "spread"},
-    "data": {"boxes": "", "frame_pattern": "", "synthetic": {"frame_rate": 30}},
+    "data": {"boxes": "", "frame_pattern": "", "train_splits": ("train",), "synthetic": {"frame_rate": 30}},
     "ema_decay": 0.0,
     "eval": {"num_clips": 1, "num_crops": 1, "flip": False},
     "label_smoothing": 0.0,
@@ -90,6 +98,11 @@ class RunMetadata:
     def evaluated(self, checkpoint: str) -> dict[str, Any]:
         """The metrics of the evaluation that a checkpoint, "best" or "latest", was saved with; empty without one."""
         return {"best": self.best, "latest": self.last}[checkpoint] or {}
+
+    @property
+    def train_splits(self) -> tuple[str, ...]:
+        """The splits that the run was trained on; those of the recipe for converted weights."""
+        return tuple(self.config.get("data", {}).get("train_splits", ("train",)))
 
     def tasks(self, threshold: float | None = None) -> tuple[Task, ...]:
         """The model's tasks, see `tasks.create_tasks`."""

@@ -8,12 +8,14 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy  # its modules are imported where they are used first, which takes longer than all of this package
 from jaxtyping import Array, Bool, Float, Int, Num
 
 from manet_jax import losses, metrics
+from manet_jax.long_tail import NO_LONG_TAIL, LongTail
 from manet_jax.models import ModelSpec, Outputs
 from manet_jax.models.outputs import present
 from tfds_ma52.labels import LabelSet
@@ -44,11 +46,13 @@ class SingleLabel:
       labels: the classes and their body groups.
       joint_embedding: its loss; None where the model has no such head, or is not trained.
       label_smoothing: see `losses.cross_entropy`.
+      long_tail: what the loss does about rare classes and body groups.
     """
 
     labels: LabelSet
     joint_embedding: JointEmbedding | None = None
     label_smoothing: float = 0.0
+    long_tail: LongTail = NO_LONG_TAIL
 
     name: ClassVar[str] = "actions"
     output: ClassVar[str] = "logits"
@@ -59,13 +63,15 @@ class SingleLabel:
     def loss(self, outputs: Outputs, batch: dict[str, Array]) -> Loss:
         """Returns the loss of a batch, its terms, and the share of clips whose class is predicted."""
         logits, label = present(outputs.logits), batch["label"]
-        total = losses.cross_entropy(logits, label, self.label_smoothing).mean()
+        groups = self.labels.groups
+        total = self.long_tail.cross_entropy(logits, label, self.label_smoothing, groups).mean()
         parts = {"cross_entropy": total, "action_top1": (logits.argmax(-1) == label).mean()}
         if self.joint_embedding is not None:
             target = jnp.asarray(self.joint_embedding.vectors)[label]
             parts["joint_embedding"] = losses.joint_embedding(present(outputs.embedding), target).mean()
             total += self.joint_embedding.weight * parts["joint_embedding"]
-        return total, parts
+        target = jax.nn.one_hot(label, logits.shape[-1])
+        return _add(total, parts, self.long_tail.terms(outputs, target, groups, exclusive=True))
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each class, float64."""
@@ -112,6 +118,7 @@ class MultiLabel:
       loss_name: one of `losses.MULTILABEL`.
       positive_weights: see `losses.binary_cross_entropy`.
       joint_embedding: its loss; None where the model has no such head, or is not trained.
+      long_tail: what the loss does about rare classes and body groups, as far as that is for several classes a clip.
     """
 
     labels: LabelSet
@@ -119,6 +126,7 @@ class MultiLabel:
     loss_name: str = "plain"
     positive_weights: Float[np.ndarray, " n"] | None = None
     joint_embedding: JointEmbedding | None = None
+    long_tail: LongTail = NO_LONG_TAIL
 
     name: ClassVar[str] = "actions"
     output: ClassVar[str] = "logits"
@@ -139,7 +147,7 @@ class MultiLabel:
             distance = losses.joint_embedding(present(outputs.embedding), target)
             parts["joint_embedding"] = jnp.where(labels.any(-1), distance, 0).mean()
             total += self.joint_embedding.weight * parts["joint_embedding"]
-        return total, parts
+        return _add(total, parts, self.long_tail.terms(outputs, labels, self.labels.groups, exclusive=False))
 
     def probabilities(self, logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:
         """Returns the probability of each class, float64."""
@@ -261,6 +269,7 @@ def create_tasks(
     joint_embedding: JointEmbedding | None = None,
     emotion_weight: float = 1.0,
     label_smoothing: float = 0.0,
+    long_tail: LongTail = NO_LONG_TAIL,
 ) -> tuple[Task, ...]:
     """Returns the tasks of a model: of actions if it has logits, of emotions if it has those.
 
@@ -275,12 +284,13 @@ def create_tasks(
       joint_embedding: its loss, in training.
       emotion_weight: see `Emotion`.
       label_smoothing: of every task of one class a clip.
+      long_tail: of the task of actions, in training.
     """
     tasks: list[Task] = []
     if "logits" in spec.options.outputs and multilabel:
-        tasks.append(MultiLabel(labels, threshold, loss_name, positive_weights, joint_embedding))
+        tasks.append(MultiLabel(labels, threshold, loss_name, positive_weights, joint_embedding, long_tail))
     elif "logits" in spec.options.outputs:
-        tasks.append(SingleLabel(labels, joint_embedding, label_smoothing))
+        tasks.append(SingleLabel(labels, joint_embedding, label_smoothing, long_tail))
     if "emotion" in spec.options.outputs:
         names = tuple(emotions)
         tasks.append(Emotion(LabelSet(names, names, tuple(range(len(names)))), emotion_weight, label_smoothing))
@@ -327,6 +337,17 @@ def format_summary(tasks: Sequence[Task], values: dict[str, float]) -> str:
     shares = [f"{name} {100 * values[name]:.2f}" for task in tasks for name in task.summary]
     nats = [f"{name} {values[name]:.3f}" for name in ("cross_entropy", "emotion_cross_entropy") if name in values]
     return ", ".join(shares + nats).replace("_", " ")
+
+
+def _add(
+    total: Float[Array, ""],
+    parts: dict[str, Float[Array, ""]],
+    terms: dict[str, tuple[float, Float[Array, ""]]],
+) -> Loss:
+    """Adds further terms, each with its weight, to a loss and to its parts."""
+    for weight, value in terms.values():
+        total += weight * value
+    return total, parts | {name: value for name, (_, value) in terms.items()}
 
 
 def _log_mean(logarithms: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:

@@ -25,7 +25,9 @@ from manet_jax import tasks as tasks_lib
 from manet_jax.checkpoint import Checkpoints
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
+from manet_jax.data.class_sampling import ClassSampling
 from manet_jax.label_vectors import digest, load_label_vectors
+from manet_jax.long_tail import LongTail
 from manet_jax.metric_writer import MetricWriter
 from manet_jax.models import ModelSpec
 from manet_jax.models.variables import Variables, abstract_variables, count_parameters
@@ -175,7 +177,7 @@ class _Run:
 
     config: Configuration
     mesh: jax.sharding.Mesh
-    source: input_pipeline.Source
+    source: input_pipeline.JoinedSource
     steps: StepCounts
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -194,9 +196,9 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
         return load_label_vectors(config.label_vectors, labels.names) if config.needs_label_vectors else None
 
     dataset = config.data.open(check_labels=load_vectors)  # what they lack is found before the build, which takes hours
-    source = dataset.source("train")
+    source = config.data.training_source(dataset)
     config.check_emotions(dataset.emotions, dataset.location)
-    config.check_label_smoothing(dataset.multilabel, dataset.location)
+    config.check_labels(dataset.labels, dataset.multilabel, dataset.location)
     vectors = load_vectors(dataset.labels)
     embedding_dim = 0 if vectors is None else vectors.shape[1]
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
@@ -244,10 +246,11 @@ def _create_tasks(
         dataset.emotions,
         multilabel=dataset.multilabel,
         loss_name=config.multilabel.loss,
-        positive_weights=dataset.positive_weights() if dataset.multilabel else None,
+        positive_weights=dataset.positive_weights(config.data.train_splits) if dataset.multilabel else None,
         joint_embedding=None if vectors is None else tasks_lib.JointEmbedding(vectors, config.embedding_weight),
         emotion_weight=config.emotion.weight if config.emotion else 1.0,
         label_smoothing=config.label_smoothing,
+        long_tail=LongTail(config.class_balance, config.body_groups, dataset.training_counts(config.data.train_splits)),
     )
 
 
@@ -270,6 +273,8 @@ def _create_optimizer(
 
 
 def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDataset:
+    exponent = run.config.class_balance.sampling
+    sampling = None if exponent == 1 else ClassSampling(run.source.labels(), exponent)
     batches = input_pipeline.train_batches(
         run.source,
         metadata.model.options.inputs,
@@ -278,6 +283,7 @@ def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDa
         start_step=start,
         reading=run.config.data.reading,
         augmentation=run.config.augmentation,
+        sampling=sampling,
     )
     return input_pipeline.to_devices(batches, run.mesh, run.config.data.prefetch_batches)
 

@@ -83,10 +83,10 @@ def warm_start(
 ) -> tuple[Variables, Origin]:
     """Replaces the fresh variables of a model by those of the same path and shape in the best checkpoint of a workdir.
 
-    Heads of another size, the classifier of other classes, and variables that are fresh in the checkpoint itself stay
-    as they are. A ResNet or a Swin over clips may start from one over images, see `resnet3d.inflate` and
-    `swin.inflate`. A warning says where the
-    weights were trained on other clips than the model will see.
+    Heads of another size, the classifier of other classes and the head of other body groups, and variables that are
+    fresh in the checkpoint itself stay as they are. A ResNet or a Swin over clips may start from one over images, see
+    `resnet3d.inflate` and `swin.inflate`. A warning says where the weights were trained on other clips than the model
+    will see.
 
     Args:
       variables: of the model.
@@ -108,8 +108,11 @@ def warm_start(
         of_images = any(".heads.classifier." in path for path in fresh)  # such weights know of no frames
         _compare_clips(model, saved.metadata.model, source, _PIXELS if of_images else _PIXELS + _FRAMES)
     usable = set(theirs)
-    if not same_classes(labels, saved.metadata.labels):
+    same = same_classes(labels, saved.metadata.labels)
+    if not same:
         usable -= {path for path in theirs if ".heads.classifier." in path}
+    if not same or labels.groups != saved.metadata.labels.groups:
+        usable -= {path for path in theirs if ".heads.body_groups." in path}
     taken = {path: theirs[path] for path in usable & ours.keys() if theirs[path].shape == ours[path].shape}
     origin = Origin(
         part=source.part,

@@ -121,7 +121,7 @@ def set_network(config, name, **options):
     """Makes a config that of a small network, which sees the clips that it is made for."""
     tiny = dataclasses.asdict(MODELS[name].Options.tiny(**options))
     clip = tiny.pop("clip")
-    decided = ("num_classes", "embedding_dim")  # by the data
+    decided = ("num_classes", "embedding_dim", "num_groups")  # by the data, and whether there is such a head
     config.model = {"name": name, "embedding": False, **{k: v for k, v in tiny.items() if k not in decided}}
     config.clip.update({field: clip[field] for field in config.clip})
     return config

@@ -24,9 +24,9 @@ def test_config_files_are_sound_and_have_the_same_fields(name):
     fields, known = (dict(configuration.flatten(each.to_dict())).keys() for each in (config, ma52.get_config()))
     others = {field for field in fields if not field.startswith("model.")}
     assert others == {field for field in known if not field.startswith("model.")}
-    # Each network has options of its own; the data and config.clip decide three.
+    # Each network has options of its own; the data, config.clip and config.body_groups decide four.
     options = {field.name for field in dataclasses.fields(models.MODELS[config.model.name].Options)}
-    assert set(config.model) == {"name", "embedding"} | options - {"num_classes", "embedding_dim", "clip"}
+    assert set(config.model) == {"name", "embedding"} | options - {"num_classes", "embedding_dim", "num_groups", "clip"}
 
 
 def test_ma52_config_is_the_papers_recipe():

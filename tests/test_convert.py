@@ -106,8 +106,8 @@ def test_convert_of_the_release_and_back_is_bit_identical(tmp_path, capsys):
     safetensors.numpy.save_file({f"module.{name}": value for name, value in source.items()}, tmp_path / "m.safetensors")
     assert command.main([str(tmp_path / "m.safetensors"), str(tmp_path / "run")]) == 0
     options = (
-        "num_classes 52, embedding_dim 300, dropout 0.5, dtype float32, remat False, depth 50, width 64, shift True, "
-        "shift_div 8, se True"
+        "num_classes 52, embedding_dim 300, num_groups 0, dropout 0.5, dtype float32, remat False, depth 50, width 64, "
+        "shift True, shift_div 8, se True"
     )
     assert capsys.readouterr().out.splitlines() == [
         f"{tmp_path}/run: the released MANet or a TSM",
@@ -248,8 +248,8 @@ def test_convert_of_a_resnet_draws_what_it_lacks(tmp_path, capsys):
     arguments = ["--label_names", str(tmp_path / "names.txt")]
     assert command.main([str(tmp_path / "resnet.safetensors"), out, *arguments]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [
-        "  85 tensors taken: manet, num_classes 3, embedding_dim 300, dropout 0.5, dtype float32, remat False, depth 14"
-        ", width 8, shift True, shift_div 8, se True",
+        "  85 tensors taken: manet, num_classes 3, embedding_dim 300, num_groups 0, dropout 0.5, dtype float32, "
+        "remat False, depth 14, width 8, shift True, shift_div 8, se True",
         "  assumed: 8 frames of 224 x 224 pixels",
         "  2 unused left out: fc (ImageNet's classes)",
         "  17 unused left out: num_batches_tracked",

@@ -175,8 +175,8 @@ def test_warm_start_refuses_a_network_of_another_size(source, changes, differing
         warm_start(random_variables(tiny_manet(**changes)), Source("init_from", str(source)), MA52)
     assert str(error.value) == (
         f"config.init_from: the checkpoint in {source} has a network of another size ({differing}); set config.model "
-        "to the options of its manet: {'num_classes': 52, 'embedding_dim': 6, 'dropout': 0.5, 'dtype': 'float32', "
-        "'remat': False, 'depth': 8, 'width': 8, 'shift': True, 'shift_div': 8, 'se': True}"
+        "to the options of its manet: {'num_classes': 52, 'embedding_dim': 6, 'num_groups': 0, 'dropout': 0.5, "
+        "'dtype': 'float32', 'remat': False, 'depth': 8, 'width': 8, 'shift': True, 'shift_div': 8, 'se': True}"
     )
 
 

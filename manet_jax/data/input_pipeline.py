@@ -25,6 +25,7 @@ from jaxtyping import Float, Int
 from manet_jax import parallel
 from manet_jax.data import clips, decoding
 from manet_jax.data.augment import NO_AUGMENTATION, Augmentation
+from manet_jax.data.class_sampling import ClassSampling, shuffled
 from manet_jax.data.decoding import StoredVideo
 from manet_jax.data.views import SINGLE_VIEW, Views
 from manet_jax.models import ClipSpec
@@ -72,10 +73,15 @@ class Dataset:
         """The number of clips of each class, `label_counts`, and emotion, `emotion_counts`, by split."""
         return {name: self.builder.info.metadata[name] for name in ("label_counts", "emotion_counts")}
 
-    def positive_weights(self) -> Float[np.ndarray, " n"]:
+    def training_counts(self, splits: Sequence[str], name: str = "label_counts") -> Int[np.ndarray, " n"]:
+        """The number of clips of each class, or emotion, in the splits that are trained on; see `counts`."""
+        counts = self.counts[name]
+        return np.array([counts[split] for split in splits if split in counts], np.int64).sum(0)
+
+    def positive_weights(self, splits: Sequence[str]) -> Float[np.ndarray, " n"]:
         """For each class, training clips without it over those with it; 1 for a class without training clips."""
-        counts = np.array(self.counts["label_counts"]["train"])
-        absent = self.builder.info.splits["train"].num_examples - counts
+        counts = self.training_counts(splits)
+        absent = sum(self.builder.info.splits[split].num_examples for split in splits) - counts
         return np.where((counts > 0) & (absent > 0), absent / np.maximum(counts, 1), 1).astype(np.float32)
 
     def source(self, split: str) -> "Source":
@@ -90,6 +96,22 @@ class Dataset:
         form = ma52_dataset_builder.stored_form(self.builder)
         frames = jpegs.frames_path(self.location, split) if form == "jpeg" else None
         return Source(self.builder.as_data_source(split), split, self.location, decoding.DECODERS[form], frames)
+
+    def training_source(self, splits: Sequence[str]) -> "JoinedSource":
+        """Random access to the examples of several splits, one after the other.
+
+        Raises:
+          UserError: there is no such split, or its labels are hidden.
+        """
+        known = [split for split in self.builder.info.splits if split not in self.hidden]
+        unknown = [split for split in splits if split not in known]
+        if unknown:
+            raise UserError(
+                f"{{flag}}: {self.location} has no split {unknown[0]!r} with public labels; name some of "
+                f"{', '.join(known)}",
+                field="train_splits",
+            )
+        return JoinedSource(tuple(self.source(split) for split in splits))
 
     def video_ids(self, split: str) -> list[str]:
         """The names of a split's clips, in their order."""
@@ -145,6 +167,27 @@ class Source:
                 f"split {self.split!r} of {self.data_dir} cannot be read ({str(error).splitlines()[0]}): its files "
                 "are damaged; build the set again with python -m tfds_ma52 --overwrite"
             ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class JoinedSource(Sequence[dict]):
+    """The examples of several sources, one source's after the other's."""
+
+    sources: tuple[Source, ...]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.sources))
+
+    def __getitem__(self, index: Any) -> Any:
+        for source in self.sources:
+            if index < len(source):
+                return source[index]
+            index -= len(source)
+        raise IndexError(index)
+
+    def labels(self) -> Int[np.ndarray, " n"]:
+        """The class of each clip, where clips have one; it reads all of them."""
+        return np.array([example["label"] for example in self])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,6 +257,7 @@ def train_batches(
     start_step: int = 0,
     reading: Reading = Reading(),
     augmentation: Augmentation = NO_AUGMENTATION,
+    sampling: ClassSampling | None = None,
 ) -> grain.IterDataset:
     """Returns an endless data set of this process's part of the training batches.
 
@@ -231,6 +275,7 @@ def train_batches(
       start_step: the first batch to return.
       reading: how batches are read.
       augmentation: of the clips, and how many of a video follow each other; a pass has as many more clips.
+      sampling: how often each class is drawn; None takes every clip once a pass.
     """
 
     def load(example: dict, rng: np.random.Generator) -> dict:
@@ -239,7 +284,7 @@ def train_batches(
 
     def example(index: int) -> dict:
         epoch, position = divmod(index // augmentation.repeats, len(source))
-        return source[int(_order(seed, epoch, len(source))[position])]
+        return source[int(_order(seed, epoch, len(source), sampling)[position])]
 
     dataset: Any = grain.MapDataset.range(_ENDLESS).seed(seed).map(example).random_map(load)
     return _read(_of_process(dataset, batch_size, reading)[start_step:], reading)
@@ -286,12 +331,9 @@ def to_devices(batches: grain.IterDataset, mesh: jax.sharding.Mesh, num_prefetch
 
 
 @functools.lru_cache(maxsize=8)  # threads read a few batches at once, and a batch may span passes
-def _order(seed: int, epoch: int, length: int) -> Int[np.ndarray, " length"]:
-    """The order of the clips in a pass over the data.
-
-    Grain's own shuffling holds the interpreter's lock for 0.5 ms a clip in a set of 500, and 3 ms in one of 16.
-    """
-    return np.random.default_rng((seed, epoch)).permutation(length)
+def _order(seed: int, epoch: int, length: int, sampling: ClassSampling | None) -> Int[np.ndarray, " length"]:
+    """The order of the clips in a pass over the data."""
+    return shuffled(seed, epoch, length) if sampling is None else sampling.order(seed, epoch)
 
 
 def _annotation(example: dict) -> dict:

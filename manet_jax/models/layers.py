@@ -326,7 +326,7 @@ class JointEmbeddingHead(nnx.Module):
 
 
 class Heads(nnx.Module):
-    """The heads of a network over its pooled features: a classifier and, on request, the joint embedding.
+    """The heads of a network over its pooled features: a classifier, on request the joint embedding and body groups.
 
     Every network holds them as `heads`: what lies below that name belongs to a task, all else to the backbone.
     """
@@ -341,18 +341,22 @@ class Heads(nnx.Module):
             if options.embedding_dim
             else None
         )
+        self.body_groups = (
+            ClassificationHead(num_features, options.num_groups, dtype=dtype, rngs=rngs) if options.num_groups else None
+        )
 
     def __call__(self, pooled: Float[Array, "b t c"], keys: Key[Array, " b"] | None = None) -> Outputs:
-        """Returns logits, embedding and features of clips.
+        """Returns logits, embedding, features and logits of body groups of clips.
 
         Args:
           pooled: features of each frame, or of each moment that the backbone keeps.
           keys: one random key for each clip, for dropout; None drops nothing.
         """
         features = pooled.mean(1).astype(jnp.float32)
-        pooled = dropout(pooled, keys, self.dropout)  # one mask for both heads
+        pooled = dropout(pooled, keys, self.dropout)  # one mask for all heads
         embedding = None if self.joint_embedding is None else self.joint_embedding(pooled)
-        return Outputs(logits=self.classifier(pooled), embedding=embedding, features=features)
+        groups = None if self.body_groups is None else self.body_groups(pooled)
+        return Outputs(logits=self.classifier(pooled), embedding=embedding, features=features, groups=groups)
 
 
 def fold_in(keys: Key[Array, " b"] | None, number: int) -> Key[Array, " b"] | None:

@@ -106,6 +106,7 @@ class NetworkOptions:
     Attributes:
       num_classes: number of actions.
       embedding_dim: dimensions of the label vectors; 0 leaves the joint-embedding head out.
+      num_groups: number of body groups; 0 leaves their head out, which only training needs.
       dropout: share of the pooled features that training drops.
       dtype: of the computation, "float32" or "bfloat16"; parameters are always float32.
       remat: whether training computes what is inside a block again for its gradient rather than keep it.
@@ -114,6 +115,7 @@ class NetworkOptions:
 
     num_classes: int = 52
     embedding_dim: int = 0
+    num_groups: int = 0
     dropout: float = 0.5
     dtype: str = "float32"
     remat: bool = False
@@ -124,7 +126,7 @@ class NetworkOptions:
 
     def problems(self) -> list[str]:
         """Texts for `OptionError`; a network adds its own."""
-        problems = at_least(self, num_classes=1, embedding_dim=0) + one_of(self, dtype=DTYPES)
+        problems = at_least(self, num_classes=1, embedding_dim=0, num_groups=0) + one_of(self, dtype=DTYPES)
         if not 0 <= self.dropout < 1:
             problems.append(f"dropout is {self.dropout}; it must lie in 0..1, below 1")
         return problems

@@ -13,12 +13,14 @@ class Outputs(NamedTuple):
       embedding: the joint embedding.
       emotion: logits of the emotions.
       features: what the heads see, averaged over space and time, without dropout.
+      groups: logits of the body groups, of a head that only training needs.
     """
 
     logits: Float[Array, "b n"] | None = None
     embedding: Float[Array, "b e"] | None = None
     emotion: Float[Array, "b k"] | None = None
     features: Float[Array, "b c"] | None = None
+    groups: Float[Array, "b g"] | None = None
 
 
 def present(output: Array | None) -> Array:

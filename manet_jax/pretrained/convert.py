@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import hashlib
+import logging
 import pathlib
 import re
 from typing import Any
@@ -19,6 +20,8 @@ from manet_jax.pretrained.table import State, WeightTable, find_unused, recognis
 from manet_jax.run_metadata import FORMAT, RunMetadata
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, LabelSet, read_labels
+
+_log = logging.getLogger(__name__)
 
 _CLASSIFIER = "heads.classifier.linear"
 
@@ -87,7 +90,8 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoint:
 
     The released code loads a MANet of its size (52 classes, 300-dimensional label vectors) with `strict=False`, for
     want of its unused `action_p2_*`. No file has `num_batches_tracked`, which PyTorch then takes as 0. `convert` reads
-    every model back, bit for bit, with its options and labels, which the file's metadata hold.
+    every model back, bit for bit, with its options and labels, which the file's metadata hold; but for a head of body
+    groups, which is left out with a warning.
 
     Returns:
       The number of tensors.
@@ -105,6 +109,9 @@ def to_pytorch(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoint:
     )
     if table is None:
         raise UserError(f"{workdir} holds a network {spec.name!r}, for which there is no table of PyTorch's names")
+    if spec.options.num_groups:
+        _log.warning("the head of body groups is left out, for which PyTorch's files have no place")
+        spec = dataclasses.replace(spec, options=dataclasses.replace(spec.options, num_groups=0))
     state = to_state_dict(saved.variables, spec, table)
     # Of the metadata only what belongs to the weights: the rest holds paths of this machine.
     labels, fresh = dataclasses.asdict(saved.metadata.labels), saved.metadata.fresh

@@ -164,6 +164,16 @@ def open_to_read(workdir: str | pathlib.Path, name: str) -> Checkpoints:
     return checkpoints
 
 
+def read_metadata(workdir: str | pathlib.Path, name: str) -> RunMetadata:
+    """Reads the metadata of a checkpoint.
+
+    Raises:
+      UserError: there is no such checkpoint.
+    """
+    with contextlib.closing(open_to_read(workdir, name)) as checkpoints:
+        return checkpoints.metadata(name)
+
+
 @dataclasses.dataclass(frozen=True)
 class SavedModel:
     """A model as a checkpoint holds it.

@@ -8,6 +8,7 @@ import logging
 import math
 import pathlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import ml_collections
@@ -70,6 +71,10 @@ class Evaluation:
       metrics: those of `tasks` and the checkpoint's `step`; the step alone where the labels are hidden.
       tasks: of the model, with the threshold that is used.
       metadata: of the run.
+      members: of an ensemble, see `ensemble.evaluate_ensemble`, each by itself; `workdir`, `dataset`, `views` and
+        `metadata` are then those of the first, and `metrics` have no step.
+      weights: of the members.
+      suffix: of the names of an ensemble's files in `workdir`.
     """
 
     workdir: pathlib.Path
@@ -81,6 +86,14 @@ class Evaluation:
     metrics: dict[str, float | int]
     tasks: tuple[Task, ...]
     metadata: RunMetadata
+    members: "tuple[Evaluation, ...]" = ()
+    weights: tuple[float, ...] = ()
+    suffix: str = ""
+
+    @property
+    def name(self) -> str:
+        """What its files in the workdir are named by."""
+        return f"{self.split}_{self.checkpoint}{self.suffix}"
 
     @property
     def hidden(self) -> bool:
@@ -227,47 +240,76 @@ def evaluate_checkpoint(
     mesh = parallel.make_mesh()
     saved = checkpoint_lib.read_model(workdir, checkpoint, parallel.replicated(mesh))
     metadata = saved.metadata
+    parsed, dataset = open_data(workdir, metadata, config, need_labels=need_labels)
+    predictions = create_evaluation(saved.graphdef, dataset, mesh, metadata, parsed)(saved.variables)
+    tasks = metadata.tasks(metadata.evaluated(checkpoint).get("threshold"))
+    split, views = parsed.eval.split, parsed.eval.views
+    values: dict[str, float | int] = {"step": metadata.step or 0}
+    if split not in dataset.hidden:
+        values |= compute_metrics(predictions, tasks)
+        tasks = metadata.tasks(values.get("threshold"))
+    evaluation = Evaluation(workdir, checkpoint, split, dataset, views, predictions, values, tasks, metadata)
+    write(evaluation)
+    return evaluation
+
+
+def open_data(
+    workdir: pathlib.Path, metadata: RunMetadata, config: ml_collections.ConfigDict | None, *, need_labels: bool
+) -> tuple[Configuration, input_pipeline.Dataset]:
+    """Opens the data to evaluate a run on.
+
+    Args:
+      workdir: of the run.
+      metadata: of it.
+      config: see `evaluate_checkpoint`.
+      need_labels: whether hidden labels are an error.
+
+    Returns:
+      The config to evaluate with, and the data.
+
+    Raises:
+      UserError: the data are missing, or have other classes or emotions than the model.
+    """
     if config is None and not metadata.config:
         raise UserError(
             f"{workdir} holds converted weights, which have no location of data: "
             "add --config configs/ma52.py --config.data.manual_dir=DIR"
         )
     parsed = configuration.parse(ml_collections.ConfigDict(metadata.config) if config is None else config)
-    parallel.check_batch_size("eval.batch_size", parsed.eval.batch_size, mesh)
-    dataset, split, views = _open_data(parsed, metadata, workdir), parsed.eval.split, parsed.eval.views
-    tasks = metadata.tasks(metadata.evaluated(checkpoint).get("threshold"))
-    if need_labels:
-        check_targets(dataset, split, tasks)
-    predictions = create_evaluation(saved.graphdef, dataset, mesh, metadata, parsed)(saved.variables)
-    values: dict[str, float | int] = {"step": metadata.step or 0}
-    if split not in dataset.hidden:
-        values |= compute_metrics(predictions, tasks)
-        written = values if len(views) == 1 else values | dataclasses.asdict(views)
-        _write(workdir / f"evaluation_{split}_{checkpoint}.json", written, predictions, tasks)
-        tasks = metadata.tasks(values.get("threshold"))
-    return Evaluation(workdir, checkpoint, split, dataset, views, predictions, values, tasks, metadata)
-
-
-def _open_data(config: Configuration, metadata: RunMetadata, workdir: pathlib.Path) -> input_pipeline.Dataset:
-    """Opens the data to evaluate on; they must have the model's classes and emotions."""
-    dataset = config.data.open()
+    parallel.check_batch_size("eval.batch_size", parsed.eval.batch_size, parallel.make_mesh())
+    dataset = parsed.data.open()
     same_emotions = "emotion" not in metadata.model.options.outputs or metadata.emotions == dataset.emotions
     if not same_classes(dataset.labels, metadata.labels) or not same_emotions:
         raise UserError(
             f"{dataset.location} has other classes or emotions than the model in {workdir}: "
             "set --config.data.manual_dir to the data it was trained for"
         )
-    return dataset
+    if need_labels:
+        check_targets(dataset, parsed.eval.split, metadata.tasks())
+    return parsed, dataset
 
 
-def _write(path: pathlib.Path, values: dict[str, float | int], predictions: Predictions, tasks: Sequence[Task]) -> None:
-    if not distributed.is_primary():
+def write(evaluation: Evaluation) -> None:
+    """Writes `evaluation_<split>_<checkpoint>.json` in the workdir, unless the labels are hidden."""
+    if evaluation.hidden or not distributed.is_primary():
         return
-    confusions = {name: matrix.tolist() for name, matrix in compute_confusions(predictions, tasks).items()}
+    content: dict[str, Any] = dict(evaluation.metrics)
+    if evaluation.members:
+        pairs = zip(evaluation.members, evaluation.weights, strict=True)
+        content["members"] = [_describe(each) | {"weight": weight} for each, weight in pairs]
+    elif len(evaluation.views) > 1:
+        content |= dataclasses.asdict(evaluation.views)
+    confusions = compute_confusions(evaluation.predictions, evaluation.tasks)
+    content |= {name: matrix.tolist() for name, matrix in confusions.items()}
+    path = evaluation.workdir / f"evaluation_{evaluation.name}.json"
     try:
-        write_atomically(path, json.dumps({**values, **confusions}))
+        write_atomically(path, json.dumps(content))
     except OSError as error:
         _log.warning("%s cannot be written (%s)", path, error.strerror)
+
+
+def _describe(member: Evaluation) -> dict[str, Any]:
+    return {"workdir": str(member.workdir), "step": member.metrics["step"], **dataclasses.asdict(member.views)}
 
 
 def compute_metrics(predictions: Predictions, tasks: Sequence[Task]) -> dict[str, float]:
@@ -324,13 +366,18 @@ def table_rows(values: dict[str, float | int]) -> list[str]:
     return rows + [name for name in values if name.startswith(("map_", "f1_")) and name not in rows]
 
 
+def format_metric(name: str, values: dict[str, float | int]) -> str:
+    """A metric in percent, a threshold as it is; "-" where there is none of the name."""
+    return f"{(1 if name == 'threshold' else 100) * values[name]:.2f}" if name in values else "-"
+
+
 def format_table(columns: dict[str, dict[str, float | int]]) -> str:
-    """A table of the metrics in percent, thresholds as they are: a row each, a column for each of `columns`."""
+    """A table of the metrics: a row each, a column for each of `columns`."""
     width = max(12, *(len(title) + 2 for title in columns))
-    rows = table_rows(next(iter(columns.values())))
+    rows = table_rows({name: x for values in columns.values() for name, x in values.items()})
     indent = max(18, *(len(name) + 2 for name in rows))
     lines = [" " * indent + "".join(f"{title:>{width}}" for title in columns)]
     for name in rows:
-        scale = 1 if name == "threshold" else 100
-        lines.append(f"{name:{indent}}" + "".join(f"{scale * values[name]:>{width}.2f}" for values in columns.values()))
+        cells = [format_metric(name, values) for values in columns.values()]
+        lines.append(f"{name:{indent}}" + "".join(f"{cell:>{width}}" for cell in cells))
     return "\n".join(lines)

@@ -26,6 +26,7 @@ from tfds_ma52.labels import LabelSet
 from tfds_ma52.video import Frame
 
 if TYPE_CHECKING:
+    from manet_jax.ensemble import Ensemble
     from manet_jax.loaded_model import LoadedModel
 
 LONG = 10.0  # seconds; what lasts longer is no clip of a micro-action
@@ -93,7 +94,7 @@ class LoadedClip:
       span: start and end in seconds.
       windowed: whether it is a window.
       error: why it cannot be read; "" where it can.
-      clips: what the model sees of it, in each view; None with an error.
+      clips: what is seen of it, in each view, for each of the `EvalInputs` that were asked for; None with an error.
       announces_length: whether the file says how long it is, so that it is known to be whole.
     """
 
@@ -101,7 +102,7 @@ class LoadedClip:
     span: tuple[float, float] = (0.0, 0.0)
     windowed: bool = False
     error: str = ""
-    clips: EvalClips | None = None
+    clips: tuple[EvalClips, ...] | None = None
     announces_length: bool = True
 
 
@@ -114,7 +115,7 @@ class EvalInputs:
 
 
 def predict(
-    model: "LoadedModel",
+    model: "LoadedModel | Ensemble",
     paths: Sequence[str | os.PathLike],
     *,
     window: float = WINDOW,
@@ -123,16 +124,17 @@ def predict(
     boxes: str | os.PathLike = "",
     frame_rate: float = clip_frames.FRAME_RATE,
     frame_pattern: str = "",
-    views: Views | None = None,
+    views: Views | Sequence[Views] | None = None,
     show_progress: bool = False,
 ) -> Iterator[Prediction]:
     """Applies a model to videos, in their order; those that cannot be read get an error, and the rest continue.
 
     A video of at most `LONG` seconds is one clip, as in evaluation. A longer one is read once from its start to its
-    end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length.
+    end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length. All members of an
+    ensemble see the same windows of one reading.
 
     Args:
-      model: from `load_model`.
+      model: from `load_model` or `load_ensemble`.
       paths: files, or folders of images.
       window: seconds of a window of a long video.
       stride: seconds between the starts of two.
@@ -140,7 +142,8 @@ def predict(
       boxes: a csv file of the part of each video's picture that is wanted, see `box_file.read_boxes`; "": all of it.
       frame_rate: frames a second of folders of images.
       frame_pattern: of the names in them, see `image_folder.find_images`.
-      views: of each clip and window, over which probabilities are averaged; None takes the model's own.
+      views: of each clip and window, over which probabilities are averaged, for all members of an ensemble or for each
+        of them; None takes each model's own.
       show_progress: whether to show a progress bar.
 
     Raises:
@@ -162,12 +165,16 @@ def predict(
         desc="predicting", total=len(files), unit="clip", leave=False, dynamic_ncols=True, disable=not show_progress
     ) as bar:
         waiting, size = None, 0
-        eval_inputs = EvalInputs(model.inputs, model.views if views is None else views)
+        wanted = _wanted(model.members, views)
+        # What several members see alike, as those that differ in their seed do, is cut out once.
+        eval_inputs = [each for i, each in enumerate(wanted) if each not in wanted[:i]]
+        seen = [eval_inputs.index(each) for each in wanted]
         for batch in _batches(_read(videos, no_box, eval_inputs, window, stride, bar), batch_size):
             # A last batch that is not full is filled up, rather than compiled for, where there was a full one.
             size = max(size, sum(loaded.clips is not None for loaded in batch))
             # The device computes one batch while the next one is read.
-            waiting, ready = (batch, _apply(model, batch, size)), waiting
+            outputs = [_apply(each, batch, i, size) for each, i in zip(model.members, seen, strict=True)]
+            waiting, ready = (batch, outputs), waiting
             if ready:
                 yield from _predictions(model, *ready)
                 bar.update(len(ready[0]))
@@ -176,10 +183,19 @@ def predict(
             bar.update(len(waiting[0]))
 
 
+def _wanted(members: "Sequence[LoadedModel]", views: Views | Sequence[Views] | None) -> list[EvalInputs]:
+    """What each model sees of a video."""
+    if views is None:
+        views = [member.views for member in members]
+    elif isinstance(views, Views):
+        views = [views] * len(members)
+    return [EvalInputs(member.inputs, each) for member, each in zip(members, views, strict=True)]
+
+
 def _read(
     videos: list[ClipFrames],
     no_box: str,
-    eval_inputs: EvalInputs,
+    eval_inputs: Sequence[EvalInputs],
     window: float,
     stride: float,
     bar: tqdm.tqdm,
@@ -205,7 +221,7 @@ def _read(
 
 
 def _read_video(
-    source: ClipFrames, eval_inputs: EvalInputs, window: float, stride: float, num_threads: int
+    source: ClipFrames, eval_inputs: Sequence[EvalInputs], window: float, stride: float, num_threads: int
 ) -> Iterator[LoadedClip]:
     """The clip of a short video, or the windows of a long one; the error where it cannot be read on comes last."""
     path = source.path
@@ -239,19 +255,27 @@ def _is_long(duration: float) -> bool:
 
 
 class _Kept:
-    """A frame that later clips may use: decoded, or as the network sees it, which takes less memory, but time."""
+    """A frame that later clips may use: decoded, or as the networks see it, which takes less memory, but time."""
 
-    def __init__(self, picture: Any, eval_inputs: EvalInputs):
+    def __init__(self, picture: Any, eval_inputs: Sequence[EvalInputs]):
         self._picture, self._eval_inputs = picture, eval_inputs
+        self._cropped: dict[int, CroppedFrame] = {}
         self.num_bytes = picture.num_bytes  # as long as it is decoded
 
-    @functools.cached_property
-    def cropped(self) -> CroppedFrame:
-        """As the network sees it."""
-        eval_inputs = self._eval_inputs
-        cropped = clips_lib.crop_frame(self._picture.image(), eval_inputs.inputs, eval_inputs.views.num_crops)
-        self._picture, self.num_bytes = None, 0
-        return cropped
+    def cropped(self, seen: int) -> CroppedFrame:
+        """As the networks of one of the inputs see it."""
+        if seen not in self._cropped:
+            eval_inputs = self._eval_inputs[seen]
+            image = self._picture.image()
+            self._cropped[seen] = clips_lib.crop_frame(image, eval_inputs.inputs, eval_inputs.views.num_crops)
+        if len(self._cropped) == len(self._eval_inputs):
+            self._picture, self.num_bytes = None, 0
+        return self._cropped[seen]
+
+    def crop(self) -> None:
+        """Crops it for all networks, so that it need not be kept decoded."""
+        for seen in range(len(self._eval_inputs)):
+            self.cropped(seen)
 
 
 def _save_memory(frames: Iterable[Frame[_Kept]]) -> None:
@@ -261,14 +285,14 @@ def _save_memory(frames: Iterable[Frame[_Kept]]) -> None:
         if total <= _DECODED_BYTES:
             return
         total -= frame.picture.num_bytes
-        _ = frame.picture.cropped
+        frame.picture.crop()
 
 
 def _load(
     path: pathlib.Path,
     frames: Iterable[Frame[_Kept]],
     span: tuple[float, float],
-    eval_inputs: EvalInputs,
+    eval_inputs: Sequence[EvalInputs],
     announced: bool,
 ) -> LoadedClip:
     """A window of a long video, given frames around it."""
@@ -276,11 +300,14 @@ def _load(
     return LoadedClip(path, span, windowed=True, clips=found, announces_length=announced)
 
 
-def _clips(frames: Sequence[Frame[_Kept]], eval_inputs: EvalInputs) -> EvalClips:
-    def read(indices: list[int]) -> list[CroppedFrame]:
-        return [frames[i].picture.cropped for i in indices]
+def _clips(frames: Sequence[Frame[_Kept]], eval_inputs: Sequence[EvalInputs]) -> tuple[EvalClips, ...]:
+    def read(seen: int, indices: list[int]) -> list[CroppedFrame]:
+        return [frames[i].picture.cropped(seen) for i in indices]
 
-    return clips_lib.eval_clips(len(frames), read, eval_inputs.inputs, eval_inputs.views)
+    return tuple(
+        clips_lib.eval_clips(len(frames), functools.partial(read, seen), each.inputs, each.views)
+        for seen, each in enumerate(eval_inputs)
+    )
 
 
 def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[LoadedClip]]:
@@ -296,9 +323,9 @@ def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[Loa
         yield batch
 
 
-def _apply(model: "LoadedModel", batch: list[LoadedClip], size: int) -> list[Outputs]:
+def _apply(model: "LoadedModel", batch: list[LoadedClip], seen: int, size: int) -> list[Outputs]:
     """The model's outputs in each view for the clips without an error, filled up with black ones to `size`."""
-    readable = [loaded.clips for loaded in batch if loaded.clips is not None]
+    readable = [loaded.clips[seen] for loaded in batch if loaded.clips is not None]
     outputs: list[Outputs] = []
     for view in range(len(readable[0].views) if readable else 0):
         jax.block_until_ready(outputs[-1:])  # so that the clips of one view after the other are in memory
@@ -308,14 +335,15 @@ def _apply(model: "LoadedModel", batch: list[LoadedClip], size: int) -> list[Out
     return outputs
 
 
-def _predictions(model: "LoadedModel", batch: list[LoadedClip], views: list[Outputs]) -> Iterator[Prediction]:
+def _predictions(
+    model: "LoadedModel | Ensemble", batch: list[LoadedClip], outputs: list[list[Outputs]]
+) -> Iterator[Prediction]:
+    """The predictions for a batch, given the outputs of each member in each view."""
     probabilities = {}
-    if views:
-        outputs = {
-            each.output: np.stack([getattr(view, each.output) for view in views], axis=1) for each in model.tasks
-        }
-        outputs = tasks_lib.average_views(model.tasks, outputs)
-        probabilities = {task.name: task.probabilities(outputs[task.output]) for task in model.tasks}
+    if all(outputs):
+        of_members = [_average_views(*each) for each in zip(model.members, outputs, strict=True)]
+        averaged = tasks_lib.average_models(model.tasks, of_members, model.weights)
+        probabilities = {task.name: task.probabilities(averaged[task.output]) for task in model.tasks}
     row = 0
     for loaded in batch:
         readable = loaded.clips is not None
@@ -333,3 +361,8 @@ def _predictions(model: "LoadedModel", batch: list[LoadedClip], views: list[Outp
             announces_length=loaded.announces_length,
         )
         row += readable
+
+
+def _average_views(model: "LoadedModel", views: list[Outputs]) -> tasks_lib.Arrays:
+    stacked = {each.output: np.stack([getattr(view, each.output) for view in views], axis=1) for each in model.tasks}
+    return tasks_lib.average_views(model.tasks, stacked)

@@ -43,6 +43,16 @@ class LoadedModel:
         """Its classes and their body groups."""
         return self.metadata.labels
 
+    @property
+    def members(self) -> "tuple[LoadedModel, ...]":
+        """Itself alone: an ensemble of one, see `ensemble.Ensemble`."""
+        return (self,)
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """That of itself in `members`."""
+        return (1.0,)
+
     @functools.cached_property
     def tasks(self) -> tuple[Task, ...]:
         """Its tasks: of actions, of emotions, or both."""

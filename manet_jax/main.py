@@ -4,6 +4,7 @@ python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first
 python -m manet_jax.main --config configs/ma52.py --workdir runs/ma52 --config.data.manual_dir=/data/MA-52
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --submission val.zip
+python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --workdir runs/timesformer --weights 2,1
 """
 
 import errno
@@ -14,6 +15,7 @@ import pathlib
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import absl.logging
 from absl import app, flags
@@ -23,10 +25,21 @@ from manet_jax import host_memory
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 
+if TYPE_CHECKING:
+    from manet_jax.evaluate import Evaluation
+
 _CONFIG = config_flags.DEFINE_config_file("config", None, "A file of configs/; --config.field=value overrides a field.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where logs and checkpoints are kept; a run there is resumed.")
+_WORKDIR = flags.DEFINE_multi_string(
+    "workdir",
+    None,
+    "Where logs and checkpoints are kept; a run there is resumed. Given several times, with --mode=evaluate: of each "
+    "model of an ensemble.",
+)
 _MODE = flags.DEFINE_enum("mode", "train", ["train", "evaluate"], "Train, or evaluate a checkpoint of the workdir.")
 _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which one to evaluate.")
+_WEIGHTS = flags.DEFINE_string(
+    "weights", None, "Of an ensemble's models, such as 2,1, in the order of their --workdir; without it all are alike."
+)
 _REPORT = flags.DEFINE_bool(
     "report",
     True,
@@ -55,10 +68,13 @@ def main(argv: Sequence[str]) -> int:
     gc.enable()
     if len(argv) > 1:
         raise UserError(f"unexpected argument {argv[1]!r}; flags start with --")
-    if not _WORKDIR.value:
+    workdirs = _WORKDIR.value or [""]
+    if not all(workdirs):
         raise UserError("--workdir is missing: give a folder for logs and checkpoints")
     if _MODE.value == "train" and _SUBMISSION.value:
         raise UserError("--submission is written by --mode=evaluate, from the workdir of a training run")
+    if _MODE.value == "train" and (len(workdirs) > 1 or _WEIGHTS.value is not None):
+        raise UserError("an ensemble is for --mode=evaluate: train each model by itself, with one --workdir")
     if _MODE.value == "train" and _CONFIG.value is None:
         raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
     distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -66,10 +82,11 @@ def main(argv: Sequence[str]) -> int:
         logging.getLogger("manet_jax").setLevel(logging.ERROR)
     compilation_cache.use()
     if _MODE.value == "evaluate":
-        _evaluate(_WORKDIR.value)
+        _evaluate(workdirs)
         return 0
+    (workdir,) = workdirs
     try:
-        results = train.train_and_evaluate(_CONFIG.value, _WORKDIR.value)
+        results = train.train_and_evaluate(_CONFIG.value, workdir)
     except train.StoppedError as stop:
         if distributed.is_primary():
             print(f"manet_jax: {stop}; the same command resumes from there", file=sys.stderr)
@@ -80,13 +97,13 @@ def main(argv: Sequence[str]) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        print(f"manet_jax: {_WORKDIR.value} cannot be written ({error.strerror}): make room", file=sys.stderr)
+        print(f"manet_jax: {workdir} cannot be written ({error.strerror}): make room", file=sys.stderr)
         return 1
     if distributed.is_primary():
         print(evaluate.format_table({f"{name} (step {values['step']})": values for name, values in results.items()}))
         sys.stdout.flush()
     if _REPORT.value:
-        _report_best(_WORKDIR.value)
+        _report_best(workdir)
     return 0
 
 
@@ -106,16 +123,19 @@ def _report_best(workdir: str) -> None:
     )
 
 
-def _evaluate(workdir: str) -> None:
-    from manet_jax import distributed, evaluate
+def _evaluate(workdirs: Sequence[str]) -> None:
+    from manet_jax import distributed, ensemble, evaluate
     from manet_jax.report import page, submission
 
     target = pathlib.Path(_SUBMISSION.value or "").expanduser()
     if _SUBMISSION.value and (target.is_dir() or not target.parent.is_dir()):
         raise UserError(f"--submission: {target} cannot be written; give a file in a folder that exists")
-    evaluation = evaluate.evaluate_checkpoint(
-        workdir, _CHECKPOINT.value, config=_CONFIG.value, need_labels=not _SUBMISSION.value
-    )
+    options = {"config": _CONFIG.value, "need_labels": not _SUBMISSION.value}
+    if len(workdirs) == 1 and _WEIGHTS.value is None:
+        evaluation = evaluate.evaluate_checkpoint(workdirs[0], _CHECKPOINT.value, **options)
+    else:
+        weights = None if _WEIGHTS.value is None else ensemble.parse_weights(_WEIGHTS.value)
+        evaluation = ensemble.evaluate_ensemble(workdirs, _CHECKPOINT.value, weights=weights, **options)
     if not distributed.is_primary():
         return
     if _SUBMISSION.value:
@@ -123,9 +143,17 @@ def _evaluate(workdir: str) -> None:
         print(f"{target}: {len(evaluation.video_ids)} clips of split {evaluation.split}", file=sys.stderr)
     if evaluation.hidden:
         return
-    print(evaluate.format_table({f"{evaluation.checkpoint} (step {evaluation.metrics['step']})": evaluation.metrics}))
+    print(evaluate.format_table(_columns(evaluation)))
     if _REPORT.value:
         print(f"report: {page.write(evaluation)}", file=sys.stderr)
+
+
+def _columns(evaluation: "Evaluation") -> dict[str, dict[str, float | int]]:
+    """The columns of the table: a checkpoint's, or those of an ensemble's members and its own."""
+    if not evaluation.members:
+        return {f"{evaluation.checkpoint} (step {evaluation.metrics['step']})": evaluation.metrics}
+    members = {f"{each.workdir} (step {each.metrics['step']})": each.metrics for each in evaluation.members}
+    return {**members, "ensemble": evaluation.metrics}
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 python -m manet_jax.predict --workdir runs/first clip.mp4 folder 'interviews/*.mp4'
 python -m manet_jax.predict --workdir runs/first --json folder > predictions.jsonl
+python -m manet_jax.predict --workdir runs/first --workdir runs/second --weights 2,1 folder
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import tqdm
@@ -23,7 +24,7 @@ from manet_jax import compilation_cache, inference, memory
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.data.views import Views
 from manet_jax.inference import Prediction
-from manet_jax.loaded_model import load_model
+from manet_jax.loaded_model import LoadedModel, load_model
 from manet_jax.models import OptionError
 from manet_jax.report import figures
 from tfds_ma52 import image_folder, video
@@ -31,6 +32,9 @@ from tfds_ma52.clip_frames import FRAME_RATE
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
+
+if TYPE_CHECKING:
+    from manet_jax.ensemble import Ensemble
 
 SUFFIXES = (  # looked for in folders
     *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
@@ -224,10 +228,10 @@ def run(arguments: argparse.Namespace) -> int:
     find = find_videos if arguments.frame_rate is None else find_image_folders
     paths = find(arguments.videos)
     compilation_cache.use()
-    model = load_model(arguments.workdir, arguments.checkpoint)
-    if not arguments.boxes and model.metadata.config.get("data", {}).get("boxes"):
+    model, timelines = _load(arguments)
+    if not arguments.boxes and any(each.metadata.config.get("data", {}).get("boxes") for each in model.members):
         print("manet_jax: the model was trained on crops to boxes, but there is no --boxes", file=sys.stderr)
-    timelines = arguments.timelines or pathlib.Path(arguments.workdir).expanduser() / "timelines"
+    timelines = arguments.timelines or timelines
     predicted = inference.predict(
         model,
         paths,
@@ -237,11 +241,12 @@ def run(arguments: argparse.Namespace) -> int:
         boxes=arguments.boxes,
         frame_rate=FRAME_RATE if arguments.frame_rate is None else arguments.frame_rate,
         frame_pattern=arguments.frame_pattern,
-        views=_views(model.views, arguments),
+        views=[_views(each.views, arguments) for each in model.members],
         show_progress=True,
     )
     failed, unwritable, unchecked = 0, "", []
-    with memory.batch_must_fit("--batch_size", arguments.batch_size, model.inputs):
+    inputs = {f"{name} {i}": spec for i, each in enumerate(model.members) for name, spec in each.inputs.items()}
+    with memory.batch_must_fit("--batch_size", arguments.batch_size, inputs):
         for _, group in itertools.groupby(predicted, key=lambda prediction: prediction.video):
             predictions = list(group)
             failed += bool(predictions[-1].error)
@@ -265,6 +270,18 @@ def run(arguments: argparse.Namespace) -> int:
         message = f"timelines cannot be written to {timelines} ({unwritable}); give another folder with --timelines"
         print(f"manet_jax: {message}", file=sys.stderr)
     return 1 if failed or unwritable else 0
+
+
+def _load(arguments: argparse.Namespace) -> "tuple[LoadedModel | Ensemble, pathlib.Path]":
+    """The model of the workdir, or the ensemble of those of several, and the default folder of its timelines."""
+    first = pathlib.Path(arguments.workdir[0]).expanduser()
+    if len(arguments.workdir) == 1 and arguments.weights is None:
+        return load_model(first, arguments.checkpoint), first / "timelines"
+    from manet_jax import ensemble  # late, as it imports all of evaluation, which a single model does not need
+
+    weights = None if arguments.weights is None else ensemble.parse_weights(arguments.weights)
+    model = ensemble.load_ensemble(arguments.workdir, arguments.checkpoint, weights=weights)
+    return model, first / f"timelines{ensemble.suffix(arguments.workdir)}"
 
 
 def _views(views: Views, arguments: argparse.Namespace) -> Views:
@@ -302,8 +319,14 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("videos", nargs="+", metavar="VIDEO", help="a file, a folder or a glob such as 'clips/*.mp4'")
-    parser.add_argument("--workdir", required=True, help="of a training run, or of converted weights")
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        action="append",
+        help="of a training run, or of converted weights; given several times, of each model of an ensemble",
+    )
     parser.add_argument("--checkpoint", default="best", choices=CHECKPOINTS, help="which one (best)")
+    parser.add_argument("--weights", help="of an ensemble's models, such as 2,1 (all alike)")
     parser.add_argument("--json", action="store_true", help="print a JSON object a line for each video")
     parser.add_argument("--top", type=int, default=5, help="how many actions to print (5)")
     parser.add_argument("--batch_size", type=int, default=8, help="clips in a batch (8)")

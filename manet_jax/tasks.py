@@ -77,9 +77,11 @@ class SingleLabel:
         """Returns the probability of each class, float64."""
         return _softmax(logits)
 
-    def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+    def mean_over_views(
+        self, logits: Float[np.ndarray, "b v n"], weights: Float[np.ndarray, " v"] | None = None
+    ) -> Float[np.ndarray, "b n"]:
         """Returns the logits, float64, whose probabilities are the mean of those of the views."""
-        return _log_mean(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
+        return _log_mean(scipy.special.log_softmax(logits.astype(np.float64), axis=-1), weights)
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted classes."""
@@ -153,10 +155,12 @@ class MultiLabel:
         """Returns the probability of each class, float64."""
         return scipy.special.expit(logits.astype(np.float64))
 
-    def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+    def mean_over_views(
+        self, logits: Float[np.ndarray, "b v n"], weights: Float[np.ndarray, " v"] | None = None
+    ) -> Float[np.ndarray, "b n"]:
         """Returns the logits, float64, whose probabilities are the mean of those of the views."""
         values = logits.astype(np.float64)
-        log_present, log_absent = (_log_mean(scipy.special.log_expit(x)) for x in (values, -values))
+        log_present, log_absent = (_log_mean(scipy.special.log_expit(x), weights) for x in (values, -values))
         return log_present - log_absent
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
@@ -224,9 +228,11 @@ class Emotion:
         """Returns the probability of each emotion, float64."""
         return _softmax(logits)
 
-    def mean_over_views(self, logits: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+    def mean_over_views(
+        self, logits: Float[np.ndarray, "b v n"], weights: Float[np.ndarray, " v"] | None = None
+    ) -> Float[np.ndarray, "b n"]:
         """Returns the logits, float64, whose probabilities are the mean of those of the views."""
-        return _log_mean(scipy.special.log_softmax(logits.astype(np.float64), axis=-1))
+        return _log_mean(scipy.special.log_softmax(logits.astype(np.float64), axis=-1), weights)
 
     def decide(self, probabilities: Float[np.ndarray, "b n"]) -> Bool[np.ndarray, "b n"]:
         """Returns the predicted emotions."""
@@ -311,20 +317,44 @@ def compute_metrics(tasks: Sequence[Task], outputs: Arrays, targets: Arrays) -> 
     return {name: x for task in tasks for name, x in task.compute_metrics(outputs, targets).items()}
 
 
-def average_views(tasks: Sequence[Task], outputs: Arrays) -> Arrays:
+def average_views(tasks: Sequence[Task], outputs: Arrays, weights: Float[np.ndarray, " v"] | None = None) -> Arrays:
     """Averages outputs over test-time views, [b, v, ...] -> [b, ...]: the one rule for all that shows predictions.
 
     A task's probabilities are averaged, and its logits become those of the mean probabilities: the logarithm for a
     softmax, the log odds for a sigmoid. All else, such as the embedding, is averaged itself. A single view stays as it
     is, bit for bit.
+
+    Args:
+      tasks: of the model.
+      outputs: of all views.
+      weights: of the views, of any positive sum; None weighs all alike.
     """
     if next(iter(outputs.values())).shape[1] == 1:
         return {name: values[:, 0] for name, values in outputs.items()}
     of_tasks = {task.output: task for task in tasks}
     return {
-        name: of_tasks[name].mean_over_views(values) if name in of_tasks else values.astype(np.float64).mean(1)
+        name: of_tasks[name].mean_over_views(values, weights)
+        if name in of_tasks
+        else np.average(values.astype(np.float64), axis=1, weights=weights)
         for name, values in outputs.items()
     }
+
+
+def average_models(tasks: Sequence[Task], outputs: Sequence[Arrays], weights: Sequence[float | int]) -> Arrays:
+    """Averages the outputs of several models for the same clips by the rule of `average_views`.
+
+    Args:
+      tasks: of any of the models; each is averaged over the models that have its output. All else, such as the
+        embedding, means something else in each network and is left out.
+      outputs: of each model, [b, ...].
+      weights: of each model; their sum over the models that have an output must be positive.
+    """
+    averaged: Arrays = {}
+    for task in tasks:
+        having = [i for i, each in enumerate(outputs) if task.output in each]
+        stacked = np.stack([outputs[i][task.output] for i in having], axis=1)
+        averaged |= average_views([task], {task.output: stacked}, np.array([weights[i] for i in having], np.float64))
+    return averaged
 
 
 def primary_metric(tasks: Sequence[Task]) -> str:
@@ -350,9 +380,12 @@ def _add(
     return total, parts | {name: value for name, (_, value) in terms.items()}
 
 
-def _log_mean(logarithms: Float[np.ndarray, "b v n"]) -> Float[np.ndarray, "b n"]:
+def _log_mean(
+    logarithms: Float[np.ndarray, "b v n"], weights: Float[np.ndarray, " v"] | None = None
+) -> Float[np.ndarray, "b n"]:
     """The logarithm of the mean over views."""
-    return scipy.special.logsumexp(logarithms, axis=1) - np.log(logarithms.shape[1])
+    shares = np.ones(logarithms.shape[1]) if weights is None else weights
+    return scipy.special.logsumexp(logarithms, axis=1, b=shares[:, None]) - np.log(shares.sum())
 
 
 def _softmax(logits: Float[np.ndarray, "b n"]) -> Float[np.ndarray, "b n"]:

@@ -134,7 +134,7 @@ def stored(content, decode=decoding.decode_h264):
 
 def read_video(source, inputs, window=2.0, stride=1.0, num_threads=1):
     """Yields the clip of a short video, or the windows of a long one, as prediction reads them in a single view."""
-    return inference._read_video(source, inference.EvalInputs(inputs, SINGLE_VIEW), window, stride, num_threads)
+    return inference._read_video(source, [inference.EvalInputs(inputs, SINGLE_VIEW)], window, stride, num_threads)
 
 
 def outcome(function):

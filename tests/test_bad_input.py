@@ -363,7 +363,7 @@ def test_build_original_and_prediction_see_the_same_frames_at_the_same_times(vid
         loaded = list(read_video(ClipFrames(each.path), inputs, 2.0, 1.0, num_threads=2))
         assert not any(part.error for part in loaded), each
         if not loaded[0].windowed:
-            np.testing.assert_array_equal(loaded[0].clips[0]["video"], expected["video"])
+            np.testing.assert_array_equal(loaded[0].clips[0][0]["video"], expected["video"])
 
         start, end = 0.31 * frames[-1].end, 0.79 * frames[-1].end  # on no middle
         inside = [i for i, frame in enumerate(frames) if start <= frame.middle < end]

@@ -253,7 +253,7 @@ def test_prediction_sees_what_is_in_the_box(tmp_path, capsys):
     top, bottom, left, right = box.edges((HEIGHT, WIDTH))
     frames = [frame.picture.image()[top:bottom, left:right] for frame in ClipFrames(path).read()]
     expected = [clips_lib.crop_frame(frames[i], INPUTS)["video"][0] for i in (1, 4, 7, 10)]
-    np.testing.assert_array_equal(loaded.clips[0]["video"], expected)
+    np.testing.assert_array_equal(loaded.clips[0][0]["video"], expected)
     _, info = transcode.transcode(ClipFrames(path, box=box), 256)
     assert (bottom - top, right - left) == (31, 95)
     assert (info.height, info.width) == (32, 96)  # even

@@ -3,6 +3,7 @@
 import ast
 import re
 import shlex
+import shutil
 import sys
 
 import numpy as np
@@ -46,6 +47,7 @@ def examples(tmp_path_factory):
     config.clip.num_frames = 8
     vectors = load_label_vectors("", labels.names)
     save(root / "runs/ma52", config, labels, vectors=vectors)
+    shutil.copytree(root / "runs/ma52", root / "runs/timesformer")
     fused = shrink(ma52_pro.get_config("fused"), data)
     fused.clip.num_frames = 8
     save(root / "runs/fused", fused, labels, emotions=("fear", "joy"), multilabel=True)

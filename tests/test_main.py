@@ -187,6 +187,10 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
             ["--submission=/none/x.zip", "--mode=evaluate"],
             "--submission: /none/x.zip cannot be written; give a file in",
         ),
+        (["--workdir=x"], "an ensemble is for --mode=evaluate: train each model by itself, with one --workdir"),
+        (["--weights=1"], "an ensemble is for --mode=evaluate: train each model by itself, with one --workdir"),
+        (["--weights=1", "--mode=evaluate"], "an ensemble has two models or more, but there is one workdir: give the"),
+        (["--workdir=x", "--weights=2;1", "--mode=evaluate"], "weights is 2;1; give numbers with commas between"),
         (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],
 )

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from checkpoints import read_checkpoint
-from helpers import slow_but, set_network, shrink
+from helpers import set_network, shrink, slow_but
 
 import manet_jax
 from configs import ma52

@@ -150,7 +150,7 @@ def test_short_and_long_videos_are_read_alike(long_video, monkeypatch):
         (window,) = read_video(ClipFrames(long_video), specs, 20.0, 1.0, num_threads=1)
         assert (window.span, window.windowed) == ((0, 11), True)
         expected = clips.eval_clip(stored(long_video.read_bytes()), specs)
-        clip = window.clips[0]
+        clip = window.clips[0][0]
         assert clip.keys() == expected.keys() == specs.keys()
         for name, frames in expected.items():
             np.testing.assert_array_equal(clip[name], frames)
@@ -180,7 +180,7 @@ def test_windows_keep_few_frames_in_memory(long_video, monkeypatch, decoded_byte
     loaded = list(read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
     assert [each.span for each in loaded] == [(i / 4, i / 4 + 2) for i in range(37)]
     for one, other in zip(loaded, expected, strict=True):
-        np.testing.assert_array_equal(one.clips[0]["video"], other.clips[0]["video"])
+        np.testing.assert_array_equal(one.clips[0][0]["video"], other.clips[0][0]["video"])
     assert most <= 302
     assert most_decoded > 100_000  # of the first reading
     most_decoded = 0

@@ -69,7 +69,7 @@ def test_frames_are_turned_and_mirrored_as_the_header_asks(tmp_path, matrix, upr
     loaded = next(read_video(ClipFrames(path), spec, 2.0, 1.0, num_threads=1))
     assert loaded.windowed == (seconds > 10)
     top, left = ((side - HEIGHT) // 2 for side in expected.shape[:2])
-    np.testing.assert_array_equal(loaded.clips[0]["video"][0], expected[top : top + HEIGHT, left : left + HEIGHT])
+    np.testing.assert_array_equal(loaded.clips[0][0]["video"][0], expected[top : top + HEIGHT, left : left + HEIGHT])
 
 
 def test_a_span_is_cut_by_time_stamps_where_the_rate_varies(tmp_path):
@@ -82,7 +82,7 @@ def test_a_span_is_cut_by_time_stamps_where_the_rate_varies(tmp_path):
     assert [each.span for each in loaded[:28]] == [(i, i + 2) for i in range(28)]
     assert loaded[28].span[1] == pytest.approx(29.8 + 1 / 30, abs=0.01)  # the header's duration of the last frame
     # Frames of 8 parts of the window from 15 to 17 s: of ten frames numbers 0, 1, 3, 4, 5, 6, 8, 9.
-    window = loaded[15].clips[0]["video"]
+    window = loaded[15].clips[0][0]["video"]
     assert window.shape == (8, HEIGHT, HEIGHT, 3)
     bars = window[:, int(HEIGHT * 0.75), HEIGHT // 2 - 24]  # the second bar: 15 has it, 16 has not
     assert (bars.mean(-1) > 125).tolist() == [True] * 4 + [False] * 4

@@ -23,6 +23,7 @@ from tfds_ma52.labels import LabelSet
 
 _PAIRS, _EXAMPLES = 6, 3  # most confused pairs; correct and wrong clips with activation maps
 _DPI = 100
+_OF_EACH = "each model of the ensemble has its own, which the report of that model alone shows."
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1250px; margin: 2em auto; padding: 0 1em; color: #222 }
 h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ccc } img { max-width: 100%; display: block }
@@ -39,6 +40,8 @@ Section = tuple[str, str, dict[str, Figure]]  # title, text, figures by the name
 def write(evaluation: Evaluation) -> pathlib.Path:
     """Writes `report_<split>_<checkpoint>/` in the workdir: `report.html`, its figures, and `predictions.csv`.
 
+    That of an ensemble is `report_<split>_<checkpoint>_with_<others>/` in the workdir of its first member.
+
     Args:
       evaluation: with public labels.
 
@@ -48,7 +51,7 @@ def write(evaluation: Evaluation) -> pathlib.Path:
     Raises:
       UserError: the folder cannot be written.
     """
-    folder = evaluation.workdir / f"report_{evaluation.split}_{evaluation.checkpoint}"
+    folder = evaluation.workdir / f"report_{evaluation.name}"
     model = load_model(evaluation.workdir, evaluation.checkpoint)
     intervals = evaluate.bootstrap(evaluation.predictions, evaluation.tasks, show_progress=True)
     try:
@@ -61,7 +64,7 @@ def write(evaluation: Evaluation) -> pathlib.Path:
                 parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
                 parts += [_picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
         parts.append(_foot(evaluation))
-        title = html.escape(f"{evaluation.workdir.name}, {evaluation.split}")
+        title = html.escape(f"{_name(evaluation)}, {evaluation.split}")
         start = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         page = "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
         write_atomically(folder / "report.html", page)
@@ -92,7 +95,8 @@ def _sections(evaluation: Evaluation, model: LoadedModel, result: TaskResult) ->
         text += " A decision is whether a class is present in a clip."
     figure = figures.plot_calibration(*result.confidence(), title=name)
     yield f"Calibration of {name}", text, {f"calibration_{name}": figure}
-    if name == "actions" and "embedding" in evaluation.predictions.outputs:
+    outputs = [each.predictions.outputs for each in (evaluation, *evaluation.members)]
+    if name == "actions" and any("embedding" in each for each in outputs):
         yield _joint_embedding(evaluation, result)
     if result.task is evaluation.tasks[0]:  # the task of the network's classifier
         yield _class_maps(evaluation, model, result)
@@ -123,6 +127,8 @@ def _confused_pairs(evaluation: Evaluation, model: LoadedModel, result: TaskResu
 
 
 def _joint_embedding(evaluation: Evaluation, result: TaskResult) -> Section:
+    if evaluation.members:
+        return "Joint embedding", f"There is none: {_OF_EACH}", {}
     embedding = evaluation.predictions.outputs["embedding"].astype(np.float64)
     vectors, remark = read_label_vectors(evaluation, embedding.shape[1])
     figure = figures.plot_embedding(embedding, result.target, result.labels, vectors)
@@ -146,6 +152,8 @@ def read_label_vectors(evaluation: Evaluation, size: int) -> tuple[np.ndarray | 
 
 def _class_maps(evaluation: Evaluation, model: LoadedModel, result: TaskResult) -> Section:
     title = "Class activation maps"
+    if evaluation.members:
+        return title, f"There are none: {_OF_EACH}", {}
     if not model.has_class_maps:
         return title, "There are none: the classifier of this network is not linear on averaged features.", {}
     text = (
@@ -173,14 +181,36 @@ def _picture(figure: Figure, path: pathlib.Path) -> str:
 
 def head(evaluation: Evaluation) -> str:
     """The report's title and what was evaluated, as HTML."""
+    if evaluation.members:
+        predicted = f"The mean probabilities of {len(evaluation.members)} models"
+    else:
+        step = evaluation.metrics["step"]
+        predicted = f"The {evaluation.checkpoint} checkpoint (step {step}) of {evaluation.workdir}"
     text = (
-        f"The {evaluation.checkpoint} checkpoint (step {evaluation.metrics['step']}) of {evaluation.workdir}, on the "
-        f"{len(evaluation.video_ids)} clips of split {evaluation.split} of {evaluation.dataset.location}."
+        f"{predicted}, on the {len(evaluation.video_ids)} clips of split {evaluation.split} of "
+        f"{evaluation.dataset.location}."
     )
-    if len(evaluation.views) > 1:
+    if not evaluation.members and len(evaluation.views) > 1:
         text += f" Predictions are means over {len(evaluation.views)} views of each clip ({evaluation.views})."
     warning = "This file shows frames of these clips: pass it on only as you may pass on the clips."
-    return f"<h1>Evaluation of {html.escape(evaluation.workdir.name)}</h1><p>{html.escape(text)} {warning}</p>"
+    title = html.escape(f"Evaluation of {_name(evaluation)}")
+    return f"<h1>{title}</h1><p>{html.escape(text)} {warning}</p>{_members(evaluation)}"
+
+
+def _name(evaluation: Evaluation) -> str:
+    return " + ".join(each.workdir.name for each in evaluation.members or (evaluation,))
+
+
+def _members(evaluation: Evaluation) -> str:
+    """The table of an ensemble's models, as HTML; "" where there is a single one."""
+    if not evaluation.members:
+        return ""
+    pairs = zip(evaluation.members, evaluation.weights, strict=True)
+    rows = [
+        (each.workdir, f"{weight:.3g}", each.metadata.model.name, each.checkpoint, each.metrics["step"], each.views)
+        for each, weight in pairs
+    ]
+    return tables.html_table(("workdir", "weight", "network", "checkpoint", "step", "views"), rows)
 
 
 def _metrics(evaluation: Evaluation, intervals: dict[str, tuple[float, float]]) -> str:
@@ -192,13 +222,16 @@ def _metrics(evaluation: Evaluation, intervals: dict[str, tuple[float, float]]) 
 
 
 def _foot(evaluation: Evaluation) -> str:
-    known = evaluation.metadata
-    facts = {name: getattr(known, name) for name in ("data", "initialized_from", "source") if getattr(known, name)}
-    rows = [(f"{name} (training)", version) for name, version in known.versions.items()]
+    rows, blocks = [], {}
+    for each in evaluation.members or (evaluation,):
+        known, of = each.metadata, f" of {each.workdir}" if evaluation.members else ""
+        facts = {name: getattr(known, name) for name in ("data", "initialized_from", "source") if getattr(known, name)}
+        blocks |= {f"Config{of}": known.config, f"Data and origin{of}": facts, f"Model{of}": known.model.to_json()}
+        rows += [(f"{name} (training{of})", version) for name, version in known.versions.items()]
     rows += [(f"{name} (this report)", version) for name, version in versions().items()]
-    blocks = {"Config": known.config, "Data and origin": facts, "Model": known.model.to_json()}
     parts = [
-        f"<details><summary>{title}</summary><pre>{html.escape(json.dumps(block, indent=1))}</pre></details>"
+        f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(json.dumps(block, indent=1))}</pre>"
+        "</details>"
         for title, block in blocks.items()
     ]
     table = tables.html_table(("package", "version"), rows)

@@ -14,14 +14,18 @@ from manet_jax.report.results import task_results
 
 
 def metrics_table(evaluation: Evaluation, intervals: dict[str, tuple[float, float]]) -> str:
-    """The metrics in percent with their intervals, as HTML; thresholds as they are."""
+    """The metrics in percent with their intervals, as HTML; thresholds as they are.
+
+    Beside those of an ensemble stand those of its members.
+    """
     rows = []
     for name in evaluate.table_rows(evaluation.metrics):
-        scale = 1 if name == "threshold" else 100
-        low, high = (f"{scale * bound:.2f}" for bound in intervals[name])
+        low, high = (evaluate.format_metric(name, {name: bound}) for bound in intervals[name])
         interval = "fixed" if name == "threshold" else f"{low} – {high}"  # noqa: RUF001
-        rows.append((name.replace("_", " "), f"{scale * evaluation.metrics[name]:.2f}", interval))
-    return html_table(("metric", "%", "95 % interval"), rows)
+        values = [evaluate.format_metric(name, each.metrics) for each in (evaluation, *evaluation.members)]
+        rows.append((name.replace("_", " "), values[0], interval, *values[1:]))
+    head = ("metric", "%", "95 % interval", *(f"{each.workdir}, %" for each in evaluation.members))
+    return html_table(head, rows)
 
 
 def html_table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:

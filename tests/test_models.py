@@ -223,7 +223,7 @@ DROPS_INSIDE = ("c3d",)
 
 networks = pytest.mark.parametrize("name", MODELS)
 backbones = pytest.mark.parametrize("name", BACKBONES)
-# For tests that compile: in every run one network of each kind, over frames, over clips, of tokens, and of two networks.
+# For tests that compile: in every run one network of each kind: over frames, over clips, of tokens, of two networks.
 compiled = slow_but("manet", "i3d", "timesformer", "emotion", networks=MODELS)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import matplotlib.figure
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Num
 
 from manet_jax import metrics
 from manet_jax.studies import effects, study
@@ -28,7 +28,7 @@ PARTS = ("shift", "se", "embedding")
 COMPARED = ("f1_mean", "action_top1", "mean_class_accuracy", "f1_rare", "direction")
 
 
-def summarize(confusion: Int[np.ndarray, "n n"], top5: float) -> dict[str, float]:
+def summarize(confusion: Num[np.ndarray, "n n"], top5: float) -> dict[str, float]:
     """The compared quantities of one run on MA-52's classes, as shares of 1.
 
     Beside the eight published metrics and `mean_class_accuracy`: `f1_<group>`, `f1_frequent` and `f1_rare` are the mean
@@ -54,7 +54,7 @@ def summarize(confusion: Int[np.ndarray, "n n"], top5: float) -> dict[str, float
     return values | {f"direction_{name}": share for name, share in directions.items()}
 
 
-def _directions(confusion: Int[np.ndarray, "n n"]) -> dict[str, float]:
+def _directions(confusion: Num[np.ndarray, "n n"]) -> dict[str, float]:
     shares = {}
     for names in REVERSED_PAIRS:
         pair = [MA52.names.index(name) for name in names]
@@ -115,12 +115,12 @@ def factorial(arms: Iterable[str]) -> dict[str, effects.Contrast]:
     for part in PARTS:
         others = [other for other in PARTS if other != part]
         subsets = [subset for size in range(3) for subset in itertools.combinations(others, size)]
-        found[f"{part}, alone"] = {name([part]): 1, name([]): -1}
+        found[f"{part}, alone"] = {name([part]): 1.0, name([]): -1.0}
         found[f"{part}, mean over the others"] = {
             name(each): sign / len(subsets) for subset in subsets for each, sign in (((*subset, part), 1), (subset, -1))
         }
-        found[f"{part}, in the full model"] = {name(PARTS): 1, name(others): -1}
-    found["all together"] = {name(PARTS): 1, name([]): -1}
+        found[f"{part}, in the full model"] = {name(PARTS): 1.0, name(others): -1.0}
+    found["all together"] = {name(PARTS): 1.0, name([]): -1.0}
     return {title: contrast for title, contrast in found.items() if contrast.keys() <= set(arms)}
 
 

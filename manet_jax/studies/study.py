@@ -163,21 +163,21 @@ class Study:
 
 
 def load_config(arguments: Sequence[str]) -> ConfigDict:
-    """The config that `manet_jax.main` makes of its flags `--config=FILE` and `--config.field=value`.
+    """The config that `manet_jax.main` makes of its flags `--config=FILE:ARM` and then `--config.field=value`.
 
     Raises:
       UserError: it makes none.
     """
-    values, argv = flags.FlagValues(), ["study", *arguments]
+    path, _, arm = arguments[0].removeprefix("--config=").partition(":")
+    values, argv = flags.FlagValues(), ["study", *arguments[1:]]
     try:
-        config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+        config = runpy.run_path(path)["get_config"](*[arm] if arm else [])
+        found = config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
         values(argv)
-        values.config.to_dict()  # raises here if the file could not be loaded
-    except (AttributeError, KeyError, TypeError, ValueError, OSError, ImportError, SyntaxError, flags.Error) as error:
-        # An error of a config file itself comes with its stack trace, the message last.
-        text = str(error).strip().strip("\"'").rpartition("\n")[2]
+    except (AttributeError, KeyError, TypeError, ValueError, flags.Error) as error:
+        text = str(error).strip("\"'").partition("\n")[0]
         raise UserError(f"{' '.join(arguments)} is no config: {text}") from error
-    return values.config
+    return found.value
 
 
 def train_all(study: Study) -> Results:

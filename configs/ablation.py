@@ -14,11 +14,14 @@ from configs.models.manet import VARIANTS
 # With and without each of the shift, squeeze-and-excitation and the joint embedding. All else is equal: data, weights
 # to start from, schedule, learning rate, number of steps.
 _MODELS = {
-    **VARIANTS,
+    "tsn": VARIANTS["tsn"],
     "tsn_se": {"shift": False, "embedding": False},
     "tsn_embedding": {"shift": False, "se": False},
     "tsn_se_embedding": {"shift": False},
+    "tsm": VARIANTS["tsm"],
+    "tsm_se": VARIANTS["tsm_se"],
     "tsm_embedding": {"se": False},
+    "manet": VARIANTS["manet"],
 }
 ARMS = {
     "single_frame": {"model": VARIANTS["tsn"], "clip": {"num_frames": 1}},

@@ -39,7 +39,7 @@ _SMALL = {
     "tin": (_RESNET, 8, 0.01),
     "gc_tsm": (_RESNET, 8, 0.01),
     "timesformer": (
-        {"depth": 4, "width": 96, "num_heads": 4, "patch_size": 8, "table_size": 64, "drop_path": 0.0},
+        {"depth": 4, "width": 64, "num_heads": 4, "patch_size": 8, "table_size": 64, "drop_path": 0.0},
         8,
         0.003,
     ),

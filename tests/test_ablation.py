@@ -1,3 +1,4 @@
+import functools
 import itertools
 import json
 
@@ -8,7 +9,7 @@ from PIL import Image
 
 from configs import ablation as config_file
 from manet_jax import configuration, metrics
-from manet_jax.studies import ablation, study
+from manet_jax.studies import ablation, effects, study
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
 
@@ -143,7 +144,8 @@ def made_up(confusion):
     return {"confusion": confusion.tolist(), "action_top5": 1.0, "clips": clips}
 
 
-def test_compare_writes_effects_or_the_differences_from_a_reference(tmp_path):
+def test_compare_writes_effects_or_the_differences_from_a_reference(tmp_path, unchecked, monkeypatch):
+    monkeypatch.setattr(effects, "bootstrap", functools.partial(effects.bootstrap, num_samples=20))
     fields = {"config_file": "x.py", "num_seeds": 1, "workdir": tmp_path}
     right = confusion_of(nodding__nodding=4)
     half = confusion_of(nodding__nodding=2, nodding__shaking_head=2)

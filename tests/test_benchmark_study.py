@@ -1,5 +1,6 @@
 import csv
 import json
+import types
 
 import numpy as np
 import pytest
@@ -7,8 +8,8 @@ import sklearn.metrics
 from helpers import ROOT
 from PIL import Image
 
-from manet_jax import metrics
-from manet_jax.studies import benchmark, study
+from manet_jax import metrics, train
+from manet_jax.studies import benchmark, measure, study
 from tfds_ma52.errors import UserError
 
 GROUPS = [0, 0, 1]
@@ -66,7 +67,7 @@ def test_published_figures_are_the_papers():
             assert values["f1_mean"] == pytest.approx(np.mean([values[part] for part in parts]), abs=0.006), name
 
 
-def test_files_hold_the_same_numbers(results, plan):
+def test_files_hold_the_same_numbers(results, plan, unchecked):
     text = benchmark.compare(plan, results)
     assert (plan.workdir / "benchmark.md").read_text() == text + "\n"
     rows = {row["network"]: row for row in csv.DictReader((plan.workdir / "benchmark.csv").read_text().splitlines())}
@@ -132,6 +133,14 @@ def test_runs_of_several_labels_a_clip_are_refused(results, plan):
     del results["c3d"][1]["clips"]
     with pytest.raises(UserError, match="the clips of c3d's runs have several labels; the benchmark is of one label"):
         benchmark.compare(plan, results)
+
+
+def test_a_run_that_is_not_finished_is_not_measured(trained, monkeypatch):
+    workdir, result = trained
+    monkeypatch.setattr(train, "count_steps", lambda config, num_clips: types.SimpleNamespace(total=7 * num_clips))
+    step = result["last"]["step"]
+    with pytest.raises(UserError, match=f"trained is at step {step} of 84; its command resumes it"):  # of 12 clips
+        measure.measure(workdir, cost=False)
 
 
 CONFIG = """

@@ -178,7 +178,10 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
             "--config: there is no file configs/none.py; those of the project",
         ),
         (["--config=configs/no such.py"], "--config: there is no file configs/no such.py; those of the project"),
-        (["--config=configs/ablation.py:x"], "configs/ablation.py has no arm 'x'; name one of single_frame, tsn, tsm,"),
+        (
+            ["--config=configs/ablation.py:x"],
+            "configs/ablation.py has no arm 'x'; name one of single_frame, tsn,",
+        ),
         (["--config=configs/ma52_synthetic.py:x"], "has no optimiser 'x'; name one of muon, sgd after a colon"),
         (["--config.seed=-1"], "config.seed is -1; it must be at least 0"),
         (["--workdir="], "--workdir is missing: give a folder for logs and checkpoints"),

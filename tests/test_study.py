@@ -180,7 +180,7 @@ def test_command_refuses_wrong_flags(flag, message, tmp_path, capsys):
     ("main", "flags", "message"),
     [
         (ablation.main, ["--arms=tsn,tsn"], "--arms is 'tsn,tsn'; give each once, commas between"),
-        (ablation.main, ["--arms="], "--arms has ''; those of configs/ablation.py are single_frame, tsn, tsm, tsm_se"),
+        (ablation.main, ["--arms="], "--arms has ''; those of configs/ablation.py are single_frame, tsn, tsn_se, "),
         (benchmark.main, ["--models=x,c3d"], "--models has 'x'; those of configs/benchmark.py are c3d, i3d, slowfast"),
         (
             benchmark.main,

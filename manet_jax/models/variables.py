@@ -78,7 +78,8 @@ def count_forward_flops(spec: ModelSpec, batch_size: int = 1) -> float:
     shape = (batch_size, clip.num_frames, clip.crop_size, clip.crop_size, 3)
     video = jax.ShapeDtypeStruct(shape, jnp.uint8)
     with jax.default_device(jax.local_devices(backend="cpu")[0]):  # other backends do not count before they compile
-        return jax.jit(forward_function(spec)).lower(abstract_variables(spec)[1], video).cost_analysis()["flops"]
+        cost: Any = jax.jit(forward_function(spec)).lower(abstract_variables(spec)[1], video).cost_analysis()
+    return cost["flops"]
 
 
 def flatten(variables: PyTree) -> dict[str, Any]:

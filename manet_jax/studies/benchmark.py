@@ -183,6 +183,7 @@ def plot(results: study.Results, path: pathlib.Path) -> None:
     axes.xaxis.set(major_locator=LogLocator(subs=(1, 2, 3, 5)), major_formatter="{x:g}", minor_locator=NullLocator())
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
+    figure.draw_without_rendering()  # so that it is known where everything stands
     _label(axes, points)
     figure.savefig(path, dpi=110)
 
@@ -195,8 +196,6 @@ _PLACES += [(x, 2.5 * y, h, v) for x, y, h, v in _PLACES[2:]]
 
 def _label(axes: matplotlib.axes.Axes, points: Sequence[tuple[float, float, str]]) -> None:
     """Writes the names of points beside them, each at the first place where it hides no point and no other name."""
-    figure = axes.get_figure()
-    figure.draw_without_rendering()
     taken = [
         Bbox.from_extents(x - 5, y - 5, x + 5, y + 5) for x, y in axes.transData.transform([p[:2] for p in points])
     ]

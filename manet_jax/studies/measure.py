@@ -36,9 +36,8 @@ def measure(workdir: pathlib.Path, *, cost: bool) -> dict[str, Any]:
     # Late, because the help text should not wait for JAX.
     import ml_collections
 
-    from manet_jax import checkpoint, compilation_cache, configuration, evaluate, train
+    from manet_jax import checkpoint, configuration, evaluate, train
 
-    compilation_cache.use()
     with contextlib.closing(checkpoint.open_to_read(workdir, "latest")) as checkpoints:
         metadata = checkpoints.metadata("latest")
     config = configuration.parse(ml_collections.ConfigDict(metadata.config))
@@ -112,6 +111,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
 
     def run() -> int:
+        from manet_jax import compilation_cache
+
+        compilation_cache.use()
         measure(arguments.workdir, cost=arguments.cost)
         return 0
 

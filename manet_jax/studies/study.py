@@ -29,7 +29,8 @@ from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 
 RESULT_FILE = "study.json"  # of a finished run, in its folder
-COLORS = ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#f0e442")  # Okabe and Ito's
+# Distinct to all eyes: seven of Okabe and Ito's, after a grey and before a dark blue.
+COLORS = ("#999999", "#0072b2", "#56b4e9", "#e69f00", "#d55e00", "#009e73", "#cc79a7", "#f0e442", "#332288")
 Runs = Mapping[str, Sequence[Mapping[str, float]]]  # for each arm, the metrics of each seed, shares of 1
 Results = dict[str, dict[int, dict[str, Any]]]  # for each arm and seed, what `measure` wrote
 

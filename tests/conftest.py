@@ -78,7 +78,7 @@ def commands_here(run_command, monkeypatch):
         assert done.returncode == 0, done.stderr
         return done
 
-    monkeypatch.setattr(study, "subprocess", types.SimpleNamespace(run=run))
+    monkeypatch.setattr(study, "subprocess", types.SimpleNamespace(run=run, DEVNULL=None))
     return called
 
 

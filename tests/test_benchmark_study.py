@@ -161,6 +161,7 @@ def get_config(arm):
 """
 
 
+@pytest.mark.slow
 def test_benchmark_command_trains_measures_and_resumes(folder, tmp_path, commands_here, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
     (tmp_path / "config.py").write_text(CONFIG)

@@ -46,7 +46,7 @@ _SMALL = {
     "videomae": ({"depth": 4, "width": 96, "num_heads": 4, "patch_size": 8, "drop_path": 0.0}, 8, 0.003),
     "uniformer": ({"depths": (1, 1, 2, 1), "widths": (16, 32, 64, 128), "head_size": 32, "drop_path": 0.0}, 8, 0.003),
     "swin": (
-        {"depth": 2, "width": 32, "num_heads": 2, "window_frames": 4, "window_size": 4, "drop_path": 0.0},
+        {"depth": 1, "width": 24, "num_heads": 2, "window_frames": 4, "window_size": 4, "drop_path": 0.0},
         8,
         0.003,
     ),

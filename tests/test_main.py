@@ -82,7 +82,7 @@ def test_main_trains_and_evaluates_the_papers_config(whole, run_main, tmp_path):
     report = workdir / "report_val_best" / "report.html"
     assert f"report: {report}" in again.stderr
     assert report.exists()
-    assert [line.split()[1] for line in again.stdout.splitlines()[-8:]] == [line.split()[1] for line in table[1:]]
+    assert [line.split()[1] for line in again.stdout.splitlines()[-9:]] == [line.split()[1] for line in table[1:]]
     assert (workdir / "evaluation_val_best.json").exists()
 
 

@@ -17,7 +17,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -26,7 +25,7 @@ from manet_jax import optimizers, parallel, tasks, train_step
 from manet_jax.models import MODELS, ModelSpec, OptionError
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.resnet import STAGES
-from manet_jax.models.variables import abstract_variables, merge
+from manet_jax.models.variables import abstract_variables, count_forward_flops, forward_function
 from tfds_ma52.labels import MA52
 
 # What the PyTorch networks are in that are not in tests/torch_reference.
@@ -53,7 +52,7 @@ def main() -> None:
         functions |= plain_pytorch(batch, spec, "cuda" if on_gpu else "cpu", compiled=on_gpu)
     seconds = measure.in_turn(functions, arguments.repeats)
 
-    flops = count_forward_flops(batch, spec)
+    flops = count_forward_flops(spec, arguments.batch_size)
     rate, bandwidth = measure.matrix_rate(arguments.dtype), measure.bandwidth()
     rows = []
     for part, factor in (("forward", 1), ("train step", 3)):
@@ -128,24 +127,6 @@ def make_batch(batch_size: int, size: int, num_frames: int = 8) -> dict[str, np.
     rng = np.random.default_rng(0)
     video = rng.integers(0, 256, (batch_size, num_frames, size, size, 3), np.uint8)
     return {"video": video, "label": rng.integers(0, 52, batch_size).astype(np.int32)}
-
-
-def forward_function(spec: ModelSpec) -> Callable:
-    """A model's forward pass as a function of variables and video."""
-    graphdef, _ = abstract_variables(spec)
-
-    def forward(variables: Any, video: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
-        outputs = merge(graphdef, variables)({"video": video})
-        return outputs.logits, outputs.embedding
-
-    return forward
-
-
-def count_forward_flops(batch: dict[str, np.ndarray], spec: ModelSpec) -> float:
-    """Floating-point operations of a forward pass over a batch; a training step has three times as many."""
-    video = jax.ShapeDtypeStruct(batch["video"].shape, jnp.uint8)
-    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # other backends do not count before they compile
-        return jax.jit(forward_function(spec)).lower(abstract_variables(spec)[1], video).cost_analysis()["flops"]
 
 
 def create_step(spec: ModelSpec, mesh: jax.sharding.Mesh) -> tuple[Callable, optax.GradientTransformation]:

@@ -1,13 +1,14 @@
 """What each trick for rare classes is worth, in small, on generated clips; an arm is named after the colon.
 
-python -m manet_jax.main --config configs/tricks.py:logit_adjustment --workdir runs/logit_adjustment
+python -m manet_jax.studies.ablation --config configs/tricks.py --seeds 3 --workdir runs/tricks
 
-Training on train and val is no arm: the generated set has no other split to evaluate on.
+All else is as in the ablation's MANet, and so is the backbone that all arms start from. Training on train and val is no
+arm: the generated set has no other split to evaluate on.
 """
 
 import ml_collections
 
-from configs import ma52_synthetic
+from configs import ablation
 
 # Each trick alone, with the value of its paper where that has one, and 1 for the weights of further losses.
 TRICKS = {
@@ -24,12 +25,18 @@ TRICKS = {
 # Two of them would meet the imbalance of the drawn clips, which the logit adjustment meets, once more.
 TOGETHER = [name for name in TRICKS if name not in ("balanced", "effective_number")]
 ARMS = ("baseline", *TRICKS, "all")
+REFERENCE = "baseline"
+BACKBONE = ablation.BACKBONE
 
 
 def get_config(arm: str = "baseline") -> ml_collections.ConfigDict:
+    if arm == BACKBONE:
+        return ablation.get_config(BACKBONE)
     if arm not in ARMS:
-        raise ValueError(f"configs/tricks.py has no arm {arm!r}; name one of {', '.join(ARMS)} after a colon")
-    config = ma52_synthetic.get_config()
+        raise ValueError(
+            f"configs/tricks.py has no arm {arm!r}; name one of {', '.join([*ARMS, BACKBONE])} after a colon"
+        )
+    config = ablation.get_config("manet")
     for name in TOGETHER if arm == "all" else TRICKS.keys() & {arm}:
         config.update(TRICKS[name])
     return config

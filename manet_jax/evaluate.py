@@ -361,7 +361,7 @@ def bootstrap(
 
 def table_rows(values: dict[str, float | int]) -> list[str]:
     """The names of the metrics in the order of a table."""
-    known = (*metrics.NAMES, *metrics.MULTILABEL_NAMES, *metrics.EMOTION_NAMES)
+    known = (*metrics.RECOGNITION_NAMES, *metrics.MULTILABEL_NAMES, *metrics.EMOTION_NAMES)
     rows = [name for name in known if name in values]
     return rows + [name for name in values if name.startswith(("map_", "f1_")) and name not in rows]
 

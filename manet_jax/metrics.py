@@ -17,6 +17,8 @@ NAMES = (
     "action_f1_micro",
     "f1_mean",
 )
+# Those of recognition with one label a clip: a newer one beside them.
+RECOGNITION_NAMES = (*NAMES, "mean_class_accuracy")
 # The metrics of multi-label recognition.
 MULTILABEL_NAMES = (
     "map",
@@ -84,6 +86,16 @@ def f1_scores(confusion: Num[np.ndarray, "n n"]) -> Float[np.ndarray, " n"]:
 def macro_f1(confusion: Num[np.ndarray, "n n"]) -> float:
     """Mean F1 over the classes that occur as target or prediction (scikit-learn's rule)."""
     return nan_mean(f1_scores(confusion))
+
+
+def mean_class_accuracy(confusion: Num[np.ndarray, "n n"]) -> float:
+    """Mean share of a class's clips that are predicted as it, over the classes that occur as target (macro recall).
+
+    scikit-learn's balanced accuracy; MMA-82's mean class accuracy, whose treatment of absent classes is not published.
+    """
+    confusion = np.asarray(confusion, np.float64)
+    count = confusion.sum(1)
+    return nan_mean(np.divide(np.diag(confusion), count, out=np.full(len(confusion), np.nan), where=count > 0))
 
 
 def multilabel_metrics(

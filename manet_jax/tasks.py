@@ -96,12 +96,13 @@ class SingleLabel:
         return one_hot(targets["label"], len(self.labels.names))
 
     def compute_metrics(self, outputs: Arrays, targets: Arrays) -> dict[str, float]:
-        """Returns the published metrics and the cross-entropy."""
+        """Returns the published metrics, the mean class accuracy and the cross-entropy."""
         logits, label = outputs["logits"].astype(np.float64), targets["label"]
         ranked = np.argsort(-logits, axis=1, kind="stable")
         top5 = (ranked[:, :5] == label[:, None]).any(1).sum()
         confusion = metrics.confusion_matrix(label, ranked[:, 0], logits.shape[1])
         values = metrics.recognition_metrics(confusion, top5, np.array(self.labels.groups))
+        values["mean_class_accuracy"] = metrics.mean_class_accuracy(confusion)
         return values | {"cross_entropy": metrics.cross_entropy(logits, label)}
 
     def confusion(self, outputs: Arrays, targets: Arrays) -> dict[str, Int[np.ndarray, "n n"]]:

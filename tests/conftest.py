@@ -3,6 +3,7 @@ import importlib.metadata
 import json
 import os
 import tempfile
+import types
 
 # Every test sees eight devices; must be set before JAX starts. The programs are small and most run a few times, so that
 # compiling takes longest: without these of XLA's optimisations it takes a fifth.
@@ -31,6 +32,7 @@ from helpers import shrink, write_folder
 
 from configs import ma52
 from manet_jax import train
+from manet_jax.studies import study
 from tfds_ma52.synthetic import writer
 
 # The same examples in every run; a fault is found by `--hypothesis-profile=thorough`, which draws anew.
@@ -63,6 +65,21 @@ def run_command():
     """`run_command(arguments, num_devices=1)` runs a command of ours to its end; see `command_server`."""
     with command_server.start() as run:
         yield run
+
+
+@pytest.fixture
+def commands_here(run_command, monkeypatch):
+    """Lets a study run its commands by `run_command`; the list of them."""
+    called = []
+
+    def run(arguments, **_):
+        called.append(arguments)
+        done = run_command(arguments)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    monkeypatch.setattr(study, "subprocess", types.SimpleNamespace(run=run, DEVNULL=None))
+    return called
 
 
 @pytest.fixture(scope="session")

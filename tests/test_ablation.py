@@ -1,3 +1,5 @@
+import functools
+import itertools
 import json
 
 import numpy as np
@@ -6,8 +8,9 @@ from helpers import ROOT, write_folder
 from PIL import Image
 
 from configs import ablation as config_file
-from manet_jax import configuration
-from manet_jax.studies import ablation, study
+from manet_jax import configuration, metrics
+from manet_jax.studies import ablation, effects, study
+from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
 
 
@@ -78,10 +81,15 @@ def test_table_leaves_out_seeds_without_a_value():
     assert study.format_table(runs).splitlines()[-1] == "| direction | 50.0 | - |"
 
 
-def test_arms_add_one_part_each():
+def test_arms_are_the_full_factorial_of_the_parts():
     parts = ("shift", "se", "embedding")
     configs = {arm: config_file.get_config(arm) for arm in config_file.ARMS}
-    added = [{part for part in parts if configs[arm].model[part]} for arm in ("tsn", "tsm", "tsm_se", "manet")]
+    has = {arm: frozenset(part for part in parts if config.model[part]) for arm, config in configs.items()}
+    assert has.pop("single_frame") == frozenset()
+    assert sorted(map(sorted, has.values())) == sorted(
+        sorted(chosen) for size in range(4) for chosen in itertools.combinations(parts, size)
+    )
+    added = [has[arm] for arm in ("tsn", "tsm", "tsm_se", "manet")]
     assert added == [set(), {"shift"}, {"shift", "se"}, {"shift", "se", "embedding"}]
     for arm, config in configs.items():
         configuration.parse(config)
@@ -95,64 +103,104 @@ def test_arms_add_one_part_each():
         assert rest == manet
 
 
-def test_ablation_command_trains_once_and_writes_its_table(tmp_path, monkeypatch, capsys):
+def test_backbone_is_the_network_of_a_single_frame_on_other_people():
+    backbone, arm = (config_file.get_config(name) for name in (config_file.BACKBONE, "single_frame"))
+    assert backbone.model == arm.model
+    assert backbone.clip == arm.clip
+    assert backbone.data.manual_dir != arm.data.manual_dir
+    assert backbone.data.synthetic.seed != arm.data.synthetic.seed
+
+
+def test_factorial_gives_the_effects_of_a_made_up_model():
+    # Shift brings 8, squeeze-and-excitation 2, the embedding 1, and shift and embedding together 4 more.
+    def outcome(arm):
+        model = config_file.get_config(arm).model
+        return 8 * model.shift + 2 * model.se + model.embedding + 4 * (model.shift and model.embedding)
+
+    effects = {
+        name: sum(weight * outcome(arm) for arm, weight in contrast.items())
+        for name, contrast in ablation.factorial(config_file.ARMS).items()
+    }
+    assert effects == {
+        "shift, alone": 8,
+        "shift, mean over the others": 10,
+        "shift, in the full model": 12,
+        "se, alone": 2,
+        "se, mean over the others": 2,
+        "se, in the full model": 2,
+        "embedding, alone": 1,
+        "embedding, mean over the others": 3,
+        "embedding, in the full model": 5,
+        "all together": 15,
+    }
+    assert list(ablation.factorial(["tsn", "tsm", "single_frame"])) == ["shift, alone"]
+
+
+def made_up(confusion):
+    """What `measure` writes of a run with a confusion matrix."""
+    target, predicted = (np.repeat(indices.ravel(), confusion.ravel()) for indices in np.indices(confusion.shape))
+    names = [f"{i % 3:04d}_01_{i:04d}.mp4" for i in range(len(target))]
+    clips = {"video_ids": names, "target": target.tolist(), "predicted": predicted.tolist()}
+    return {"confusion": confusion.tolist(), "action_top5": 1.0, "clips": clips}
+
+
+def test_compare_writes_effects_or_the_differences_from_a_reference(tmp_path, unchecked, monkeypatch):
+    monkeypatch.setattr(effects, "bootstrap", functools.partial(effects.bootstrap, num_samples=20))
+    fields = {"config_file": "x.py", "num_seeds": 1, "workdir": tmp_path}
+    right = confusion_of(nodding__nodding=4)
+    half = confusion_of(nodding__nodding=2, nodding__shaking_head=2)
+    results = {"tsn": {0: made_up(half)}, "tsm": {0: made_up(right)}}
+    text = ablation.compare(study.Study(**fields, arms=("tsn", "tsm")), results)
+    assert text.startswith("| % | tsn | tsm |")
+    assert "| shift, alone | +50.0 |" in text.partition("**action top1**")[2].partition("**")[0]
+    results["baseline"] = {0: made_up(right)}
+    text = ablation.compare(study.Study(**fields, arms=tuple(results), reference="baseline"), results)
+    differences = text.partition("**action top1**")[2].partition("**")[0]
+    assert "| tsn - baseline | -50.0 |" in differences
+    assert "| tsm - baseline | +0.0 | +0.0 to +0.0 |" in differences
+    assert json.loads((tmp_path / "effects.json").read_text())["effects"].keys() == {"tsn - baseline", "tsm - baseline"}
+    for name in ("ablation", "effects"):
+        assert np.asarray(Image.open(tmp_path / f"{name}.png")).std() > 10
+
+
+def test_classes_other_than_ma52s_are_refused(tmp_path):
+    plan = study.Study(config_file="x.py", arms=("tsn",), num_seeds=1, workdir=tmp_path)
+    with pytest.raises(UserError, match="tsn_0 has 3 classes; the study compares MA-52's 52"):
+        ablation.compare(plan, {"tsn": {0: made_up(np.eye(3, dtype=int))}})
+
+
+def test_ablation_command_trains_the_backbone_and_the_arms_from_it(tmp_path, monkeypatch, commands_here, capsys):
+    monkeypatch.chdir(ROOT)
     write_folder(tmp_path / "set", names=MA52_NAMES)
     fields = {
-        "data.manual_dir": tmp_path / "set",
-        "data.synthetic.size": 0,
+        "data.manual_dir": str(tmp_path / "set"),
+        "data.synthetic.size": 0.0,
         "clip.short_side": 36,
         "clip.crop_size": 32,
         "model.depth": 8,
-        "model.width": 4,
-        "num_epochs": 1,
+        "model.width": 8,
+        "num_epochs": 1.0,
     }
-    overrides = [f"--config.{name}={value}" for name, value in fields.items()]
+    (tmp_path / "config.py").write_text(
+        "from configs import ablation\n\nARMS, BACKBONE = ablation.ARMS, ablation.BACKBONE\n\n\n"
+        "def get_config(arm):\n    config = ablation.get_config(arm)\n"
+        f"    config.update_from_flattened_dict({fields!r})\n    return config\n"
+    )
     workdir = tmp_path / "study"
-    arguments = ["--workdir", str(workdir), "--arms=single_frame", "--seeds=1", *overrides]
-    monkeypatch.chdir(ROOT)
+    arguments = ["--workdir", str(workdir), f"--config={tmp_path}/config.py", "--arms=tsm", "--seeds=1"]
     assert ablation.main(arguments) == 0
     printed = capsys.readouterr()
-    assert "run 1 of 1: single_frame, seed 0" in printed.err
-    table = (workdir / "ablation.md").read_text()
-    assert printed.out == table
-    runs = json.loads((workdir / "ablation.json").read_text())
-    evaluation = json.loads((workdir / "single_frame_0" / "evaluation_val_latest.json").read_text())
-    assert runs["single_frame"][0]["f1_mean"] == evaluation["f1_mean"]
-    assert f"| f1 mean | {100 * evaluation['f1_mean']:.1f} |" in table
-    assert np.asarray(Image.open(workdir / "ablation.png")).std() > 10
-
-    log = workdir / "single_frame_0" / "metrics.jsonl"
-    before = log.read_text()
-    assert ablation.main(arguments) == 0
-    assert capsys.readouterr().out == table
-    assert log.read_text() == before  # nothing was trained twice
-
-
-def test_failed_run_ends_the_study_with_its_own_message(tmp_path, monkeypatch, capfd):
-    monkeypatch.chdir(ROOT)
-    assert ablation.main(["--workdir", str(tmp_path), "--arms=slowfast"]) == 2
-    errors = capfd.readouterr().err
-    assert "Traceback" not in errors
-    first, second = errors.splitlines()[-2:]
-    assert "configs/ablation.py has no arm 'slowfast'; name one of single_frame, tsn, tsm, tsm_se, manet" in first
-    assert second == (
-        f"manet_jax: the run in {tmp_path / 'slowfast_0'} has failed; start the study again when the cause is fixed"
+    assert printed.err.splitlines() == ["the backbone, from whose weights all arms start", "run 1 of 1: tsm, seed 0"]
+    assert printed.out == (workdir / "ablation.md").read_text()
+    (origin,) = json.loads((workdir / "tsm_0" / "run.json").read_text())["initialized_from"]
+    assert origin["workdir"] == str(workdir / "backbone")
+    assert origin["fresh"] == []
+    evaluation = json.loads((workdir / "tsm_0" / "evaluation_val_latest.json").read_text())
+    (values,) = json.loads((workdir / "ablation.json").read_text())["tsm"]
+    assert {name: values[name] for name in metrics.RECOGNITION_NAMES} == pytest.approx(
+        {name: evaluation[name] for name in metrics.RECOGNITION_NAMES}
     )
-
-
-@pytest.mark.parametrize(
-    ("flag", "message"),
-    [
-        ("--seeds=0", "--seeds is 0; give 1 or more"),
-        ("--seed=3", "unknown flag --seed=3; a config's field is set by --config.field=value"),
-        ("--config.num_epochs", "unknown flag --config.num_epochs; a config's field"),
-        ("--config.seed=3", "--config.seed=3: the study sets the seeds itself, 0 to --seeds - 1"),
-        ("--arms=tsn,tsn", "--arms is 'tsn,tsn'; give each arm once, commas between"),
-        ("--arms=", "--arms is ''; give each arm once, commas between"),
-    ],
-)
-def test_ablation_command_refuses_wrong_flags(flag, message, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        ablation.main(["--workdir", str(tmp_path), flag])
-    assert stop.value.code == 2
-    assert message in capsys.readouterr().err
+    assert len(commands_here) == 4
+    assert ablation.main(arguments) == 0
+    assert capsys.readouterr().out == printed.out
+    assert len(commands_here) == 4  # nothing was trained twice

@@ -92,4 +92,5 @@ def test_emotion_command_trains_and_writes_its_table(drawn_pro, tmp_path):
 
 def test_unknown_forms_are_reported(tmp_path, capsys):
     assert emotion_study.main(["--workdir", str(tmp_path), "--arms=fused,face"]) == 2
-    assert "manet_jax: --arms has face; the forms are appearance, micro_action, fused" in capsys.readouterr().err
+    expected = "--arms has 'face'; those of configs/ma52_pro_synthetic.py are appearance, micro_action, fused"
+    assert f"manet_jax: {expected}" in capsys.readouterr().err

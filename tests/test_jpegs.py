@@ -199,7 +199,7 @@ def test_main_builds_and_trains_on_jpeg_256(folder, run_command, tmp_path):
     assert not (folder / "tfds/ma52/h264_256").exists()
     assert len(losses(tmp_path)) == 3
     assert np.isfinite(losses(tmp_path)).all()
-    assert result.stdout.splitlines()[-8].split()[0] == metrics.NAMES[0]
+    assert result.stdout.splitlines()[-9].split()[0] == metrics.NAMES[0]
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from flax import nnx
 from helpers import ROOT, shrink, write_clip, write_folder
 
 import manet_jax
-from configs import ma52, ma52_pro, ma52_synthetic, tricks
+from configs import ablation, ma52, ma52_pro, tricks
 from manet_jax import configuration, evaluate, export, long_tail, losses, parallel, tasks, train
 from manet_jax.long_tail import BodyGroups, ClassBalance, LongTail
 from manet_jax.mixing import NO_MIXING, Mixing
@@ -425,7 +425,8 @@ def test_runs_from_before_resume_with_none_of_it():
 
 def test_arms_of_tricks_change_what_they_name():
     plain = dict(configuration.flatten(tricks.get_config("baseline").to_dict()))
-    assert plain == dict(configuration.flatten(ma52_synthetic.get_config().to_dict()))
+    assert plain == dict(configuration.flatten(ablation.get_config("manet").to_dict()))
+    assert tricks.get_config(tricks.BACKBONE) == ablation.get_config(ablation.BACKBONE)
     changed = {}
     for arm in tricks.ARMS:
         config = tricks.get_config(arm)
@@ -439,5 +440,5 @@ def test_arms_of_tricks_change_what_they_name():
     assert {field for fields in changed.values() for field in fields} - together.keys() == {
         "class_balance.effective_number"
     }
-    with pytest.raises(ValueError, match=r"has no arm 'x'; name one of baseline, square_root, .*, all after a colon"):
+    with pytest.raises(ValueError, match=r"has no arm 'x'; name one of baseline, .*, all, backbone after a colon"):
         tricks.get_config("x")

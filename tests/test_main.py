@@ -71,9 +71,9 @@ def test_main_trains_and_evaluates_the_papers_config(whole, run_main, tmp_path):
     assert "Traceback" not in result.stderr
     assert "clips/s, loss" in result.stderr
 
-    table = result.stdout.splitlines()[-9:]
+    table = result.stdout.splitlines()[-10:]
     assert re.fullmatch(r" +best \(step (15|30|45|60)\) +last \(step 60\)", table[0])
-    assert [line.split()[0] for line in table[1:]] == list(metrics.NAMES)
+    assert [line.split()[0] for line in table[1:]] == list(metrics.RECOGNITION_NAMES)
     flags = ["--mode=evaluate", "--workdir", str(workdir), "--submission", str(tmp_path / "val.zip")]
     again = run_main(*flags)
     assert again.returncode == 0, again.stderr
@@ -82,7 +82,7 @@ def test_main_trains_and_evaluates_the_papers_config(whole, run_main, tmp_path):
     report = workdir / "report_val_best" / "report.html"
     assert f"report: {report}" in again.stderr
     assert report.exists()
-    assert [line.split()[1] for line in again.stdout.splitlines()[-8:]] == [line.split()[1] for line in table[1:]]
+    assert [line.split()[1] for line in again.stdout.splitlines()[-9:]] == [line.split()[1] for line in table[1:]]
     assert (workdir / "evaluation_val_best.json").exists()
 
 
@@ -178,7 +178,10 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
             "--config: there is no file configs/none.py; those of the project",
         ),
         (["--config=configs/no such.py"], "--config: there is no file configs/no such.py; those of the project"),
-        (["--config=configs/ablation.py:x"], "configs/ablation.py has no arm 'x'; name one of single_frame, tsn, tsm,"),
+        (
+            ["--config=configs/ablation.py:x"],
+            "configs/ablation.py has no arm 'x'; name one of single_frame, tsn,",
+        ),
         (["--config=configs/ma52_synthetic.py:x"], "has no optimiser 'x'; name one of muon, sgd after a colon"),
         (["--config.seed=-1"], "config.seed is -1; it must be at least 0"),
         (["--workdir="], "--workdir is missing: give a folder for logs and checkpoints"),

@@ -1,6 +1,14 @@
+import warnings
+
 import numpy as np
 import pytest
-from sklearn.metrics import accuracy_score, confusion_matrix, f1_score, top_k_accuracy_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    confusion_matrix,
+    f1_score,
+    top_k_accuracy_score,
+)
 
 from manet_jax import metrics
 
@@ -54,6 +62,17 @@ def test_recognition_metrics_are_scikit_learns(seed):
     np.testing.assert_allclose(list(values.values()), expected, rtol=1e-12)
     each = f1_score(target, predicted, average=None, labels=range(52), zero_division=np.nan)
     np.testing.assert_allclose(metrics.f1_scores(confusion), each)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "y_pred contains classes not in y_true")  # which is meant
+        recall = balanced_accuracy_score(target, predicted)
+    assert metrics.mean_class_accuracy(confusion) == pytest.approx(recall)
+
+
+def test_mean_class_accuracy_by_hand():
+    # 3 of 4 and 0 of 1; the third class is predicted and never there, the fourth neither.
+    confusion = np.array([[3, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]])
+    assert metrics.mean_class_accuracy(confusion) == 3 / 8
+    assert np.isnan(metrics.mean_class_accuracy(np.zeros((2, 2))))
 
 
 def test_recognition_metrics_of_classes_as_their_own_groups():

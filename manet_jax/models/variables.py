@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import PyTree
 
@@ -58,6 +59,27 @@ def _abstract_variables(spec: ModelSpec) -> tuple[nnx.GraphDef, Variables]:
 def count_parameters(params: PyTree) -> int:
     """Number of values in a tree of parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))
+
+
+def forward_function(spec: ModelSpec) -> Callable[[Variables, jax.Array], tuple[jax.Array | None, jax.Array | None]]:
+    """A model's forward pass: its variables and a batch's video -> logits and embedding."""
+    graphdef, _ = abstract_variables(spec)
+
+    def forward(variables: Variables, video: jax.Array) -> tuple[jax.Array | None, jax.Array | None]:
+        outputs = merge(graphdef, variables)({"video": video})
+        return outputs.logits, outputs.embedding
+
+    return forward
+
+
+def count_forward_flops(spec: ModelSpec, batch_size: int = 1) -> float:
+    """Floating-point operations of a model's forward pass over clips, by XLA; half of them are multiply-adds."""
+    clip = spec.options.clip
+    shape = (batch_size, clip.num_frames, clip.crop_size, clip.crop_size, 3)
+    video = jax.ShapeDtypeStruct(shape, jnp.uint8)
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):  # other backends do not count before they compile
+        cost: Any = jax.jit(forward_function(spec)).lower(abstract_variables(spec)[1], video).cost_analysis()
+    return cost["flops"]
 
 
 def flatten(variables: PyTree) -> dict[str, Any]:

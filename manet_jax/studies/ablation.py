@@ -1,37 +1,46 @@
-"""Trains all arms of an ablation with several seeds, and compares them in a table and plots.
+"""Trains all arms of an ablation with several seeds, and compares them in tables and plots.
 
 python -m manet_jax.studies.ablation --workdir runs/ablation
+python -m manet_jax.studies.ablation --config configs/tricks.py --seeds 3 --reference baseline --workdir runs/tricks
 """
 
+import itertools
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib.figure
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Num
 
 from manet_jax import metrics
-from manet_jax.studies import study
+from manet_jax.studies import effects, study
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52, MA52_COUNTS
 
 # Pairs that differ in the direction of time alone in the generated clips.
 REVERSED_PAIRS = (("bowing head", "head up"), ("spread legs", "closing legs"), ("stretching feet", "retracting feet"))
 
+# The parts of the full factorial.
+PARTS = ("shift", "se", "embedding")
+# The metrics whose differences are compared.
+COMPARED = ("f1_mean", "action_top1", "mean_class_accuracy", "f1_rare", "direction")
 
-def summarize(confusion: Int[np.ndarray, "n n"], top5: float) -> dict[str, float]:
+
+def summarize(confusion: Num[np.ndarray, "n n"], top5: float) -> dict[str, float]:
     """The compared quantities of one run on MA-52's classes, as shares of 1.
 
-    Beside the eight published metrics: `f1_<group>`, `f1_frequent` and `f1_rare` are the mean F1 over the classes of a
-    body group, and over the 26 most and the 26 least frequent classes in MA-52's training split (of those that occur).
+    Beside the eight published metrics and `mean_class_accuracy`: `f1_<group>`, `f1_frequent` and `f1_rare` are the mean
+    F1 over the classes of a body group, and over the 26 most and the 26 least frequent classes in MA-52's training
+    split (of those that occur).
     `direction_<class>` is, for a class that is another one played backwards, the share of its clips that are predicted
     as it among those predicted as one of the two; NaN without such clips. For a model that ignores order the two
     shares of a pair add up to 1 but for chance, whichever it prefers, so that their mean, `direction`, is 0.5.
     """
     groups = np.array(MA52.groups)
     values = metrics.recognition_metrics(confusion, top5 * confusion.sum(), groups)
+    values["mean_class_accuracy"] = metrics.mean_class_accuracy(confusion)
     scores = metrics.f1_scores(confusion)
     for group, name in enumerate(MA52.group_names):
         values[f"f1_{name}"] = metrics.nan_mean(scores[groups == group])
@@ -45,7 +54,7 @@ def summarize(confusion: Int[np.ndarray, "n n"], top5: float) -> dict[str, float
     return values | {f"direction_{name}": share for name, share in directions.items()}
 
 
-def _directions(confusion: Int[np.ndarray, "n n"]) -> dict[str, float]:
+def _directions(confusion: Num[np.ndarray, "n n"]) -> dict[str, float]:
     shares = {}
     for names in REVERSED_PAIRS:
         pair = [MA52.names.index(name) for name in names]
@@ -89,18 +98,55 @@ def plot(runs: study.Runs, path: pathlib.Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def run(config_file: str, arms: Sequence[str], num_seeds: int, workdir: pathlib.Path, overrides: Sequence[str]) -> str:
-    """Trains what is not trained yet, writes `ablation.md`, `.json` and `.png` in the workdir; returns the table.
+def factorial(arms: Iterable[str]) -> dict[str, effects.Contrast]:
+    """The effects of the parts of a full factorial, as far as it is there.
+
+    Of each part: alone (against the arm without any), in the full model (against the one without it), and the mean over
+    all four pairs of arms that differ in it alone; and all parts together. An arm is called by its parts, as in
+    configs/ablation.py: `tsn` has none, `tsm` the shift, and `manet` all.
+    """
+
+    def name(parts: Iterable[str]) -> str:
+        chosen = set(parts)
+        base = "tsm" if "shift" in chosen else "tsn"
+        return "manet" if chosen == set(PARTS) else "_".join([base, *(part for part in PARTS[1:] if part in chosen)])
+
+    found: dict[str, effects.Contrast] = {}
+    for part in PARTS:
+        others = [other for other in PARTS if other != part]
+        subsets = [subset for size in range(3) for subset in itertools.combinations(others, size)]
+        found[f"{part}, alone"] = {name([part]): 1.0, name([]): -1.0}
+        found[f"{part}, mean over the others"] = {
+            name(each): sign / len(subsets) for subset in subsets for each, sign in (((*subset, part), 1), (subset, -1))
+        }
+        found[f"{part}, in the full model"] = {name(PARTS): 1.0, name(others): -1.0}
+    found["all together"] = {name(PARTS): 1.0, name([]): -1.0}
+    return {title: contrast for title, contrast in found.items() if contrast.keys() <= set(arms)}
+
+
+def compare(plan: study.Study, results: study.Results) -> str:
+    """Writes `ablation.md`, `.json` and `.png` in the workdir, and `effects.md`, ...; returns the tables.
+
+    The effects are those of `factorial`, or with a reference the differences from it.
 
     Raises:
-      UserError: a run has failed (its own message has gone to the terminal), or its classes are not MA-52's.
+      UserError: the classes of a run are not MA-52's.
     """
-    runs = study.train_all(config_file, arms, num_seeds, workdir, overrides, _summarize_run)
-    plot(runs, workdir / "ablation.png")
-    return study.write(workdir, "ablation", runs)
+    runs = {
+        arm: [_summarize_run(result, plan.workdir / f"{arm}_{seed}") for seed, result in by_seed.items()]
+        for arm, by_seed in results.items()
+    }
+    plot(runs, plan.workdir / "ablation.png")
+    text = study.write(plan.workdir, "ablation", runs)
+    contrasts = factorial(results)
+    if plan.reference in results:
+        differences = effects.against(plan.reference, list(results))
+        contrasts = {f"{arm} - {plan.reference}": contrast for arm, contrast in differences.items()}
+    found = effects.compute(results, contrasts, lambda confusion: summarize(confusion, float("nan")), COMPARED)
+    return text if found is None else f"{text}\n\n{effects.write(plan.workdir, 'effects', found)}"
 
 
-def _summarize_run(result: dict[str, Any], directory: pathlib.Path) -> dict[str, float]:
+def _summarize_run(result: Mapping[str, Any], directory: pathlib.Path) -> dict[str, float]:
     confusion = np.array(result["confusion"])
     if len(confusion) != len(MA52.names):
         raise UserError(f"{directory} has {len(confusion)} classes; the study compares MA-52's {len(MA52.names)}")
@@ -109,14 +155,8 @@ def _summarize_run(result: dict[str, Any], directory: pathlib.Path) -> dict[str,
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    return study.command(
-        run,
-        argv=argv,
-        module="manet_jax.studies.ablation",
-        description=__doc__,
-        arms="single_frame,tsn,tsm,tsm_se,manet",
-        config_file="configs/ablation.py",
-    )
+    parser = study.create_parser("manet_jax.studies.ablation", __doc__, "configs/ablation.py", num_seeds=5)
+    return study.run(parser, argv, compare)
 
 
 if __name__ == "__main__":

@@ -20,19 +20,18 @@ from tfds_ma52.synthetic import pro
 _METRICS = (*metrics.EMOTION_NAMES, "map", "f1_macro", "f1_micro", "exact_match")
 
 
-def run(config_file: str, arms: Sequence[str], num_seeds: int, workdir: pathlib.Path, overrides: Sequence[str]) -> str:
-    """Trains what is not trained yet, writes `emotion.md`, `.json` and `.png` in the workdir; returns the table.
+def compare_forms(plan: study.Study, results: study.Results) -> str:
+    """Writes `emotion.md`, `.json` and `.png` in the workdir; returns the table.
 
     Raises:
-      UserError: a run has failed (its own message has gone to the terminal), or an arm is no form of emotion
-        recognition on the synthetic set.
+      UserError: the emotions of a run are not those of the synthetic set.
     """
-    unknown = [arm for arm in arms if arm not in FORMS]
-    if unknown:
-        raise UserError(f"--arms has {', '.join(unknown)}; the forms are {', '.join(FORMS)}")
-    runs = study.train_all(config_file, arms, num_seeds, workdir, overrides, summarize_run)
-    plot(runs, workdir / "emotion.png")
-    return study.write(workdir, "emotion", runs) + compare(runs)
+    runs = {
+        arm: [summarize_run(result, plan.workdir / f"{arm}_{seed}") for seed, result in by_seed.items()]
+        for arm, by_seed in results.items()
+    }
+    plot(runs, plan.workdir / "emotion.png")
+    return study.write(plan.workdir, "emotion", runs) + compare(runs)
 
 
 def summarize_run(result: dict[str, Any], directory: pathlib.Path) -> dict[str, float]:
@@ -101,14 +100,8 @@ def plot(runs: study.Runs, path: pathlib.Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
-    return study.command(
-        run,
-        argv=argv,
-        module="manet_jax.studies.emotion",
-        description=__doc__,
-        arms=",".join(FORMS),
-        config_file="configs/ma52_pro_synthetic.py",
-    )
+    parser = study.create_parser("manet_jax.studies.emotion", __doc__, "configs/ma52_pro_synthetic.py")
+    return study.run(parser, argv, compare_forms, arms=FORMS)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ def test_classes_other_than_ma52s_are_refused(tmp_path):
         ablation.compare(plan, {"tsn": {0: made_up(np.eye(3, dtype=int))}})
 
 
+@pytest.mark.slow
 def test_ablation_command_trains_the_backbone_and_the_arms_from_it(tmp_path, monkeypatch, commands_here, capsys):
     monkeypatch.chdir(ROOT)
     write_folder(tmp_path / "set", names=MA52_NAMES)

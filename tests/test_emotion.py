@@ -160,6 +160,7 @@ def run_steps(num_devices, frozen=False):
     return history, flatten(before), flatten(jax.device_get(state.variables))
 
 
+@pytest.mark.slow
 def test_training_is_the_same_on_1_and_8_devices():
     (one, *_), (many, *_) = run_steps(1), run_steps(8)
     for left, right in zip(one, many, strict=True):
@@ -246,7 +247,7 @@ def runs(pro_folder, shared):
     return run
 
 
-@pytest.mark.parametrize("form", ["appearance", "fused"])
+@pytest.mark.parametrize("form", [pytest.param("appearance", marks=pytest.mark.slow), "fused"])
 def test_emotions_train_evaluate_and_load(form, runs):
     workdir, last = runs(form)
     values = evaluate.evaluate_checkpoint(workdir, "latest").metrics
@@ -265,6 +266,7 @@ def test_emotions_train_evaluate_and_load(form, runs):
     assert (outputs.logits is None) == (form == "appearance")
 
 
+@pytest.mark.slow
 def test_stopped_run_of_emotions_resumes(runs, pro_folder, tmp_path, monkeypatch):
     config = pro_config(pro_folder, "fused")
 
@@ -290,6 +292,7 @@ def test_stopped_run_of_emotions_resumes(runs, pro_folder, tmp_path, monkeypatch
         np.testing.assert_array_equal(value, parts[path])
 
 
+@pytest.mark.slow
 def test_training_after_the_micro_actions_starts_from_them(runs, pro_folder, micro_actions, tmp_path):
     config = pro_config(pro_folder, "fused")
     config.emotion.training, config.init_from = "after", str(micro_actions)

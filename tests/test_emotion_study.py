@@ -63,6 +63,7 @@ def test_plot_has_a_bar_for_each_form(tmp_path):
         assert (colors == color).all(1).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_emotion_command_trains_and_writes_its_table(drawn_pro, tmp_path):
     small = {"data.synthetic.size": 5e-4, "data.synthetic.short_side": 40, "data.manual_dir": drawn_pro}
     small |= {"data.data_dir": tmp_path / "built"}

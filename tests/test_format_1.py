@@ -86,7 +86,8 @@ def test_old_run_evaluates_reports_predicts_and_exports(runs, models, folder, tm
     config.data.manual_dir = str(folder)
     evaluation = manet_jax.evaluate_checkpoint(runs / "manet", config=config)
     best = evaluation.metadata.best
-    assert evaluation.metrics == pytest.approx(best, rel=1e-5)
+    assert {name: evaluation.metrics[name] for name in best} == pytest.approx(best, rel=1e-5)
+    assert evaluation.metrics.keys() - best.keys() == {"mean_class_accuracy"}  # which came later
     assert page.write(evaluation).exists()
     write_clip(tmp_path / "a.mp4")
     for name in ("manet", "fused"):
@@ -94,6 +95,7 @@ def test_old_run_evaluates_reports_predicts_and_exports(runs, models, folder, tm
     assert export.export_model(runs / "manet", tmp_path / "exported")["step"] == 2
 
 
+@pytest.mark.slow
 def test_old_run_is_a_start_but_cannot_be_resumed(runs, models, folder, tmp_path):
     config = small(folder)
     config.num_epochs, config.optimizer.learning_rate = 0.5, 0.0

@@ -190,6 +190,7 @@ def folder(tmp_path_factory):
     return write_folder(tmp_path_factory.mktemp("data"), per_split=per_split, names=MA52_NAMES[:6])
 
 
+@pytest.mark.slow
 def test_main_builds_and_trains_on_jpeg_256(folder, run_command, tmp_path):
     fields = {"data.builder_config": "jpeg_256", "num_epochs": 3.0}
     with contextlib.chdir(ROOT):

@@ -269,6 +269,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.slow
 def test_run_with_all_of_them_resumes_bit_for_bit(data, tmp_path, run_command, monkeypatch):
     monkeypatch.chdir(ROOT)
     whole = run_command(command(tmp_path / "whole", data, **FIELDS), num_devices=8)

@@ -609,7 +609,7 @@ def test_batch_norm_has_pytorchs_statistics():
     np.testing.assert_array_equal(bn.mean[...], mean)
 
 
-@pytest.mark.parametrize("name", ["manet", "tin", "gc_tsm"])
+@slow_but("manet", networks=["manet", "tin", "gc_tsm"])
 def test_networks_train_alike_on_a_tpu(name, monkeypatch):
     # It has forms of its own: of the order of frames, the shift, the pooling, BatchNorm's statistics.
     spec, graphdef, variables = tiny(name)

@@ -91,6 +91,7 @@ def config(folder, monkeypatch):
     return config
 
 
+@pytest.mark.slow
 def test_new_network_does_all_that_manet_does(config, folder, tmp_path):
     workdir = tmp_path / "run"
     results = train.train_and_evaluate(config, workdir)

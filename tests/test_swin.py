@@ -257,6 +257,7 @@ def features(spec, variables, video):
     return jax.jit(lambda variables, video: merge(graphdef, variables).features(video))(variables, video)
 
 
+@pytest.mark.slow
 def test_inflated_network_sees_a_still_clip_as_an_image(tmp_path):
     # Of 96 pixels, so that the last map, 3 x 3, is no smaller than a window: places keep their differences.
     clip = ClipSpec(num_frames=8, short_side=96, crop_size=96)

@@ -38,6 +38,7 @@ def test_command_refuses_unknown_options_and_files(tmp_path, capsys):
     assert "cannot be read or written" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_preview_writes_gifs_and_a_contact_sheet(tmp_path, capsys):
     assert main([str(tmp_path / "preview"), "--preview", "--short_side=32"]) == 0
     gifs = sorted((tmp_path / "preview" / "gifs").iterdir())

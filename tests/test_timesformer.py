@@ -233,6 +233,7 @@ def emotion_spec():
     return ModelSpec("emotion", options)
 
 
+@pytest.mark.slow
 def test_emotions_and_several_labels_train_over_a_frozen_timesformer():
     spec, mesh = emotion_spec(), parallel.make_mesh(1)
     optimizer = optimizers.create_optimizer(

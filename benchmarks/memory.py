@@ -19,7 +19,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from benchmarks import measure, step
 from benchmarks.accelerator_parts import PEAKS
 from manet_jax import parallel
-from manet_jax.models import MODELS, ModelSpec, NetworkOptions
+from manet_jax.models import MODELS, ModelSpec, NetworkOptions, ops
 from manet_jax.train_step import TrainState, abstract_trees
 
 _PROBES = (8, 24)  # batch sizes from which the memory of all others is guessed
@@ -94,7 +94,8 @@ def _compiler(name: str, dtype: str, remat: bool, mesh: Mesh) -> Callable[[int],
             "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split),
         }
         start = time.perf_counter()
-        compiled = run.lower(state, batch).compile()
+        with ops.traced_for(mesh.devices.flat[0].platform):
+            compiled = run.lower(state, batch).compile()
         seconds = time.perf_counter() - start
         print(f"{name}, {dtype}, remat {remat}, {batch_size} clips: compiled in {seconds:.0f} s", flush=True)
         return compiled

@@ -161,7 +161,7 @@ def _models(small: bool) -> Group:
         "no barriers": functools.partial(_without_barriers, usual),
         "remat": functools.partial(_gradient, remat, variables, video),
         "other options": functools.partial(_with_options, {} if on_cpu else late, usual),
-        "other forms": functools.partial(_with_forms, "default" if on_tpu else "tpu", usual),
+        "other forms": functools.partial(_with_forms, "gpu" if on_tpu else "tpu", usual),
     }
     dropped_late, kept = ("usual", "other options") if on_cpu else ("other options", "usual")
     by_platform = ("usual", "other forms") if on_tpu else ("other forms", "usual")
@@ -196,10 +196,7 @@ def _without_barriers(make: Make) -> Callable[[], Any]:
 
 
 def _with_forms(platform: str, make: Make) -> Callable[[], Any]:
-    def choose(*values: Any, default: Callable, **forms: Callable) -> Any:
-        return forms.get(platform, default)(*values)
-
-    with unittest.mock.patch.object(jax.lax, "platform_dependent", choose):
+    with ops.traced_for(platform):
         return make()
 
 

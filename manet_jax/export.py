@@ -19,7 +19,7 @@ from manet_jax import compilation_cache
 from manet_jax.checkpoint import CHECKPOINTS, json_roundtrip
 from manet_jax.data.clips import clip_shape
 from manet_jax.loaded_model import LoadedModel, load_model
-from manet_jax.models import ClipSpec
+from manet_jax.models import ClipSpec, ops
 from manet_jax.run_metadata import versions
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
@@ -63,7 +63,8 @@ def export_model(workdir: str | pathlib.Path, out: str | pathlib.Path, checkpoin
         outputs = model.network(dict(zip(shapes, inputs, strict=True)))
         return {name: getattr(outputs, name) for name in model.metadata.model.options.outputs}
 
-    exported = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(*arguments)
+    with ops.traced_for(None):
+        exported = jax.export.export(jax.jit(forward), platforms=PLATFORMS)(*arguments)
     notes = json_roundtrip(_notes(model, shapes))
     try:
         out.mkdir(parents=True, exist_ok=True)

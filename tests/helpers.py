@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 
 import av
-import jax
 import numpy as np
 import pytest
 
@@ -166,10 +165,3 @@ def stack(points, names=None):
 def travel(points):
     """The largest distance of a point [t, 3] from its start."""
     return np.linalg.norm(points - points[0], axis=-1).max()
-
-
-def compute_as_a_tpu_does(monkeypatch):
-    """Makes operations take the form that they have on a TPU."""
-    monkeypatch.setattr(
-        jax.lax, "platform_dependent", lambda *values, default, tpu=None, **_: (tpu or default)(*values)
-    )

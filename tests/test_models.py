@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from helpers import BACKBONES, slow_but
 
 from manet_jax import models
 from manet_jax.export import PLATFORMS
-from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, OptionError, layers, manet
+from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, OptionError, layers, manet, ops
 from manet_jax.models.variables import abstract_variables, count_parameters, create_variables, flatten, merge
 from manet_jax.optimizers import layer_of
 
@@ -515,7 +514,10 @@ def test_networks_can_be_exported_for_any_number_of_clips(name):
     spec, graphdef, variables = tiny(name)
     (size,) = jax.export.symbolic_shape("b")
     clips = {key: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype) for key, x in make_inputs(spec.options).items()}
-    exported = jax.export.export(jax.jit(lambda inputs: run(graphdef, variables, inputs)), platforms=PLATFORMS)(clips)
+    with ops.traced_for(None):
+        exported = jax.export.export(jax.jit(lambda inputs: run(graphdef, variables, inputs)), platforms=PLATFORMS)(
+            clips
+        )
     assert {str(leaf.shape[0]) for leaf in exported.out_avals} == {"b"}
 
 
@@ -610,7 +612,7 @@ def test_batch_norm_has_pytorchs_statistics():
 
 
 @slow_but("manet", networks=["manet", "tin", "gc_tsm"])
-def test_networks_train_alike_on_a_tpu(name, monkeypatch):
+def test_networks_train_alike_on_a_tpu(name):
     # It has forms of its own: of the order of frames, the shift, the pooling, BatchNorm's statistics.
     spec, graphdef, variables = tiny(name)
     inputs, keys = make_inputs(spec.options), make_keys()
@@ -625,19 +627,20 @@ def test_networks_train_alike_on_a_tpu(name, monkeypatch):
         return jax.jit(jax.value_and_grad(loss, has_aux=True))(variables["params"])
 
     on_cpu = differentiate()
-    helpers.compute_as_a_tpu_does(monkeypatch)
-    for ours, reference in zip(*map(jax.tree.leaves, (differentiate(), on_cpu)), strict=True):
+    with ops.traced_for("tpu"):
+        on_tpu = differentiate()
+    for ours, reference in zip(*map(jax.tree.leaves, (on_tpu, on_cpu)), strict=True):
         np.testing.assert_allclose(ours, reference, atol=1e-3 * np.abs(reference).max())
 
 
 @pytest.mark.parametrize("features", [6, 3])
-def test_conv_bn_has_the_outputs_statistics_on_a_tpu(features, monkeypatch):
+def test_conv_bn_has_the_outputs_statistics_on_a_tpu(features):
     # With more outputs than inputs they are computed from the inputs.
-    helpers.compute_as_a_tpu_does(monkeypatch)
     layer = layers.ConvBN(4, features, 1, dtype=jnp.dtype("float32"), rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).normal(2, 3, (4, 2, 5, 4)).astype(np.float32)
     product = x.reshape(-1, 4) @ np.asarray(layer.conv.kernel[...])
-    y = nnx.view(layer, train=True, axis_name=None)(jnp.array(x))
+    with ops.traced_for("tpu"):
+        y = nnx.view(layer, train=True, axis_name=None)(jnp.array(x))
     normal = (product - product.mean(0)) / np.sqrt(product.var(0) + 1e-5)
     np.testing.assert_allclose(y.reshape(-1, features), normal, atol=1e-4)
     np.testing.assert_allclose(layer.bn.mean[...], 0.1 * product.mean(0), rtol=1e-4, atol=1e-6)

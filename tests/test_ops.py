@@ -1,6 +1,5 @@
 import functools
 
-import helpers
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -48,17 +47,34 @@ def test_temporal_shift_has_the_gradient_of_its_slices():
     assert_same(with_gradient(lambda x: ops.temporal_shift(x, 5), x, gradient=gradient), expected)
 
 
-def test_frames_are_merged_and_split_on_every_platform(monkeypatch):
+def test_frames_are_merged_and_split_on_every_platform():
     x = jnp.arange(2 * 3 * 4.0).reshape(2, 3, 2, 2, 1)  # of clip b, frame t, the first value is 12 b + 4 t
     np.testing.assert_array_equal(ops.merge_frames(x)[:, 0, 0, 0], [0, 4, 8, 12, 16, 20])
     np.testing.assert_array_equal(ops.split_frames(ops.merge_frames(x), 3), x)
-    helpers.compute_as_a_tpu_does(monkeypatch)
-    np.testing.assert_array_equal(ops.merge_frames(x)[:, 0, 0, 0], [0, 12, 4, 16, 8, 20])
-    np.testing.assert_array_equal(ops.split_frames(ops.merge_frames(x), 3), x)
+    with ops.traced_for("tpu"):
+        np.testing.assert_array_equal(ops.merge_frames(x)[:, 0, 0, 0], [0, 12, 4, 16, 8, 20])
+        np.testing.assert_array_equal(ops.split_frames(ops.merge_frames(x), 3), x)
+
+
+def test_forms_are_chosen_when_a_computation_is_traced():
+    x = jnp.arange(2 * 3 * 4.0).reshape(2, 3, 2, 2, 1)
+    merge = jax.jit(ops.merge_frames)
+
+    def transposes(platform):
+        return "stablehlo.transpose" in jax.export.export(merge, platforms=[platform])(x).mlir_module()
+
+    # One function under different contexts: what was traced for one is not taken for another.
+    assert not transposes("tpu")  # the default backend's form, a CPU's
+    with ops.traced_for("tpu"):
+        assert transposes("cpu")
+    with ops.traced_for(None):
+        assert transposes("tpu")
+        assert not transposes("cpu")
+    assert not transposes("tpu")
 
 
 @pytest.mark.parametrize("with_gates", [True, False])
-def test_shift_and_multiply_is_the_same_on_every_platform(with_gates, monkeypatch):
+def test_shift_and_multiply_is_the_same_on_every_platform(with_gates):
     rng = np.random.default_rng(0)
     # Whole numbers, whose sums are exact in whatever order.
     x, kernel, gates = (
@@ -75,8 +91,8 @@ def test_shift_and_multiply_is_the_same_on_every_platform(with_gates, monkeypatc
 
     expected = with_gradient(plain, x, kernel, gates, gradient=gradient)
     assert_same(with_gradient(ours, x, kernel, gates, gradient=gradient), expected)
-    helpers.compute_as_a_tpu_does(monkeypatch)
-    assert_same(with_gradient(ours, x, kernel, gates, gradient=gradient), expected)
+    with ops.traced_for("tpu"):
+        assert_same(with_gradient(ours, x, kernel, gates, gradient=gradient), expected)
 
 
 def test_relu_has_jaxs_gradient():

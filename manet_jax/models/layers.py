@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
-from manet_jax.models.ops import convolve, convolve_3d
+from manet_jax.models.ops import by_platform, convolve, convolve_3d
 from manet_jax.models.options import NetworkOptions
 from manet_jax.models.outputs import Outputs
 
@@ -72,7 +72,7 @@ class BatchNorm(nnx.Module):
 
     def moments(self, x: Float[Array, "bt h w c"]) -> tuple[Float[Array, " c"], Float[Array, " c"]]:
         """Mean and variance of each channel of this device's values."""
-        return jax.lax.platform_dependent(x, self.mean[...], cpu=lambda x, _: _moments(x), default=_moments_at_once)
+        return by_platform(x, self.mean[...], cpu=lambda x, _: _moments(x), default=_moments_at_once)
 
     def normalize(
         self, x: Float[Array, "bt h w c"], mean: Float[Array, " c"], var: Float[Array, " c"]
@@ -197,7 +197,7 @@ class ConvBN(nnx.Module):
             product = _multiply(x, lambda rows: rows @ scaled)
             return product + _per_channel(shift, product), mean, var
 
-        y, mean, var = jax.lax.platform_dependent(x, self.matrix, tpu=scale_kernel, default=normalize_outputs)
+        y, mean, var = by_platform(x, self.matrix, tpu=scale_kernel, default=normalize_outputs)
         self.bn.update(mean, var, y.size // y.shape[-1])
         return y
 

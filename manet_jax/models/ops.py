@@ -1,11 +1,13 @@
 """Operations whose form or gradient is ours, because XLA's own is slow: in time on a CPU, in bytes moved on a TPU.
 
-A platform gets another form than the rest (`jax.lax.platform_dependent`) where it was measured, or for a TPU accounted
-by its compiler, to be better there.
+A platform gets another form than the rest (`by_platform`) where it was measured, or for a TPU accounted by its
+compiler, to be better there.
 """
 
+import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +16,30 @@ from jaxtyping import Array, Float
 
 _DIMENSIONS = ("NHWC", "HWIO", "NHWC")
 _OVER_TIME = ("TNHWC", "HWTIO", "TNHWC")
+_ANY = "any"
+# Whose forms are traced: "", that of JAX's default backend; one by name; or those of all. JAX's caches know it.
+_platform = jax.make_user_context(default_value="")
+
+
+def by_platform(*args: Any, default: Callable, **forms: Callable) -> Any:
+    """Computes by the form of the platform, `cpu=` or `tpu=`, or by the default one.
+
+    The platform is that of JAX's default backend, or what `traced_for` says. `jax.lax.platform_dependent`, which leaves
+    the choice to the lowering, traces and differentiates all forms: a fifth of the time from a command's start to its
+    first step.
+    """
+    platform = _platform.value or jax.default_backend()
+    if platform == _ANY:
+        return jax.lax.platform_dependent(*args, default=default, **forms)
+    return forms.get(platform, default)(*args)
+
+
+def traced_for(platform: str | None) -> contextlib.AbstractContextManager:
+    """A context in which computations are traced in the forms of a platform; None: so that they can be lowered for any.
+
+    For what runs elsewhere: exports, and programs for devices that are not there.
+    """
+    return _platform(_ANY if platform is None else platform)
 
 
 def merge_frames(x: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
@@ -22,14 +48,14 @@ def merge_frames(x: Float[Array, "b t h w c"]) -> Float[Array, "n h w c"]:
     It is clip by clip, but on a TPU the first frames of all clips come first, then the second ones: as it keeps a
     frame's location before its number in the batch, it finds the next frame without moving any.
     """
-    return jax.lax.platform_dependent(x, tpu=lambda x: _merge(x.swapaxes(0, 1)), default=_merge)
+    return by_platform(x, tpu=lambda x: _merge(x.swapaxes(0, 1)), default=_merge)
 
 
 def split_frames(x: Float[Array, "n h w c"], num_frames: int) -> Float[Array, "b t h w c"]:
     """The inverse of `merge_frames`."""
     clips_first = functools.partial(_split, shape=(-1, num_frames))
     frames_first = functools.partial(_split, shape=(num_frames, -1))
-    return jax.lax.platform_dependent(x, tpu=lambda x: frames_first(x).swapaxes(0, 1), default=clips_first)
+    return by_platform(x, tpu=lambda x: frames_first(x).swapaxes(0, 1), default=clips_first)
 
 
 def _merge(x: Array) -> Array:
@@ -54,7 +80,7 @@ def shift_and_multiply(
     """
     product = functools.partial(_shift_then_multiply, num_frames=num_frames, shift_div=shift_div)
     convolution = functools.partial(_multiply_over_time, num_frames=num_frames, shift_div=shift_div)
-    return jax.lax.platform_dependent(x, kernel, gates, tpu=convolution, default=product)
+    return by_platform(x, kernel, gates, tpu=convolution, default=product)
 
 
 def _shift_then_multiply(x: Array, kernel: Array, gates: Array | None, num_frames: int, shift_div: int) -> Array:
@@ -130,7 +156,7 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 def compute_once(x: Array) -> Array:
     """Keeps the compiler from computing x anew for each of its readers; a TPU's does not, and x stays as it is."""
-    return jax.lax.platform_dependent(x, tpu=lambda x: x, default=jax.lax.optimization_barrier)
+    return by_platform(x, tpu=lambda x: x, default=jax.lax.optimization_barrier)
 
 
 @jax.custom_vjp
@@ -156,7 +182,7 @@ def _max_pool_backward(x: Array, gradient: Array) -> tuple[Array]:
     def with_xla(x: Array, gradient: Array) -> Array:
         return jax.vjp(max_pool_with_xla, x)[1](gradient)[0]
 
-    return (jax.lax.platform_dependent(x, gradient, tpu=with_xla, default=gradient_of_max_pool),)
+    return (by_platform(x, gradient, tpu=with_xla, default=gradient_of_max_pool),)
 
 
 def gradient_of_max_pool(x: Array, gradient: Array) -> Array:
@@ -290,7 +316,7 @@ def _convolve_backward(stride: int, residuals: tuple[Array, Array], gradient: Ar
     # The first layer of a small network: XLA's take 27 ms, products 59 (128 frames of 64 x 64, 16 channels).
     small_stem = residuals[1].shape[0] > 3 and residuals[1].shape[3] <= 16
     on_cpu = with_xla if small_stem else functools.partial(gradients_as_products, stride=stride)
-    return jax.lax.platform_dependent(*residuals, gradient, cpu=on_cpu, default=with_xla)
+    return by_platform(*residuals, gradient, cpu=on_cpu, default=with_xla)
 
 
 def gradients_with_xla(x: Array, kernel: Array, gradient: Array, *, stride: int) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Key, UInt8
 
 from manet_jax.models.layers import BatchNorm, Heads, fold_in, normalize
+from manet_jax.models.ops import by_platform
 from manet_jax.models.options import ClipSpec, NetworkOptions, Numbers, at_least
 from manet_jax.models.outputs import Outputs
 from manet_jax.models.vit import MLP, Attention, LayerNorm, drop_path, drop_path_of_maps
@@ -267,7 +268,7 @@ def convolve_depthwise(x: Float[Array, "b t h w c"], kernel: Float[Array, "s s s
     On a CPU it is a sum of shifted clips, each times a place of the kernel. XLA's own, which other devices run, takes
     35 to 45 times as long there: 950 ms, not 28, for 2 clips of 8 x 14 x 14 x 320 and a kernel of 3.
     """
-    return jax.lax.platform_dependent(x, kernel, cpu=_depthwise_as_sums, default=depthwise_with_xla)
+    return by_platform(x, kernel, cpu=_depthwise_as_sums, default=depthwise_with_xla)
 
 
 def depthwise_with_xla(x: Float[Array, "b t h w c"], kernel: Float[Array, "s s s 1 c"]) -> Array:
@@ -308,9 +309,7 @@ def _depthwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Arr
 
 def _depthwise_backward(residuals: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = residuals
-    return jax.lax.platform_dependent(
-        x, kernel, gradient, cpu=_depthwise_gradients, default=depthwise_gradients_with_xla
-    )
+    return by_platform(x, kernel, gradient, cpu=_depthwise_gradients, default=depthwise_gradients_with_xla)
 
 
 def depthwise_gradients_with_xla(x: Array, kernel: Array, gradient: Array) -> tuple[Array, Array]:

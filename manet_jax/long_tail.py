@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jaxtyping import Array, Float, Int
 
 from manet_jax import losses, parallel
@@ -115,7 +116,7 @@ class LongTail:
         if weight := self.balance.soft_f1:
             probabilities = jax.nn.softmax(logits) if exclusive else jax.nn.sigmoid(logits)
             found["soft_f1_loss"] = weight, 1 - losses.soft_macro_f1(probabilities, target, parallel.AXIS)
-        cross_entropy = losses.focal if exclusive else losses.binary_cross_entropy  # of gamma 0
+        cross_entropy = optax.softmax_cross_entropy if exclusive else losses.binary_cross_entropy
         if weight := self.body_groups.head:
             of_groups = losses.over_groups(target, groups, jnp.max)
             found["group_cross_entropy"] = weight, cross_entropy(present(outputs.groups), of_groups).mean()

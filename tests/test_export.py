@@ -136,6 +136,15 @@ def test_notes_describe_how_to_cut_frames(tmp_path):
     np.testing.assert_allclose(softmax(outputs["logits"])[0], expected, rtol=1e-4)
 
 
+def test_export_holds_the_forms_of_every_platform(tmp_path):
+    export.export_model(save(tmp_path / "run", small(ma52.get_config())), tmp_path / "out")
+    exported = jax.export.deserialize(bytearray((tmp_path / "out" / export.MODEL_FILE).read_bytes()))
+    assert exported.platforms == export.PLATFORMS
+    text = exported.mlir_module()
+    assert "dim_numbers = [2, b, 0, 1, f]x" in text  # a TPU's shift, as a convolution over time
+    assert "dim_numbers = [b, 0, 1, f]x" in text
+
+
 def test_export_command(tmp_path, capsys):
     workdir = save(tmp_path / "run", small(ma52.get_config()))
     assert export.main(["--workdir", str(workdir), str(tmp_path / "out")]) == 0

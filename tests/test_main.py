@@ -180,7 +180,7 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
         (["--config=configs/no such.py"], "--config: there is no file configs/no such.py; those of the project"),
         (
             ["--config=configs/ablation.py:x"],
-            "configs/ablation.py has no arm 'x'; name one of single_frame, tsn,",
+            "configs/ablation.py has no arm 'x'; name one of single_frame, tsn, tsn_se, tsn_embedding,",
         ),
         (["--config=configs/ma52_synthetic.py:x"], "has no optimiser 'x'; name one of muon, sgd after a colon"),
         (["--config.seed=-1"], "config.seed is -1; it must be at least 0"),

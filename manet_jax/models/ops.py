@@ -25,7 +25,7 @@ def by_platform(*args: Any, default: Callable, **forms: Callable) -> Any:
     """Computes by the form of the platform, `cpu=` or `tpu=`, or by the default one.
 
     The platform is that of JAX's default backend, or what `traced_for` says. `jax.lax.platform_dependent`, which leaves
-    the choice to the lowering, traces and differentiates all forms: a fifth of the time from a command's start to its
+    the choice to the lowering, traces and differentiates all forms: a sixth of the time from a command's start to its
     first step.
     """
     platform = _platform.value or jax.default_backend()

@@ -4,7 +4,6 @@ python -m manet_jax.studies.measure --workdir runs/benchmark/manet_0 --cost
 """
 
 import argparse
-import contextlib
 import json
 import pathlib
 import statistics
@@ -38,8 +37,7 @@ def measure(workdir: pathlib.Path, *, cost: bool) -> dict[str, Any]:
 
     from manet_jax import checkpoint, configuration, evaluate, train
 
-    with contextlib.closing(checkpoint.open_to_read(workdir, "latest")) as checkpoints:
-        metadata = checkpoints.metadata("latest")
+    metadata = checkpoint.read_metadata(workdir, "latest")
     config = configuration.parse(ml_collections.ConfigDict(metadata.config))
     num_clips = metadata.data["training clips"] * config.augmentation.repeats
     total = train.count_steps(config, num_clips).total

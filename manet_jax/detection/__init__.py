@@ -1,0 +1,1 @@
+"""Micro-actions in untrimmed video: when each one starts and ends."""

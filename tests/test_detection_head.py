@@ -70,7 +70,9 @@ def test_assign_gives_an_action_between_points_to_the_nearest():
 
 
 def test_assign_prefers_the_shorter_of_two_actions_of_a_class():
-    present, distances = fit.assign([Action(0, 0.0, 1.5), Action(0, 0.0, 2.0)], 4, dataclasses.replace(OPTIONS, num_levels=1))
+    present, distances = fit.assign(
+        [Action(0, 0.0, 1.5), Action(0, 0.0, 2.0)], 4, dataclasses.replace(OPTIONS, num_levels=1)
+    )
     assert present[:, 0].all()
     np.testing.assert_allclose(distances[:3, 0].sum(-1), [3, 3, 3])  # strides of half a second
     np.testing.assert_allclose(distances[3, 0].sum(-1), 4)

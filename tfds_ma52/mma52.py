@@ -12,7 +12,7 @@ from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.class_checks import GivenId, check_classes
 from tfds_ma52.class_names import ClassNames
-from tfds_ma52.errors import UserError
+from tfds_ma52.errors import UserError, report
 from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Folder, ListedClip
 from tfds_ma52.tables import read_csv
 
@@ -81,6 +81,49 @@ def read_folder(
       UserError: the folder or its annotations are missing, or a number is out of range.
     """
     check_windows(window, stride, min_overlap)
+    read = _read_annotations(root, list_file)
+    clips = [
+        _window_clip(root, video_folder, video, span, None if video.split in read.hidden else min_overlap)
+        for video in read.videos
+        for span in windows(video.duration, window, stride)
+    ]
+    problems, warnings = check_classes(
+        root,
+        read.labels,
+        folder_lib.occurring(clips),
+        read.given,
+        read.problems,
+        own_names=read.label_file is not None,
+    )
+    settings = f"{window:g} {stride:g} {min_overlap:g}"
+    digest = folder_lib.digest([read.label_file, *read.files], settings)
+    return Folder(read.labels, (), tuple(clips), digest, tuple(problems), warnings)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Annotations:
+    """What the annotations of a folder say.
+
+    Attributes:
+      labels: the classes.
+      videos: in their order.
+      hidden: the splits whose actions are not public.
+      files: that they were read from.
+      label_file: likewise, of the classes; None where they are MA-52's.
+      given: the classes that were ids.
+      problems: a text for each, with file and line.
+    """
+
+    labels: labels_lib.LabelSet
+    videos: tuple[Video, ...]
+    hidden: frozenset[str]
+    files: tuple[pathlib.Path, ...]
+    label_file: pathlib.Path | None
+    given: list[GivenId]
+    problems: list[str]
+
+
+def _read_annotations(root: pathlib.Path, list_file: str) -> _Annotations:
     files = _find_files(root, list_file)
     label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
     readable, problems = folder_lib.read_label_file(label_file)
@@ -92,18 +135,42 @@ def read_folder(
         for video in reader(path, split, classes, problems):
             videos[video.split, video.name] = video
     problems += _check_splits(videos.values(), files)
-    hidden = {split for split in SPLITS if _is_hidden(split, videos.values())}
-    clips = [
-        _window_clip(root, video_folder, video, span, None if video.split in hidden else min_overlap)
-        for video in videos.values()
-        for span in windows(video.duration, window, stride)
-    ]
-    problems, warnings = check_classes(
-        root, labels, folder_lib.occurring(clips), classes.given, problems, own_names=bool(label_file)
+    hidden = frozenset(split for split in SPLITS if _is_hidden(split, videos.values()))
+    return _Annotations(
+        labels, tuple(videos.values()), hidden, tuple(files.values()), label_file, classes.given, problems
     )
-    settings = f"{window:g} {stride:g} {min_overlap:g}"
-    digest = folder_lib.digest([label_file, *files.values()], settings)
-    return Folder(labels, (), tuple(clips), digest, tuple(problems), warnings)
+
+
+def read_videos(root: pathlib.Path, *, list_file: str = "") -> tuple[labels_lib.LabelSet, tuple[Video, ...]]:
+    """Reads the annotations of a folder as whole videos; those of a split that is hidden have no actions.
+
+    Args:
+      root: the folder.
+      list_file: see `read_folder`.
+
+    Returns:
+      The classes, and the videos.
+
+    Raises:
+      UserError: the folder or its annotations are missing, or there is something wrong with them; all of it is listed.
+    """
+    read = _read_annotations(root, list_file)
+    if read.problems:
+        raise UserError(report(f"the annotations in {root} cannot be used", read.problems))
+    videos = (dataclasses.replace(v, actions=[] if v.split in read.hidden else v.actions) for v in read.videos)
+    return read.labels, tuple(videos)
+
+
+def video_path(root: pathlib.Path, video: Video, video_folder: str = "") -> pathlib.Path:
+    """The file of a video; where there is none, the first location in which it was looked for.
+
+    Args:
+      root: the folder of the data set.
+      video: of `read_videos`.
+      video_folder: see `read_folder`.
+    """
+    folders = [video_folder] if video_folder else VIDEO_FOLDERS
+    return folder_lib.find_video(root, folders, video.split, _file_name(video))
 
 
 def check_windows(window: float, stride: float, min_overlap: float) -> None:
@@ -305,8 +372,7 @@ def _window_clip(
     root: pathlib.Path, video_folder: str, video: Video, span: tuple[float, float], min_overlap: float | None
 ) -> ListedClip:
     """One window; without a `min_overlap` its labels are hidden."""
-    file = _file_name(video)
-    path = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, video.split, file)
+    path = video_path(root, video, video_folder)
     targets = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
     name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"
-    return ListedClip(path, name, video.split, targets, folder_lib.subject_of(file), video.location, span=span)
+    return ListedClip(path, name, video.split, targets, folder_lib.subject_of(path.name), video.location, span=span)

@@ -13,7 +13,7 @@ from flax import nnx
 
 from manet_jax.data.windows import DenseWindows
 from manet_jax.detection.features import VideoFeatures
-from manet_jax.detection.grouping import soft_nms
+from manet_jax.detection.grouping import Grouping, soft_nms
 from manet_jax.detection.head import (
     DetectionHead,
     HeadOptions,
@@ -34,15 +34,19 @@ _SHORTEST = 0.05  # seconds of a segment
 
 @dataclasses.dataclass(frozen=True)
 class Detector:
-    """A trained head.
+    """A trained head, and the rule that was chosen beside it.
 
     Attributes:
       head: the network.
       windows: of the features that it sees.
+      grouping: the rule.
+      origin: a digest of what it was fitted to.
     """
 
     head: DetectionHead
     windows: DenseWindows
+    grouping: Grouping
+    origin: str = ""
 
     def __call__(self, features: VideoFeatures) -> list[Segment]:
         """The segments of a video, the most certain first; soft-NMS has lowered the scores of those that overlap."""
@@ -84,7 +88,8 @@ def save(detector: Detector, path: pathlib.Path) -> None:
       UserError: it cannot be written.
     """
     arrays = {_name(path): np.asarray(value) for path, value in nnx.to_flat_state(nnx.state(detector.head))}
-    notes = {"options": dataclasses.asdict(detector.head.options), "windows": dataclasses.asdict(detector.windows)}
+    parts = {"options": detector.head.options, "windows": detector.windows, "grouping": detector.grouping}
+    notes = {name: dataclasses.asdict(part) for name, part in parts.items()} | {"origin": detector.origin}
     state_dict.write(path, arrays, notes)
 
 
@@ -100,11 +105,12 @@ def load(path: pathlib.Path) -> Detector:
         for name, value in nnx.to_flat_state(nnx.state(head)):
             value[...] = jnp.asarray(arrays[_name(name)]).reshape(value.shape)
         windows = DenseWindows(tuple(notes["windows"]["lengths"]), notes["windows"]["stride"])
+        rule = Grouping(**notes["grouping"] | {"thresholds": tuple(notes["grouping"]["thresholds"])})
+        return Detector(head, windows, rule, notes["origin"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no detector of this version ({error}); train it again with python -m manet_jax.detect"
         ) from error
-    return Detector(head, windows)
 
 
 def _name(path: tuple) -> str:

@@ -19,6 +19,7 @@ from manet_jax.data.windows import DenseWindows, EvalInputs, LoadedClip, read_wi
 from manet_jax.loaded_model import LoadedModel
 from manet_jax.models import Outputs
 from manet_jax.models.outputs import present
+from tfds_ma52 import mma52
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError, report
 from tfds_ma52.files import write_atomically
@@ -26,6 +27,8 @@ from tfds_ma52.video import DamagedVideoError
 
 # Micro-actions last 0.3 to 15 seconds, half of them less than 2.6.
 WINDOWS = DenseWindows(lengths=(1.0, 2.0, 4.0), stride=0.25)
+
+_HALF = 0.5  # of the shorter of window and action, as in building
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +84,16 @@ def compute_features(
         features[order].reshape(shape),
         task.probabilities(logits[order]).astype(np.float32).reshape(shape),
     )
+
+
+def perfect_scores(
+    actions: Sequence[mma52.Action], duration: float, windows: DenseWindows, num_classes: int
+) -> Float[np.ndarray, "t n"]:
+    """The `scores` of a network that knows which classes each window has: those that fill half of it, or lie in it."""
+    present = np.zeros((windows.num_moments(duration), len(windows.lengths), num_classes), np.float32)
+    for (moment, length), span in zip(windows.order(duration), windows.of(duration), strict=True):
+        present[moment, length, list(mma52.labels_of(actions, span, _HALF))] = 1
+    return present.mean(1)
 
 
 _Computed = tuple[Float[np.ndarray, "b c"], Float[np.ndarray, "b n"]]

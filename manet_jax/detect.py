@@ -22,6 +22,7 @@ from jaxtyping import Float
 from manet_jax import compilation_cache
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.detection import choice, detector, features, fit, grouping, metric, submission
+from manet_jax.detection.choice import ScoredVideo
 from manet_jax.detection.detector import Detector
 from manet_jax.detection.features import WINDOWS, VideoFeatures
 from manet_jax.detection.head import moment_inputs
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
     found = _find(fitted, split)
     if arguments.submission:
         durations = {name: video.duration for name, video in split.videos.items()}
-        submission.write_submission(arguments.submission, found["learned head"], durations)
+        submission.write_submission(arguments.submission, found["learned head"], durations, len(model.labels.names))
         print(f"submission: {arguments.submission}", file=sys.stderr)
     if split.hidden:
         print(f"the actions of split {arguments.split} are not public: nothing to compare with", file=sys.stderr)
@@ -131,8 +132,11 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
         fitted = detector.load(path)
         if fitted.origin == origin:
             return fitted
-    scored = [(split.features[name].scores, video.duration, video.actions) for name, video in split.videos.items()]
-    rule, _ = choice.choose(scored, WINDOWS.stride)
+    scored = [
+        ScoredVideo(each.scores, WINDOWS.times(each.duration), each.duration, split.videos[name].actions)
+        for name, each in split.features.items()
+    ]
+    rule, _ = choice.choose(scored, model.labels)
     examples = [fit.Example(moment_inputs(split.features[name]), tuple(v.actions)) for name, v in split.videos.items()]
     head = fit.train_head(examples, len(model.labels.names), WINDOWS.stride, recipe)
     fitted = Detector(head, WINDOWS, rule, origin)
@@ -153,7 +157,7 @@ def _find(fitted: Detector, split: Split) -> dict[str, dict[str, list[Segment]]]
 
     def by_rule(scores: Callable[[str], Float[np.ndarray, "t n"]]) -> dict[str, list[Segment]]:
         return {
-            name: grouping.group(scores(name), fitted.windows.stride, each.duration, fitted.grouping)
+            name: grouping.group(scores(name), fitted.windows.times(each.duration), each.duration, fitted.grouping)
             for name, each in split.features.items()
         }
 

@@ -10,6 +10,9 @@ import pathlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float
+
 from manet_jax.data import clips as clips_lib
 from manet_jax.data.clips import CroppedFrame, EvalClips
 from manet_jax.data.views import Views
@@ -84,8 +87,12 @@ class DenseWindows:
         spans = ((self._end(i, self.lengths[j]), self.lengths[j]) for i, j in self.order(duration))
         return [(max(0.0, end - length), min(end, duration)) for end, length in spans]
 
-    def num_moments(self, duration: float) -> int:
+    def times(self, duration: float) -> Float[np.ndarray, " t"]:
         """The moments of a video of so many seconds."""
+        return (np.arange(self.num_moments(duration)) + 0.5) * self.stride
+
+    def num_moments(self, duration: float) -> int:
+        """How many `times` there are."""
         return max(1, math.ceil(duration / self.stride - _SLACK))
 
     def _end(self, moment: int, length: float) -> float:

@@ -35,25 +35,26 @@ class Grouping:
 
 
 def group(
-    scores: Float[np.ndarray, "t n"], stride: float, duration: float, grouping: Grouping | None = None
+    scores: Float[np.ndarray, "t n"], times: Float[np.ndarray, " t"], duration: float, grouping: Grouping | None = None
 ) -> list[Segment]:
     """The segments of a video, the most certain first.
 
     Args:
-      scores: of each class at each moment, the middles of parts of the video of `stride` seconds.
-      stride: seconds from one moment to the next.
+      scores: of each class at each moment.
+      times: of the moments, in seconds.
       duration: of the video, in seconds.
       grouping: the rule; None takes the default.
     """
     grouping = grouping or Grouping()
-    if grouping.smoothing:
-        scores = scipy.ndimage.gaussian_filter1d(scores, grouping.smoothing / stride, axis=0, mode="nearest")
+    if grouping.smoothing and len(times) > 1:
+        width = grouping.smoothing / np.diff(times).mean()
+        scores = scipy.ndimage.gaussian_filter1d(scores, width, axis=0, mode="nearest")
     found: dict[tuple[int, float, float], Segment] = {}
     for class_id, values in enumerate(np.asarray(scores, np.float64).T):
         cumulative = np.concatenate([[0], np.cumsum(values)])
         for threshold in grouping.thresholds:
             for first, last in _runs(values >= threshold):
-                start, end = _ends(values, first, last, threshold, stride, duration)
+                start, end = _ends(values, times, first, last, threshold, duration)
                 if end - start < grouping.shortest:
                     continue
                 score = _contrast(cumulative, first, last, grouping.contrast)
@@ -69,16 +70,21 @@ def _runs(present: np.ndarray) -> list[tuple[int, int]]:
 
 
 def _ends(
-    values: Float[np.ndarray, " t"], first: int, last: int, threshold: float, stride: float, duration: float
+    values: Float[np.ndarray, " t"],
+    times: Float[np.ndarray, " t"],
+    first: int,
+    last: int,
+    threshold: float,
+    duration: float,
 ) -> tuple[float, float]:
     """Where a run starts and ends in seconds: at a crossing between two moments, or with the video."""
     start, end = 0.0, duration
     if first > 0:
-        before = values[first - 1]
-        start = (first - 0.5 + (threshold - before) / (values[first] - before)) * stride
+        share = (threshold - values[first - 1]) / (values[first] - values[first - 1])
+        start = times[first - 1] + share * (times[first] - times[first - 1])
     if last + 1 < len(values):
-        after = values[last + 1]
-        end = (last + 0.5 + (values[last] - threshold) / (values[last] - after)) * stride
+        share = (values[last] - threshold) / (values[last] - values[last + 1])
+        end = times[last] + share * (times[last + 1] - times[last])
     return float(min(start, duration)), float(min(end, duration))
 
 

@@ -116,7 +116,7 @@ def _read_splits(model: LoadedModel, folder: pathlib.Path, arguments: argparse.N
         of_split = {video.name: video for video in videos if video.split == name}
         if not of_split:
             raise UserError(f"{root} has no videos of split {name!r}")
-        paths = {video.name: mma52.video_path(root, video, data.get("video_folder", "")) for video in of_split.values()}
+        paths = {video.name: mma52.find_video(root, video, data.get("video_folder", "")) for video in of_split.values()}
         computed = features.cached_features(model, paths, folder / "features" / name, progress=f"features of {name}")
         splits[name] = Split(of_split, computed)
     return splits

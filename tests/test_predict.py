@@ -20,7 +20,7 @@ from configs import ma52, ma52_pro
 from manet_jax import checkpoint, configuration, evaluate, inference, parallel, predict
 from manet_jax.data import clips, windows
 from manet_jax.models import ClipSpec
-from manet_jax.report import figures
+from manet_jax.report import figures, predictions
 from tfds_ma52 import command, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
@@ -200,9 +200,9 @@ def test_windows_before_a_break_in_the_video_are_kept(model, long_video, monkeyp
     monkeypatch.setattr(video, "read_frames", fail_late)
     predicted = model.predict(long_video, window=4.0, stride=3.0)
     assert [(each.start, each.error) for each in predicted] == [(0, ""), (3, ""), (6, ""), (9, "no more")]
-    text = predict.format_video(predicted, 5).splitlines()
+    text = predictions.format_video(predicted, 5).splitlines()
     assert text[-1] == "  cannot be read: no more"
-    described = predict.describe(predicted, 2)
+    described = predictions.describe(predicted, 2)
     assert (len(described["windows"]), described["error"]) == (3, "no more")
 
 

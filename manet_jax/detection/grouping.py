@@ -55,7 +55,7 @@ def group(
         for threshold in grouping.thresholds:
             for first, last in _runs(values >= threshold):
                 start, end = _ends(values, times, first, last, threshold, duration)
-                if end - start < grouping.shortest:
+                if end - start < grouping.shortest or end <= start:  # a lone moment at the threshold has no length
                     continue
                 score = _contrast(cumulative, first, last, grouping.contrast)
                 if score > 0:

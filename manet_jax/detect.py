@@ -14,7 +14,7 @@ import hashlib
 import json
 import pathlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -78,7 +78,8 @@ def run(arguments: argparse.Namespace) -> int:
     found = _find(fitted, split)
     if arguments.submission:
         durations = {name: video.duration for name, video in split.videos.items()}
-        submission.write_submission(arguments.submission, found["learned head"], durations, len(model.labels.names))
+        segments = {name: _cut(found["learned head"][name], end) for name, end in durations.items()}
+        submission.write_submission(arguments.submission, segments, durations, len(model.labels.names))
         print(f"submission: {arguments.submission}", file=sys.stderr)
     if split.hidden:
         print(f"the actions of split {arguments.split} are not public: nothing to compare with", file=sys.stderr)
@@ -89,6 +90,11 @@ def run(arguments: argparse.Namespace) -> int:
     print(format_table(metrics))
     print(f"metrics: {path}", file=sys.stderr)
     return 0
+
+
+def _cut(segments: Sequence[Segment], end: float) -> list[Segment]:
+    """Segments up to the end of a video as its annotations have it, which may come a frame before the file's."""
+    return [dataclasses.replace(each, end=min(each.end, end)) for each in segments if each.start < end]
 
 
 def format_table(metrics: Mapping[str, Mapping[str, float]]) -> str:
@@ -117,7 +123,8 @@ def _read_splits(model: LoadedModel, folder: pathlib.Path, arguments: argparse.N
         if not of_split:
             raise UserError(f"{root} has no videos of split {name!r}")
         paths = {video.name: mma52.find_video(root, video, data.get("video_folder", "")) for video in of_split.values()}
-        computed = features.cached_features(model, paths, folder / "features" / name, progress=f"features of {name}")
+        kept = folder / "features" / name
+        computed = features.cached_features(model, paths, kept, WINDOWS, progress=f"features of {name}")
         splits[name] = Split(of_split, computed)
     return splits
 

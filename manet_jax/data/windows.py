@@ -74,8 +74,12 @@ class DenseWindows:
 
     def endless(self) -> Iterator[Span]:
         """The windows of a video without an end, in the order of their ends."""
-        of_lengths = (((self._end(i, length), i, length) for i in itertools.count()) for length in sorted(self.lengths))
-        return ((max(0.0, end - length), end) for end, _, length in heapq.merge(*of_lengths))
+
+        def of_length(length: float) -> Iterator[tuple[float, int, float]]:
+            return ((self._end(i, length), i, length) for i in itertools.count())
+
+        found = heapq.merge(*map(of_length, self.lengths))
+        return ((max(0.0, end - length), end) for end, _, length in found)
 
     def order(self, duration: float) -> list[tuple[int, int]]:
         """The windows of a video of so many seconds: of each the number of its moment, and of its length."""

@@ -19,38 +19,32 @@ def spans(values, grouping=ONE, stride=1.0):
     return [(each.start, each.end, each.score) for each in sorted(found, key=lambda each: each.start)]
 
 
-def test_group_finds_runs_and_interpolates_their_ends():
-    # From 0.1 at 1.5 s to 0.9 at 2.5 s, 0.5 lies at 2 s; from 0.8 at 3.5 s to 0.4 at 4.5 s at 4.25 s.
-    assert spans([0.1, 0.1, 0.9, 0.8, 0.4, 0.0]) == [(pytest.approx(2), pytest.approx(4.25), pytest.approx(0.85))]
+def test_group_finds_runs():
+    assert spans([0.1, 0.1, 0.9, 0.8, 0.4, 0.0]) == [(2, 4, pytest.approx(0.85))]
+    assert spans([0.0, 0.5, 0.0, 0.6, 0.0]) == [(1, 2, 0.5), (3, 4, pytest.approx(0.6))]  # also a lone one, also at 0.5
+    assert spans([0.0, 0.49, 0.0]) == []
 
 
-def test_group_ends_runs_with_the_video():
-    assert spans([0.7, 0.3, 0.3, 0.9]) == [
-        (0, pytest.approx(1.0), pytest.approx(0.7)),
-        (pytest.approx(2.5 + 1 / 3), 4, pytest.approx(0.9)),
-    ]
-
-
-def test_group_takes_a_score_at_the_threshold():
-    assert spans([0.0, 0.5, 0.5, 0.0]) == [(1.5, 2.5, 0.5)]
-    # A single such moment has no length, whatever the shortest.
-    anything = Grouping(thresholds=(0.5,), contrast=0.0, shortest=0.0)
-    assert spans([0.0, 0.5, 0.0, 0.0, 0.5, 0.0], anything) == []
+def test_group_ends_runs_halfway_or_with_the_video():
+    times = np.array([0.2, 1.0, 3.0, 3.4])
+    (first, second) = group(np.array([[0.7], [0.3], [0.9], [0.9]]), times, 4.0, ONE)
+    assert (first.start, first.end) == (2, 4)  # more certain
+    assert (second.start, second.end) == (0, pytest.approx(0.6))
 
 
 def test_group_leaves_out_what_is_too_short():
-    values = [0.0, 0.6, 0.0, 0.0, 1.0, 1.0, 0.0]  # 1/3 s about 1.5 s, 2 s about 5 s
-    assert [start for start, *_ in spans(values)] == [pytest.approx(1.5 - 1 / 6), 4]
-    assert [start for start, *_ in spans(values, Grouping(thresholds=(0.5,), contrast=0.0, shortest=0.4))] == [4]
+    values = [0.0, 0.6, 0.0, 0.0, 1.0, 1.0, 0.0]
+    assert [span[:2] for span in spans(values, stride=0.5)] == [(0.5, 1), (2, 3)]
+    rule = Grouping(thresholds=(0.5,), contrast=0.0, shortest=0.6)
+    assert [span[:2] for span in spans(values, rule, stride=0.5)] == [(2, 3)]
 
 
 def test_group_has_segments_of_every_threshold_and_class():
     scores = np.array([[0.0, 0.9], [0.4, 0.0], [0.8, 0.0], [0.4, 0.0], [0.0, 0.0]])
-    found = group(scores, np.arange(5) + 0.5, 5.0, Grouping(thresholds=(0.2, 0.6), contrast=0.0))
-    rounded = [(each.class_id, round(each.start, 6), round(each.end, 6)) for each in found]
-    # Class 1 falls from 0.9 at 0.5 s to 0 at 1.5 s, so through 0.2 later than through 0.6.
-    assert sorted(rounded) == [(0, 1, 4), (0, 2, 3), (1, 0, 0.833333), (1, 0, 1.277778)]
-    scores = {(each.class_id, round(each.end)): each.score for each in found}
+    found = group(scores, np.arange(5) + 0.5, 5.0, Grouping(thresholds=(0.1, 0.2, 0.6), contrast=0.0))
+    # Of two thresholds that find the same there is one.
+    assert sorted((each.class_id, each.start, each.end) for each in found) == [(0, 1, 4), (0, 2, 3), (1, 0, 1)]
+    scores = {(each.class_id, each.end): each.score for each in found}
     assert scores[0, 3] == pytest.approx(0.8)  # the most certain one keeps its score
     assert scores[0, 4] == pytest.approx(1.6 / 3 * math.exp(-((1 / 3) ** 2) / 0.5))  # 1 of 3 s are shared
 
@@ -71,7 +65,7 @@ def test_group_smooths_in_seconds():
     values[20] = 1.0
     (span,) = spans(values, Grouping(thresholds=(0.1,), contrast=0.0, smoothing=0.5), stride=0.25)
     # A Gaussian of 2 moments falls from 0.1995 through 0.1 at 2 * sqrt(2 * ln(1.995)) = 2.35 moments.
-    assert span[:2] == (pytest.approx(5.125 - 0.5875, abs=0.02), pytest.approx(5.125 + 0.5875, abs=0.02))
+    assert span[:2] == (4.5, 5.75)  # two moments on each side of the one from 5 to 5.25 s
     assert spans(values, Grouping(thresholds=(0.25,), smoothing=0.5), stride=0.25) == []
 
 

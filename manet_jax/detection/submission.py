@@ -5,6 +5,7 @@ import io
 import math
 import pathlib
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 
 from manet_jax.detection.segments import Segment
@@ -35,7 +36,7 @@ def write_submission(
         there stays as it is then.
     """
     rows = [
-        [video, repr(each.start), repr(each.end), str(each.class_id), repr(each.score)]
+        [video, repr(float(each.start)), repr(float(each.end)), str(int(each.class_id)), repr(float(each.score))]
         for video, of_video in segments.items()
         for each in of_video
     ]
@@ -63,19 +64,29 @@ def check_submission(path: pathlib.Path, durations: Mapping[str, float], num_cla
       UserError: it cannot be read, a video of the split has no row or another has one, or a row has an index, a time, a
         class or a score that cannot be; all of it is listed.
     """
+    _check(str(path), _read(path), durations, num_classes)
+
+
+def _read(path: pathlib.Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if names != [_FILE]:
                 raise UserError(f"{path} holds {', '.join(names) or 'nothing'}; it must hold {_FILE} alone")
-            text = archive.read(_FILE).decode()
-    except (OSError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no readable zip file ({error})") from error
-    _check(str(path), text, durations, num_classes)
+            return archive.read(_FILE).decode()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror or error})") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # the last where it has a password
+        raise UserError(f"{path} is no sound zip file ({error}): give one that holds {_FILE}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: {_FILE} is not UTF-8 text: save it as such") from error
 
 
 def _check(name: str, text: str, durations: Mapping[str, float], num_classes: int) -> None:
-    header, *rows = csv.reader(io.StringIO(text)) if text.strip() else [[]]
+    try:
+        header, *rows = csv.reader(io.StringIO(text), strict=True) if text.strip() else [[]]
+    except csv.Error as error:
+        raise UserError(f"{name}: {_FILE} has a row that is not csv ({error})") from error
     if header != _COLUMNS:
         raise UserError(f"{name}: {_FILE} begins with {','.join(header)!r}; expected {','.join(_COLUMNS)!r}")
     problems = [f"row {i}: {fault}" for i, row in enumerate(rows) if (fault := _fault(i, row, durations, num_classes))]

@@ -43,7 +43,7 @@ def detection_metrics(predictions: Predictions, targets: Targets, labels: LabelS
     groups = [int(group) for group in labels.groups]
     levels = {"action": (list(range(len(labels.names))), len(labels.names)), "body": (groups, len(labels.group_names))}
     for level, (mapping, count) in levels.items():
-        of_classes = _by_class(predictions, targets, mapping)
+        of_classes = by_class(predictions, targets, mapping)
         occurring = [class_id for class_id in range(count) if of_classes[class_id].targets]
         for form, thresholds, slack, classes in (
             ("", THRESHOLDS, 0.0, occurring),
@@ -75,7 +75,8 @@ class OfClass:
         return sum(map(len, self.targets.values()))
 
 
-def _by_class(predictions: Predictions, targets: Targets, mapping: Sequence[int]) -> Mapping[int, OfClass]:
+def by_class(predictions: Predictions, targets: Targets, mapping: Sequence[int]) -> Mapping[int, OfClass]:
+    """Predictions and targets by class, each class mapped to another, such as its body group. All have an entry."""
     found: dict[int, OfClass] = collections.defaultdict(OfClass)
     for video, segments in predictions.items():
         for segment in segments:
@@ -93,7 +94,7 @@ def average_precisions(
     count = of_class.num_targets
     if not count or not of_class.predictions:
         return np.zeros(len(thresholds))
-    right = np.array([list(hits) for hits in _matches(of_class, thresholds, slack)])
+    right = np.array([[hit is not None for hit in hits] for _, _, hits in matches(of_class, thresholds, slack)])
     correct = right.cumsum(0)
     precision = correct / np.arange(1, len(right) + 1)[:, None]
     falling = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
@@ -101,15 +102,22 @@ def average_precisions(
     return (falling * right).sum(0) / count
 
 
-def _matches(of_class: OfClass, thresholds: Sequence[float], slack: float) -> Iterable[list[bool]]:
-    """Whether each prediction, by falling score, is right at each threshold."""
+def matches(
+    of_class: OfClass, thresholds: Sequence[float], slack: float = 0.0
+) -> Iterable[tuple[str, Segment, list[int | None]]]:
+    """The predictions by falling score, and what each one takes, see `detection_metrics`.
+
+    Yields:
+      The video, the segment, and at each threshold the number of the action that it takes among the video's, sorted by
+      start and end; None where it is wrong.
+    """
     targets = {video: np.array(sorted(rows)) for video, rows in of_class.targets.items()}
     free = {video: np.ones((len(thresholds), len(rows)), bool) for video, rows in targets.items()}
     for video, segment in sorted(
         of_class.predictions, key=lambda each: (-each[1].score, each[0], each[1].start, each[1].end)
     ):
         if video not in targets:
-            yield [False] * len(thresholds)
+            yield video, segment, [None] * len(thresholds)
             continue
         overlaps = temporal_iou((segment.start, segment.end), targets[video], slack)
         order = np.argsort(-overlaps, kind="stable")
@@ -118,8 +126,8 @@ def _matches(of_class: OfClass, thresholds: Sequence[float], slack: float) -> It
             best = next((i for i in order.tolist() if free[video][number, i] and overlaps[i] >= threshold), None)
             if best is not None:
                 free[video][number, best] = False
-            hits.append(best is not None)
-        yield hits
+            hits.append(best)
+        yield video, segment, hits
 
 
 def temporal_iou(

@@ -59,6 +59,7 @@ def write_eaf(
     eaf = pympi.Eaf(author="manet_jax")
     eaf.remove_tier("default")
     eaf.remove_linguistic_type("default-lt")
+    eaf.header = {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"}
     url, relative = _urls(path, video)
     eaf.add_linked_file(url, relpath=relative, mimetype=_mime_type(video))
     eaf.add_linguistic_type(CONFIDENCE_TYPE, constraints="Symbolic_Association", timealignable=False)
@@ -72,7 +73,7 @@ def write_eaf(
             _add_tier(eaf, _new_name(name, taken) if number else name, name, row, labels, taken)
     _order_slots(eaf)
     eaf.properties = [("lastUsedAnnotationId", str(eaf.maxaid))]
-    write_atomically(path, pympi.Elan.to_string(eaf, encoding="UTF-8"))
+    write_atomically(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{pympi.Elan.to_string(eaf)}\n')
 
 
 def write_boris_events(
@@ -103,6 +104,8 @@ def write_boris_events(
         "Observation duration by subject by observation": coded,
         "Behavior type": "STATE",
         "Media file name": media,
+        "Image index start": "NA",
+        "Image index stop": "NA",
     }
     text = io.StringIO()
     table = csv.DictWriter(text, BORIS_COLUMNS, restval="")
@@ -123,7 +126,7 @@ def write_boris_events(
 def write_boris_project(
     path: pathlib.Path, video: pathlib.Path, duration: float, segments: Iterable[Segment], labels: LabelSet
 ) -> None:
-    """Writes a project of BORIS (.boris, format 7.0: BORIS 7 and 8 open it) with one observation of the video.
+    """Writes a project of BORIS (.boris, format 7.0, which BORIS 7 and later open) with one observation of the video.
 
     The classes are the project's ethogram, the body groups its behavioral categories. As a state of BORIS cannot
     begin again before it has ended, segments of one class that overlap or touch become one, with the highest

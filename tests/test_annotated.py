@@ -252,6 +252,9 @@ def test_read_classes_maps_values(root):
     (root / "classes.csv").write_text("value;class;tier\nnickt;nodding;\n1;waving;Kopf\n1;tiptoe;\n?;;\n*;;X\n")
     assert actions(root) == [("nodding", 0.0, 0.1), ("waving", 0.2, 0.3), ("tiptoe", 0.6, 0.7)]
     assert f"{root}/classes.csv leaves out 2 annotations" in warnings(root)
+    write_eaf(root / "a.eaf", {"x": [(0, 100, ""), (200, 300, "nodding"), (400, 500, "a"), (600, 700, "b")]})
+    (root / "classes.csv").write_text("value,class,tier\n,,*\na,,y\nb,waving,*\nb,tiptoe,x\n*,waving,\n")
+    assert actions(root) == [("waving", 0.2, 0.3), ("waving", 0.4, 0.5), ("tiptoe", 0.6, 0.7)]
     (root / "classes.csv").write_text("value,class\nnickt,nod\nx,nodding\nX,nodding\n*,\n")
     assert problems(root)[:2] == [
         "classes.csv:2: unknown class 'nod'; did you mean 'nodding'?",
@@ -305,6 +308,39 @@ def test_read_videos_reads_tabular_events_of_boris(root):
     (root / "a.tsv").write_text(text.replace(",", "\t"))
     (root / "classes.csv").write_text("value,class\ntouching|nose,tiptoe\n")
     assert sorted(actions(root)) == [("tiptoe", 0.1, 0.4), ("tiptoe", 0.2, 0.6), ("waving", 0.3, 0.5)]
+
+
+# Exported by BORIS 8.27.4 from a project with a video of 5 s, by its own functions.
+EXPORTED_TABULAR = """\
+Observation id,Observation date,Description,Observation duration,Observation type,Source,Time offset (s),\
+Media duration (s),FPS,Subject,Behavior,Behavioral category,Behavior type,Time,Media file name,Image index,\
+Image file path,Comment
+a é,2026-11-28 08:37:03,x,5,Media file(s),player #1:/tmp/x/a é.mp4,0.0,5.000,30.000,,nodding,head,START,0.500,\
+/tmp/x/a é.mp4,NA,NA,confidence 0.900
+a é,2026-11-28 08:37:03,x,5,Media file(s),player #1:/tmp/x/a é.mp4,0.0,5.000,30.000,,waving,upper limb,START,1.000,\
+/tmp/x/a é.mp4,NA,NA,confidence 0.400
+a é,2026-11-28 08:37:03,x,5,Media file(s),player #1:/tmp/x/a é.mp4,0.0,5.000,30.000,,nodding,head,STOP,1.250,\
+/tmp/x/a é.mp4,NA,NA,
+a é,2026-11-28 08:37:03,x,5,Media file(s),player #1:/tmp/x/a é.mp4,0.0,5.000,30.000,,waving,upper limb,STOP,2.000,\
+/tmp/x/a é.mp4,NA,NA,
+"""
+EXPORTED_AGGREGATED = """\
+Observation id,Observation date,Description,Observation type,Source,Time offset (s),Coding duration,Media duration (s),\
+FPS (frame/s),Subject,Observation duration by subject by observation,Behavior,Behavioral category,Behavior type,\
+Start (s),Stop (s),Duration (s),Media file name,Image index start,Image index stop,Image file path start,\
+Image file path stop,Comment start,Comment stop
+a é,2026-11-28 08:37:03,x,Media file,player #1:/tmp/x/a é.mp4,0.0,5.000,5.000,30.000,No focal subject,1.75,nodding,\
+head,STATE,0.500,1.250,0.750,/tmp/x/a é.mp4,NA,NA,,,confidence 0.900,
+a é,2026-11-28 08:37:03,x,Media file,player #1:/tmp/x/a é.mp4,0.0,5.000,5.000,30.000,No focal subject,1.75,waving,\
+upper limb,STATE,1.000,2.000,1.000,/tmp/x/a é.mp4,NA,NA,,,confidence 0.400,
+"""
+
+
+@pytest.mark.parametrize("text", [EXPORTED_TABULAR, EXPORTED_AGGREGATED], ids=["tabular", "aggregated"])
+def test_read_videos_reads_what_boris_exports(root, text):
+    (root / "a.mp4").rename(root / "a é.mp4")
+    (root / "events.csv").write_bytes(text.replace("\n", "\r\n").encode())
+    assert actions(root, "a é.mp4") == [("nodding", 0.5, 1.25), ("waving", 1.0, 2.0)]
 
 
 @pytest.mark.parametrize(
@@ -420,6 +456,8 @@ def test_build_from_annotated_videos(root, form):
     }
     assert all(int(example["num_frames"]) == 30 for example in examples.values())
     assert np.sum([example["labels"].sum() for example in builder.as_data_source("val")]) == 1
+    (root / "b.mp4").unlink()  # a built set needs it no more
+    assert len(ma52_dataset_builder.build(root, **options).as_data_source("val")) == 2
     write_eaf(root / "a.eaf", {"x": [(0, 700, "nodding")]})
     with pytest.raises(UserError, match="was built from other lists"):
         ma52_dataset_builder.build(root, **options)

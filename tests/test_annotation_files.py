@@ -176,6 +176,7 @@ def test_write_boris_events_by_hand(tmp_path):
         ("shaking head", "head", "2.000", "3.000", "1.000", "confidence 0.500"),
         ("nodding", "head", "2.500", "4.000", "1.500", "confidence 0.250"),
     ]
+    assert {row["Image index start"] + row["Image index stop"] for row in rows} == {"NANA"}
     assert {row["Source"] for row in rows} == {f"player #1:{VIDEO}"}
     assert {row["Observation duration by subject by observation"] for row in rows} == {"4.001"}
     assert {(row["Observation id"], row["Behavior type"], row["Media duration (s)"]) for row in rows} == {

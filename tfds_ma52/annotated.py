@@ -133,8 +133,8 @@ def _read(root: pathlib.Path, video_folder: str, list_file: str) -> _Set:
     persons = {name: places[name].person if name in places else "" for name in videos}
     for name, place in places.items():
         videos[name].split = place.split
-    names = sorted(path.relative_to(root).as_posix() for path in files)
-    fingerprint = folder_lib.digest([label_file, class_file, split_file, *files], "\n".join([*names, *sorted(videos)]))
+    names = "\n".join(path.relative_to(root).as_posix() for path in files)
+    fingerprint = folder_lib.digest([label_file, class_file, split_file, *files], names)
     return _Set(
         labels, bool(label_file), tuple(videos.values()), persons, fingerprint, tuple(problems), tuple(warnings)
     )

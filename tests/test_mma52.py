@@ -130,8 +130,50 @@ def test_read_folder_hides_a_test_split_of_dummies(tmp_path):
     folder = read(tmp_path)
     assert folder.problems == ()
     assert [clip.labels for clip in folder.clips if clip.split == "test"] == [None, None]
-    write(tmp_path, test=HEADER + "0,d,0,30,9,60,30\n1,e,0,30,0,60,30\n")
+    write(tmp_path, test=HEADER + "0,d,0,30,9,60,30\n1,e,30,60,0,60,30\n")
     assert [clip.labels for clip in read(tmp_path).clips if clip.split == "test"] == [(9,), (0,)]
+
+
+def video(name, *spans, split="test"):
+    actions = [mma52.Action(class_id, start, end) for class_id, start, end in spans]
+    return mma52.Video(name, split, 9.0, "", actions)
+
+
+def test_is_hidden_knows_the_placeholder_of_mma52():
+    """One action a video at frames 0 to 20 of 29 or 30 a second, its class counting."""
+    dummies = [video(f"{i}", (i % 51 + 1, 0.0, 20 / (29 + i % 2))) for i in range(60)]
+    assert mma52.is_hidden("test", dummies)
+    assert not mma52.is_hidden("test", [*dummies, video("x", (3, 0.0, 0.9))])
+    assert not mma52.is_hidden("test", [*dummies, video("x", (3, 0.0, 0.68), (4, 0.0, 0.68))])
+    assert not mma52.is_hidden("test", dummies[:1])  # which may be an action as well
+    assert not mma52.is_hidden("train", [video(f"{i}", (0, 0.0, 1.0), split="train") for i in range(3)])
+
+
+def test_read_videos_gives_actions_but_hidden_ones(tmp_path, caplog):
+    write(tmp_path, train=TRAIN, val=VAL, test=HEADER + "0,d,0,20,1,60,30\n1,e,0,20,2,60,30\n")
+    labels, videos = mma52.read_videos(tmp_path)
+    assert labels.names == MA52_NAMES
+    assert [(v.name, v.split, v.duration) for v in videos] == [
+        *(("a", "train", 5.5), ("b", "train", 1.2), ("c", "val", 3.0), ("d", "test", 2.0), ("e", "test", 2.0)),
+    ]
+    assert videos[0].actions == [mma52.Action(9, 0.0, 1.0), mma52.Action(19, 2.5, 5.0)]
+    assert videos[3].actions == videos[4].actions == []
+    assert "train and val have no clip of 49 of 52 classes" in caplog.text
+    assert mma52.find_video(tmp_path, videos[0], "of_{split}") == tmp_path / "of_train/a.mp4"
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val/c.mp4").touch()
+    assert mma52.find_video(tmp_path, videos[2]) == tmp_path / "val/c.mp4"
+
+
+def test_read_videos_raises_all_problems_at_once(tmp_path):
+    write(tmp_path, train=TRAIN + "3,a,0,200,9,165,30\n", val=VAL + "1,a,0,30,9,60,30\n")
+    with pytest.raises(UserError) as error:
+        mma52.read_videos(tmp_path)
+    assert str(error.value).splitlines() == [
+        f"the annotations of {tmp_path} cannot be used: 2 problems",
+        f"  {tmp_path}/train.csv:5: the action ends at 6.67 s, but the video at 5.50 s",
+        f"  {tmp_path}/val.csv:3: a is also in split train",
+    ]
 
 
 def test_read_folder_takes_a_test_row_without_a_class_as_a_video_without_actions(tmp_path):

@@ -3,6 +3,7 @@
 import collections
 import dataclasses
 import json
+import logging
 import math
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,7 +13,7 @@ from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.class_checks import GivenId, check_classes
 from tfds_ma52.class_names import ClassNames
-from tfds_ma52.errors import UserError
+from tfds_ma52.errors import UserError, report
 from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Folder, ListedClip
 from tfds_ma52.tables import read_csv
 
@@ -21,10 +22,13 @@ WHOLE_FILES = ("annotations.json", "annotations/annotations.json")
 VIDEO_FOLDERS = (".", "videos", "{split}", "videos_{split}")
 COLUMNS = ("video_id", "start_frame", "end_frame", "class", "total_frames", "fps")
 
+_log = logging.getLogger(__name__)
+
 _SUBSETS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
 _LONGEST = 24 * 3600.0  # seconds of a video
 _SHORTEST = 0.01  # seconds of a window and from one's start to the next
 _TOLERANCE = 0.1  # seconds by which an action may end after its video
+_SAME_TIME = 0.1  # seconds; a frame of 29 and of 30 a second is not at the same time
 _SLACK = 1e-6  # seconds and shares that rounding may cost
 _MISSING = """\
 {root} has no annotations of MMA-52: it must hold {root}/train.csv and {root}/val.csv with the header \
@@ -81,29 +85,70 @@ def read_folder(
       UserError: the folder or its annotations are missing, or a number is out of range.
     """
     check_windows(window, stride, min_overlap)
-    files = _find_files(root, list_file)
-    label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
-    readable, problems = folder_lib.read_label_file(label_file)
-    labels = readable or labels_lib.MA52
-    classes = _Classes(ClassNames(labels.names))
-    videos: dict[tuple[str, str], Video] = {}
-    for split, path in files.items():
-        reader = _read_csv if split else _read_json
-        for video in reader(path, split, classes, problems):
-            videos[video.split, video.name] = video
-    problems += _check_splits(videos.values(), files)
-    hidden = {split for split in SPLITS if _is_hidden(split, videos.values())}
+    read = _read(root, list_file)
+    hidden = {split for split in SPLITS if is_hidden(split, read.videos)}
     clips = [
-        _window_clip(root, video_folder, video, span, None if video.split in hidden else min_overlap)
-        for video in videos.values()
+        _window_clip(find_video(root, video, video_folder), video, span, None if video.split in hidden else min_overlap)
+        for video in read.videos
         for span in windows(video.duration, window, stride)
     ]
-    problems, warnings = check_classes(
-        root, labels, folder_lib.occurring(clips), classes.given, problems, own_names=bool(label_file)
-    )
+    problems, warnings = read.check_classes(root, folder_lib.occurring(clips))
     settings = f"{window:g} {stride:g} {min_overlap:g}"
-    digest = folder_lib.digest([label_file, *files.values()], settings)
-    return Folder(labels, (), tuple(clips), digest, tuple(problems), warnings)
+    digest = folder_lib.digest([read.label_file, *read.files.values()], settings)
+    return Folder(read.labels, (), tuple(clips), digest, tuple(problems), warnings)
+
+
+def read_videos(root: pathlib.Path, *, list_file: str = "") -> tuple[labels_lib.LabelSet, tuple[Video, ...]]:
+    """Reads the annotations of a folder: its classes and videos.
+
+    Args:
+      root: the folder.
+      list_file: see `read_folder`.
+
+    Returns:
+      The classes, and the videos of all splits. Those of a test split whose actions are hidden have none.
+
+    Raises:
+      UserError: the folder or its annotations are missing, or are wrong; it lists all problems.
+    """
+    read = _read(root, list_file)
+    hidden = {split for split in SPLITS if is_hidden(split, read.videos)}
+    videos = tuple(dataclasses.replace(v, actions=[]) if v.split in hidden else v for v in read.videos)
+    occurring = {split: {a.class_id for v in videos if v.split == split for a in v.actions} for split in SPLITS}
+    problems, warnings = read.check_classes(root, occurring)
+    if problems:
+        raise UserError(report(f"the annotations of {root} cannot be used", problems))
+    for warning in warnings:
+        _log.warning(warning)
+    return read.labels, videos
+
+
+def find_video(root: pathlib.Path, video: Video, video_folder: str = "") -> pathlib.Path:
+    """The file of a video of `read_videos`, or where it should lie if there is none.
+
+    Args:
+      root: the folder.
+      video: one of its annotations.
+      video_folder: see `read_folder`.
+    """
+    folders = [video_folder] if video_folder else VIDEO_FOLDERS
+    return folder_lib.find_video(root, folders, video.split, _file_name(video))
+
+
+def is_hidden(split: str, videos: Iterable[Video]) -> bool:
+    """Whether the actions of a test split are hidden: there are none but dummies.
+
+    Dummies are of class 0; or, as in MMA-52's test.csv, one a video, of any class, all at the same time.
+    """
+    if split != "test":
+        return False
+    actions = [video.actions for video in videos if video.split == split]
+    known = [action for of_video in actions for action in of_video]
+    if not any(action.class_id for action in known):
+        return True
+    starts, ends = ([getattr(action, name) for action in known] for name in ("start", "end"))
+    same = max(max(starts) - min(starts), max(ends) - min(ends)) < _SAME_TIME
+    return same and len(known) > 1 and max(map(len, actions)) == 1
 
 
 def check_windows(window: float, stride: float, min_overlap: float) -> None:
@@ -142,8 +187,46 @@ def labels_of(actions: Sequence[Action], span: tuple[float, float], min_overlap:
     return tuple(sorted(present))
 
 
-def _find_files(root: pathlib.Path, list_file: str) -> dict[str, pathlib.Path]:
-    return folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
+@dataclasses.dataclass(frozen=True)
+class _Annotations:
+    """What the files of a folder say.
+
+    Attributes:
+      labels: the classes.
+      videos: of all splits.
+      files: the annotations, by split.
+      label_file: of the classes' names; None where there is none.
+      given: the classes that were ids.
+      problems: the errors so far.
+    """
+
+    labels: labels_lib.LabelSet
+    videos: tuple[Video, ...]
+    files: dict[str, pathlib.Path]
+    label_file: pathlib.Path | None
+    given: list[GivenId]
+    problems: list[str]
+
+    def check_classes(self, root: pathlib.Path, occurring: dict[str, set[int]]) -> tuple[list[str], tuple[str, ...]]:
+        """All problems, and the warnings, given the classes that occur in each split."""
+        return check_classes(
+            root, self.labels, occurring, self.given, self.problems, own_names=self.label_file is not None
+        )
+
+
+def _read(root: pathlib.Path, list_file: str) -> _Annotations:
+    files = folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
+    label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
+    readable, problems = folder_lib.read_label_file(label_file)
+    labels = readable or labels_lib.MA52
+    classes = _Classes(ClassNames(labels.names))
+    videos: dict[tuple[str, str], Video] = {}
+    for split, path in files.items():
+        reader = _read_csv if split else _read_json
+        for video in reader(path, split, classes, problems):
+            videos[video.split, video.name] = video
+    problems += _check_splits(videos.values(), files)
+    return _Annotations(labels, tuple(videos.values()), files, label_file, classes.given, problems)
 
 
 @dataclasses.dataclass
@@ -296,17 +379,9 @@ def _file_name(video: Video) -> str:
     return video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
 
 
-def _is_hidden(split: str, videos: Iterable[Video]) -> bool:
-    """Whether a test split holds nothing but dummies: no action but those of class 0."""
-    return split == "test" and not any(action.class_id for v in videos if v.split == split for action in v.actions)
-
-
-def _window_clip(
-    root: pathlib.Path, video_folder: str, video: Video, span: tuple[float, float], min_overlap: float | None
-) -> ListedClip:
+def _window_clip(path: pathlib.Path, video: Video, span: tuple[float, float], min_overlap: float | None) -> ListedClip:
     """One window; without a `min_overlap` its labels are hidden."""
-    file = _file_name(video)
-    path = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, video.split, file)
     targets = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
     name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"
-    return ListedClip(path, name, video.split, targets, folder_lib.subject_of(file), video.location, span=span)
+    subject = folder_lib.subject_of(_file_name(video))
+    return ListedClip(path, name, video.split, targets, subject, video.location, span=span)

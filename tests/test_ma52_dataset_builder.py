@@ -27,7 +27,8 @@ def test_builder_is_registered_with_tfds_as_ma52(tmp_path):
     builder = tfds.builder("ma52", data_dir=tmp_path)
     assert builder.info.features["label"].names == list(labels.MA52_NAMES)
     of_ma52, of_pro = {"h264_256", "jpeg_256", "original"}, {"pro_h264_256", "pro_jpeg_256", "pro_original"}
-    assert set(builder.builder_configs) == of_ma52 | of_pro | {"mma52_h264_256", "mma52_jpeg_256"}
+    of_windows = {f"{layout}_{form}_256" for layout in ("mma52", "annotated") for form in ("h264", "jpeg")}
+    assert set(builder.builder_configs) == of_ma52 | of_pro | of_windows
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])

@@ -8,14 +8,13 @@ import itertools
 import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotations, box_file, image_folder, jpegs, metadata, mma52, transcode
+from tfds_ma52 import annotated, annotations, box_file, built_set, image_folder, jpegs, metadata, mma52, transcode
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.clip_frames import ClipFrames
@@ -33,7 +32,8 @@ _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
 Short clips of seated people, filmed whole-body in psychological interviews, each with one of 52 micro-actions in 7 body
 groups (Guo et al., "Benchmarking Micro-action Recognition", IEEE TCSVT 2024), or another data set in the same layout;
-clips with several micro-actions and an emotion from annotation files; or windows of MMA-52's untrimmed videos.
+clips with several micro-actions and an emotion from annotation files; or windows of untrimmed videos, MMA-52's or
+those that people annotated with ELAN or BORIS.
 """
 
 
@@ -45,7 +45,7 @@ class Config(tfds.core.BuilderConfig):
       name: of the config.
       description: in words.
       form: of stored clips, see `transcode`.
-      layout: of the folder: "ma52", "pro" (`annotations`) or "mma52".
+      layout: of the folder: "ma52", "pro" (`annotations`), "mma52" or "annotated".
     """
 
     name: str
@@ -71,6 +71,8 @@ class Builder(tfds.core.ShardBasedBuilder):
         Config(name="pro_original", description="as original, from annotation files", form="original", layout="pro"),
         Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", form="h264", layout="mma52"),
         Config(name="mma52_jpeg_256", description="MMA-52's windows, as jpeg_256", form="jpeg", layout="mma52"),
+        Config(name="annotated_h264_256", description="windows, from ELAN or BORIS", form="h264", layout="annotated"),
+        Config(name="annotated_jpeg_256", description="likewise, as jpeg_256", form="jpeg", layout="annotated"),
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder_lib.MISSING_DATA.format(
         reason="The clips cannot be downloaded automatically."
@@ -262,13 +264,13 @@ def build(
       manual_dir: a folder in the config's layout.
       data_dir: the folder of built sets; "" stands for `<manual_dir>/tfds`.
       config: the name of a builder config.
-      video_folder: see `read_folder` of the layout's module: `folder`, `annotations` or `mma52`.
+      video_folder: see `read_folder` of the layout's module: `folder`, `annotations`, `mma52` or `annotated`.
       list_file: likewise.
       boxes: a csv file of the part of each clip's picture that is wanted, see `box_file.read_boxes`; "": all of it.
       frame_pattern: of the names in folders of images, see `image_folder.find_images`.
       allow_damaged: how many damaged clips may be left out.
       num_processes: how many clips are transcoded at once; 0 stands for all cores.
-      window: of the layout "mma52", see `mma52.read_folder`.
+      window: of the layouts "mma52" and "annotated", see `mma52.read_folder`.
       stride: likewise.
       min_overlap: likewise.
       overwrite: build again even if it is there.
@@ -286,8 +288,10 @@ def build(
     layouts = {known.name: known.layout for known in Builder.BUILDER_CONFIGS}
     if config not in layouts:
         raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}", field="config")
-    module = {"ma52": folder_lib, "pro": annotations, "mma52": mma52}[layouts[config]]
-    windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if module is mma52 else {}
+    modules = {"ma52": folder_lib, "pro": annotations, "mma52": mma52, "annotated": annotated}
+    module = modules[layouts[config]]
+    windowed = module in (mma52, annotated)
+    windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if windowed else {}
     locations = {"video_folder": video_folder, "list_file": list_file}
     image_folder.check_pattern(frame_pattern)
 
@@ -298,8 +302,10 @@ def build(
         return box_file.add_boxes(folder, pathlib.Path(boxes).expanduser()) if str(boxes) else folder
 
     target = data_dir / "ma52" / config / str(Builder.VERSION)
-    open_built = functools.partial(_open, target, manual_dir, read, any((*locations.values(), str(boxes))))
-    if not overwrite and _is_built(target):
+    open_built = functools.partial(
+        built_set.open_built, target, manual_dir, read, any((*locations.values(), str(boxes)))
+    )
+    if not overwrite and built_set.is_built(target):
         return open_built()
     folder = read()
     for warning in folder.warnings:
@@ -317,7 +323,7 @@ def build(
     check_not_importing_main()
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
-        if not overwrite and _is_built(target):
+        if not overwrite and built_set.is_built(target):
             return open_built()
         builder = functools.partial(
             Builder,
@@ -328,7 +334,7 @@ def build(
             data_dir=data_dir,
             config=config,
         )
-        _build_anew(builder, target, manual_dir)
+        built_set.build_anew(builder, target, manual_dir)
     return tfds.builder_from_directory(target)
 
 
@@ -343,57 +349,3 @@ def _check_form(config: str, folder: folder_lib.Folder) -> None:
 def stored_form(builder: tfds.core.DatasetBuilder) -> transcode.Form:
     """How a set stores its clips."""
     return {known.name: known.form for known in Builder.BUILDER_CONFIGS}[builder.info.config_name]
-
-
-def _is_built(target: pathlib.Path) -> bool:
-    return (target / "dataset_info.json").exists()
-
-
-def _open(
-    target: pathlib.Path, manual_dir: pathlib.Path, read: Callable[[], folder_lib.Folder], named: bool
-) -> tfds.core.DatasetBuilder:
-    """Opens a built set; its source need not be there any more, but what is there must be what it was built from.
-
-    Args:
-      target: the set.
-      manual_dir: its source.
-      read: reads the source.
-      named: whether the user names locations in the source, which must then exist.
-    """
-    built = tfds.builder_from_directory(target)
-    named = named and manual_dir.is_dir()
-    try:
-        folder = read()
-    except UserError:
-        if named:
-            raise
-        return built
-    if named and folder.problems:
-        raise UserError(report(f"{target} is there, but its source is not", folder.problems))
-    if changed := metadata.difference(manual_dir, folder, built.info.metadata):
-        raise UserError(
-            f"{target} was built from other {changed} than those now in {manual_dir}: build it again with "
-            "python -m tfds_ma52 --overwrite, or name another folder with {flag}",
-            field="data_dir",
-        )
-    return built
-
-
-def _build_anew(make_builder: Callable[[], Builder], target: pathlib.Path, manual_dir: pathlib.Path) -> None:
-    """Builds, and only then removes what was in `target` before."""
-    for unfinished in target.parent.glob(f"incomplete.*_{target.name}"):  # of a build that was killed
-        shutil.rmtree(unfinished)
-    replaced = target.with_name(target.name + ".replaced")
-    if replaced.exists():  # likewise
-        shutil.rmtree(replaced) if target.exists() else replaced.rename(target)
-    if target.exists():
-        target.rename(replaced)
-    try:
-        builder = make_builder()
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
-    except BaseException:
-        if replaced.exists():
-            replaced.rename(target)
-        raise
-    for leftover in (replaced, builder.work_folder):
-        shutil.rmtree(leftover, ignore_errors=True)

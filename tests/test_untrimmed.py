@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from configs import mma52_synthetic
+from manet_jax import train
+from manet_jax.studies.small_runs import FIELDS
 from tfds_ma52 import mma52
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_COUNTS, read_labels
@@ -220,3 +223,20 @@ def test_write_synthetic_refuses_two_kinds(tmp_path, capsys):
 def test_every_class_is_at_rest_before_and_after_it():
     """What `_lasting` asks of the table: no class of the set is one of time reversed."""
     assert not any(MOTIONS[i].reverse for i in map(untrimmed.MA52_NAMES.index, pro.LABELS.names))
+
+
+@pytest.mark.slow
+def test_config_trains_on_windows_of_the_drawn_set(drawn_untrimmed, tmp_path):
+    """It finds the set drawn, as it would draw it, and builds its windows."""
+    config = mma52_synthetic.get_config()
+    assert (config.data.synthetic.untrimmed, config.multilabel.loss) == (True, "asymmetric")
+    fields = {"data.synthetic.size": 1e-3, "data.synthetic.short_side": 40, "data.windows.stride": 8.0}
+    fields |= {"data.manual_dir": str(tmp_path / "drawn"), "num_epochs": 2.0, "eval.every_epochs": 1.0}
+    config.update_from_flattened_dict(FIELDS | fields)
+    for name in ("train", "val", "train.csv", "val.csv", "label_name.txt"):
+        (tmp_path / "drawn").mkdir(exist_ok=True)
+        (tmp_path / "drawn" / name).symlink_to(drawn_untrimmed / name)
+    settings = json.loads((drawn_untrimmed / "synthetic.json").read_text())
+    (tmp_path / "drawn/synthetic.json").write_text(json.dumps(settings | {"test": False}))
+    results = train.train_and_evaluate(config, tmp_path / "run")
+    assert results["best"]["map"] > 0

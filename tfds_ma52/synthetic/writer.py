@@ -112,9 +112,8 @@ def write_synthetic(
         "frame_rate": frame_rate,
         "seed": seed,
     }
-    check_settings(size=size, subjects=subjects, short_side=short_side, frame_rate=frame_rate, seed=seed)
-    if pro and untrimmed:
-        raise UserError("pro and untrimmed are two sets; give one of them.", field="untrimmed")
+    checked = {"size": size, "pro": pro, "untrimmed": untrimmed, "subjects": subjects}
+    check_settings(**checked, short_side=short_side, frame_rate=frame_rate, seed=seed)
     if processes < 0:
         raise UserError(f"processes is {processes}; give 0 for all cores, or a positive number.", field="processes")
     clips = _plan(settings)
@@ -132,7 +131,9 @@ def write_synthetic(
         ) from error
 
 
-def check_settings(*, size: float, subjects: str, short_side: int, frame_rate: int, seed: int) -> None:
+def check_settings(
+    *, size: float, pro: bool, untrimmed: bool, subjects: str, short_side: int, frame_rate: int, seed: int
+) -> None:
     """Checks arguments of `write_synthetic`.
 
     Raises:
@@ -140,6 +141,8 @@ def check_settings(*, size: float, subjects: str, short_side: int, frame_rate: i
     """
     if not 0 < size <= 100:
         raise UserError(f"size is {size}; give a number above 0, up to 100.", field="size")
+    if pro and untrimmed:
+        raise UserError("pro and untrimmed are two sets; give one of them.", field="untrimmed")
     if subjects not in SUBJECTS:
         raise UserError(f"subjects is {subjects!r}; give one of {', '.join(SUBJECTS)}.", field="subjects")
     if frame_rate not in FRAME_RATES:

@@ -153,6 +153,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.size = 0.0  # their number as a share of MA-52's; 0: none, the data are real
     config.data.synthetic.pro = False  # several micro-actions and an emotion in every clip
+    config.data.synthetic.untrimmed = False  # videos as MMA-52's, for the builder configs of these; size 1 has 7.5 h
     config.data.synthetic.subjects = "shared"  # between train and val, as in MA-52, or "disjoint"
     config.data.synthetic.short_side = 256  # pixels
     config.data.synthetic.frame_rate = 30  # frames a second: 30, 15 or 10

@@ -18,8 +18,8 @@ def main(argv: list[str] | None = None) -> int:
         default="h264_256",
         help="h264_256 (default: short side 256, quick to read), jpeg_256 (likewise, quicker and larger) or original "
         "(the files as they are) for MA-52's layout; pro_h264_256, pro_jpeg_256 or pro_original for annotation files; "
-        "mma52_h264_256 or mma52_jpeg_256 for MMA-52; annotated_h264_256 or annotated_jpeg_256 for videos "
-        "annotated with ELAN or BORIS",
+        "mma52_h264_256 or mma52_jpeg_256 for MMA-52; mma82_h264_256, mma82_jpeg_256 or mma82_original for MMA-82; "
+        "annotated_h264_256 or annotated_jpeg_256 for videos annotated with ELAN or BORIS",
     )
     parser.add_argument(
         "--video_folder", default="", help="a split's clips, e.g. 'clips_{split}' (empty: the default locations)"

@@ -14,7 +14,19 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotated, annotations, box_file, built_set, image_folder, jpegs, metadata, mma52, transcode
+from tfds_ma52 import (
+    annotated,
+    annotations,
+    box_file,
+    built_set,
+    image_folder,
+    jpegs,
+    metadata,
+    mma52,
+    mma82,
+    splits,
+    transcode,
+)
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.clip_frames import ClipFrames
@@ -27,13 +39,28 @@ _log = logging.getLogger(__name__)
 # A clip, and the file of its bytes or the number of its first frame.
 _Row = tuple[folder_lib.ListedClip, VideoInfo, pathlib.Path | int]
 _Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+_LAYOUTS = (  # see `Config`; of its configs' names; in words
+    ("ma52", "", "MA-52's lists"),
+    ("pro", "pro_", "annotation files"),
+    ("mma52", "mma52_", "MMA-52's windows"),
+    ("mma82", "mma82_", "MMA-82's domains"),
+    ("annotated", "annotated_", "windows of videos annotated with ELAN or BORIS"),
+)
+_LAYOUT_MODULES = {"ma52": folder_lib, "pro": annotations, "mma52": mma52, "mma82": mma82, "annotated": annotated}
+_WINDOWED = ("mma52", "annotated")  # layouts whose clips are windows of videos
+_FORMS: tuple[tuple[str, transcode.Form, str], ...] = (
+    ("h264_256", "h264", "H.264, short side 256, no sound"),
+    ("jpeg_256", "jpeg", "a JPEG a frame, short side 256, no sound"),
+    ("original", "original", "the original files, byte for byte"),
+)
+_ONE_LABEL = ("ma52", "mma82")  # layouts whose clips have one
 _SHORT_SIDE = 256  # of transcoded clips
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
 Short clips of seated people, filmed whole-body in psychological interviews, each with one of 52 micro-actions in 7 body
 groups (Guo et al., "Benchmarking Micro-action Recognition", IEEE TCSVT 2024), or another data set in the same layout;
-clips with several micro-actions and an emotion from annotation files; or windows of untrimmed videos, MMA-52's or
-those that people annotated with ELAN or BORIS.
+clips with several micro-actions and an emotion from annotation files; windows of untrimmed videos, MMA-52's or those
+that people annotated with ELAN or BORIS; or MMA-82's clips of several domains.
 """
 
 
@@ -45,7 +72,7 @@ class Config(tfds.core.BuilderConfig):
       name: of the config.
       description: in words.
       form: of stored clips, see `transcode`.
-      layout: of the folder: "ma52", "pro" (`annotations`), "mma52" or "annotated".
+      layout: of the folder: "ma52", "pro" (`annotations`), "mma52", "mma82" or "annotated".
     """
 
     name: str
@@ -63,16 +90,10 @@ class Builder(tfds.core.ShardBasedBuilder):
         "1.1.0": "Several labels a clip, emotions; labels and counts in the metadata.",
     }
     BUILDER_CONFIGS = [  # noqa: RUF012
-        Config(name="h264_256", description="H.264, short side 256, no sound", form="h264"),
-        Config(name="jpeg_256", description="a JPEG a frame, short side 256, no sound", form="jpeg"),
-        Config(name="original", description="the original files, byte for byte", form="original"),
-        Config(name="pro_h264_256", description="as h264_256, from annotation files", form="h264", layout="pro"),
-        Config(name="pro_jpeg_256", description="as jpeg_256, from annotation files", form="jpeg", layout="pro"),
-        Config(name="pro_original", description="as original, from annotation files", form="original", layout="pro"),
-        Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", form="h264", layout="mma52"),
-        Config(name="mma52_jpeg_256", description="MMA-52's windows, as jpeg_256", form="jpeg", layout="mma52"),
-        Config(name="annotated_h264_256", description="windows, from ELAN or BORIS", form="h264", layout="annotated"),
-        Config(name="annotated_jpeg_256", description="likewise, as jpeg_256", form="jpeg", layout="annotated"),
+        Config(name=f"{prefix}{name}", description=f"{source}: {stored}", form=form, layout=layout)
+        for layout, prefix, source in _LAYOUTS
+        for name, form, stored in _FORMS
+        if layout not in _WINDOWED or form != "original"  # a window is no file
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder_lib.MISSING_DATA.format(
         reason="The clips cannot be downloaded automatically."
@@ -104,7 +125,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         labels = self._folder.labels if self._folder else labels_lib.MA52
-        if self.builder_config.layout == "ma52":
+        if self.builder_config.layout in _ONE_LABEL:
             known = {
                 "label": tfds.features.ClassLabel(names=labels.names),
                 "body_label": tfds.features.ClassLabel(names=labels.group_names),
@@ -148,7 +169,8 @@ class Builder(tfds.core.ShardBasedBuilder):
 
         shards: dict[str, list[_Shard]] = {}
         kept: dict[str, list[folder_lib.ListedClip]] = {}
-        for split in folder_lib.SPLITS:
+        required = splits.required(clip.split for clip in folder.clips)
+        for split in splits.ALL_SPLITS:
             rows: list[_Row] = [
                 (clip, info, clip.path if form == "original" else transcode.content_path(target))
                 for clip, info, target in zip(folder.clips, infos, targets, strict=True)
@@ -159,7 +181,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 if form == "jpeg":
                     rows = _with_frames_apart(rows, jpegs.frames_path(self.data_dir, split))
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
-            elif split in folder_lib.REQUIRED_SPLITS:
+            elif split in required:
                 raise UserError(report(f"split {split} has no readable clip", left_out))
         self.info.metadata.update(metadata.of_set(root, folder, kept, infos, left_out))
         return shards
@@ -212,7 +234,7 @@ def _shards(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> list[
 
 def _examples(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for clip, info, stored in rows:
-        known = _one_label(clip, labels) if layout == "ma52" else _many_labels(clip, labels)
+        known = _one_label(clip, labels) if layout in _ONE_LABEL else _many_labels(clip, labels)
         content = {"video": stored.read_bytes()} if isinstance(stored, pathlib.Path) else {"first_frame": stored}
         yield (
             clip.video_id,
@@ -264,7 +286,7 @@ def build(
       manual_dir: a folder in the config's layout.
       data_dir: the folder of built sets; "" stands for `<manual_dir>/tfds`.
       config: the name of a builder config.
-      video_folder: see `read_folder` of the layout's module: `folder`, `annotations`, `mma52` or `annotated`.
+      video_folder: see `read_folder` of the layout's module: `folder`, `annotations`, `mma52`, `mma82` or `annotated`.
       list_file: likewise.
       boxes: a csv file of the part of each clip's picture that is wanted, see `box_file.read_boxes`; "": all of it.
       frame_pattern: of the names in folders of images, see `image_folder.find_images`.
@@ -288,9 +310,8 @@ def build(
     layouts = {known.name: known.layout for known in Builder.BUILDER_CONFIGS}
     if config not in layouts:
         raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}", field="config")
-    modules = {"ma52": folder_lib, "pro": annotations, "mma52": mma52, "annotated": annotated}
-    module = modules[layouts[config]]
-    windowed = module in (mma52, annotated)
+    module = _LAYOUT_MODULES[layouts[config]]
+    windowed = layouts[config] in _WINDOWED
     windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if windowed else {}
     locations = {"video_folder": video_folder, "list_file": list_file}
     image_folder.check_pattern(frame_pattern)

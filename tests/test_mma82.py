@@ -242,6 +242,11 @@ def test_training_on_a_domain_and_a_few_clips_of_another(domains, tmp_path, run_
     metadata = json.loads(next(workdirs[1].rglob("metadata/*")).read_text())
     assert (metadata["data"]["training clips"], metadata["data"]["training counts"]) == (6, [2, 2, 2])
 
+    # A run goes on with the same clips alone.
+    assert k_shot.main([*arguments, "--seed=1"]) == 0
+    result = run_command(command(workdirs[1], domains, config=config, **fields | {"num_epochs": 2.0}))
+    assert (result.returncode, "data of the run.training list" in result.stderr) == (2, True), result.stderr
+
 
 def test_training_source_holds_the_list_against_the_set(domains, tmp_path):
     built = ma52_dataset_builder.build(domains, tmp_path, config="mma82_original", num_processes=1)

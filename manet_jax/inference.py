@@ -1,8 +1,6 @@
 """A trained model applied to video files: short ones as a clip, long ones in sliding windows; no labels needed."""
 
-import collections
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,14 +14,13 @@ from jaxtyping import Float
 
 from manet_jax import tasks as tasks_lib
 from manet_jax.data import clips as clips_lib
-from manet_jax.data.clips import CroppedFrame, EvalClips
 from manet_jax.data.views import Views
-from manet_jax.models import ClipSpec, Outputs
-from tfds_ma52 import box_file, clip_frames, image_folder, mma52, video
+from manet_jax.data.windows import EvalInputs, LoadedClip, SlidingWindows, read_windows
+from manet_jax.models import Outputs
+from tfds_ma52 import box_file, clip_frames, image_folder, mma52
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.video import Frame
 
 if TYPE_CHECKING:
     from manet_jax.ensemble import Ensemble
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 LONG = 10.0  # seconds; what lasts longer is no clip of a micro-action
 WINDOW, STRIDE = 2.0, 1.0  # seconds; clips of MA-52 last two on average
 _LONGEST_WINDOW = 60.0  # seconds; all frames of a window are in memory, as the network sees them
-_DECODED_BYTES = 200 * 2**20  # of frames that are kept as they are decoded, for each video that is being read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,35 +79,6 @@ class Prediction:
             return None
         best = int(self.emotion_probabilities.argmax())
         return {"emotion": self.emotions[best], "probability": float(self.emotion_probabilities[best])}
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedClip:
-    """A short video or a window of a long one, decoded, or the error that prevented it.
-
-    Attributes:
-      path: of the video.
-      span: start and end in seconds.
-      windowed: whether it is a window.
-      error: why it cannot be read; "" where it can.
-      clips: what is seen of it, in each view, for each of the `EvalInputs` that were asked for; None with an error.
-      announces_length: whether the file says how long it is, so that it is known to be whole.
-    """
-
-    path: pathlib.Path
-    span: tuple[float, float] = (0.0, 0.0)
-    windowed: bool = False
-    error: str = ""
-    clips: tuple[EvalClips, ...] | None = None
-    announces_length: bool = True
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalInputs:
-    """What a model sees of a video: its inputs, in each of the views."""
-
-    inputs: dict[str, ClipSpec]
-    views: Views
 
 
 def predict(
@@ -169,7 +136,7 @@ def predict(
         # What several members see alike, as those that differ in their seed do, is cut out once.
         eval_inputs = [each for i, each in enumerate(wanted) if each not in wanted[:i]]
         seen = [eval_inputs.index(each) for each in wanted]
-        for batch in _batches(_read(videos, no_box, eval_inputs, window, stride, bar), batch_size):
+        for batch in _batches(_read(videos, no_box, eval_inputs, SlidingWindows(window, stride), bar), batch_size):
             # A last batch that is not full is filled up, rather than compiled for, where there was a full one.
             size = max(size, sum(loaded.clips is not None for loaded in batch))
             # The device computes one batch while the next one is read.
@@ -196,8 +163,7 @@ def _read(
     videos: list[ClipFrames],
     no_box: str,
     eval_inputs: Sequence[EvalInputs],
-    window: float,
-    stride: float,
+    windows: SlidingWindows,
     bar: tqdm.tqdm,
 ) -> Iterator[LoadedClip]:
     """The clips and windows of videos; `no_box` is the error of one without a box, "" where none is wanted."""
@@ -209,105 +175,17 @@ def _read(
         """Reads a video until there is a clip, the only one of a short video."""
         if no_box and not videos[index].box:
             return LoadedClip(videos[index].path, error=no_box), iter(())
-        clips_of_video = _read_video(videos[index], eval_inputs, window, stride, decoder_threads)
+        clips_of_video = read_windows(
+            videos[index], eval_inputs, windows, whole_until=LONG, num_threads=decoder_threads
+        )
         return next(clips_of_video), clips_of_video
 
     started = grain.MapDataset.range(len(videos)).map(start).to_iter_dataset(options)
     for each, (first, others) in zip(videos, started, strict=True):
         if first.windowed:
-            bar.total += max(0, len(mma52.windows(each.estimate_duration(), window, stride)) - 1)
+            bar.total += max(0, len(windows.of(each.estimate_duration())) - 1)
         yield first
         yield from others
-
-
-def _read_video(
-    source: ClipFrames, eval_inputs: Sequence[EvalInputs], window: float, stride: float, num_threads: int
-) -> Iterator[LoadedClip]:
-    """The clip of a short video, or the windows of a long one; the error where it cannot be read on comes last."""
-    path = source.path
-    frames: collections.deque[Frame[_Kept]] = collections.deque()
-    count, duration = 0, 0.0  # of windows so far; seconds read
-    try:
-        announced = source.announces_length()
-        for frame in source.read(num_threads=num_threads):
-            frames.append(Frame(frame.start, frame.end, _Kept(frame.picture, eval_inputs)))
-            _save_memory(frames)
-            duration = frame.end
-            while _is_long(duration) and (end := count * stride + window) <= frame.middle:
-                yield _load(path, frames, (end - window, end), eval_inputs, announced)
-                count += 1
-            # The last window ends with the video; a video may turn out to be short.
-            needed = min(count * stride, duration - (window if _is_long(duration) else LONG))
-            while frames[0].end <= needed:
-                frames.popleft()
-        if not _is_long(duration):
-            yield LoadedClip(path, (0.0, duration), clips=_clips(list(frames), eval_inputs), announces_length=announced)
-        else:
-            for span in mma52.windows(duration, window, stride)[count:]:
-                yield _load(path, frames, span, eval_inputs, announced)
-    except (video.DamagedVideoError, OSError) as error:
-        start = count * stride
-        yield LoadedClip(path, (start, max(start, duration)), windowed=_is_long(duration), error=str(error))
-
-
-def _is_long(duration: float) -> bool:
-    return duration > LONG + 1e-6  # what rounding may cost
-
-
-class _Kept:
-    """A frame that later clips may use: decoded, or as the networks see it, which takes less memory, but time."""
-
-    def __init__(self, picture: Any, eval_inputs: Sequence[EvalInputs]):
-        self._picture, self._eval_inputs = picture, eval_inputs
-        self._cropped: dict[int, CroppedFrame] = {}
-        self.num_bytes = picture.num_bytes  # as long as it is decoded
-
-    def cropped(self, seen: int) -> CroppedFrame:
-        """As the networks of one of the inputs see it."""
-        if seen not in self._cropped:
-            eval_inputs = self._eval_inputs[seen]
-            image = self._picture.image()
-            self._cropped[seen] = clips_lib.crop_frame(image, eval_inputs.inputs, eval_inputs.views.num_crops)
-        if len(self._cropped) == len(self._eval_inputs):
-            self._picture, self.num_bytes = None, 0
-        return self._cropped[seen]
-
-    def crop(self) -> None:
-        """Crops it for all networks, so that it need not be kept decoded."""
-        for seen in range(len(self._eval_inputs)):
-            self.cropped(seen)
-
-
-def _save_memory(frames: Iterable[Frame[_Kept]]) -> None:
-    """Crops the first of some frames where all of them, decoded, would take too much memory."""
-    total = sum(frame.picture.num_bytes for frame in frames)
-    for frame in frames:
-        if total <= _DECODED_BYTES:
-            return
-        total -= frame.picture.num_bytes
-        frame.picture.crop()
-
-
-def _load(
-    path: pathlib.Path,
-    frames: Iterable[Frame[_Kept]],
-    span: tuple[float, float],
-    eval_inputs: Sequence[EvalInputs],
-    announced: bool,
-) -> LoadedClip:
-    """A window of a long video, given frames around it."""
-    found = _clips(list(video.frames_between(frames, *span)), eval_inputs)
-    return LoadedClip(path, span, windowed=True, clips=found, announces_length=announced)
-
-
-def _clips(frames: Sequence[Frame[_Kept]], eval_inputs: Sequence[EvalInputs]) -> tuple[EvalClips, ...]:
-    def read(seen: int, indices: list[int]) -> list[CroppedFrame]:
-        return [frames[i].picture.cropped(seen) for i in indices]
-
-    return tuple(
-        clips_lib.eval_clips(len(frames), functools.partial(read, seen), each.inputs, each.views)
-        for seen, each in enumerate(eval_inputs)
-    )
 
 
 def _batches(loaded: Iterable[LoadedClip], batch_size: int) -> Iterator[list[LoadedClip]]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from manet_jax import inference
-from manet_jax.data import decoding
+from manet_jax.data import decoding, windows
 from manet_jax.data.views import SINGLE_VIEW
 from manet_jax.models import MODELS, NetworkOptions
 from manet_jax.studies.small_runs import FIELDS
@@ -133,7 +133,13 @@ def stored(content, decode=decoding.decode_h264):
 
 def read_video(source, inputs, window=2.0, stride=1.0, num_threads=1):
     """Yields the clip of a short video, or the windows of a long one, as prediction reads them in a single view."""
-    return inference._read_video(source, [inference.EvalInputs(inputs, SINGLE_VIEW)], window, stride, num_threads)
+    return windows.read_windows(
+        source,
+        [windows.EvalInputs(inputs, SINGLE_VIEW)],
+        windows.SlidingWindows(window, stride),
+        whole_until=inference.LONG,
+        num_threads=num_threads,
+    )
 
 
 def outcome(function):

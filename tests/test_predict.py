@@ -18,7 +18,7 @@ from saved_models import INPUTS, LABELS, save, small, softmax
 import manet_jax
 from configs import ma52, ma52_pro
 from manet_jax import checkpoint, configuration, evaluate, inference, parallel, predict
-from manet_jax.data import clips
+from manet_jax.data import clips, windows
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures
 from tfds_ma52 import command, video
@@ -160,7 +160,7 @@ def test_short_and_long_videos_are_read_alike(long_video, monkeypatch):
 def test_windows_keep_few_frames_in_memory(long_video, monkeypatch, decoded_bytes):
     """Of a long video no more than the ten seconds that tell it from a short one, and few of them decoded."""
     alive, most, most_decoded = weakref.WeakSet(), 0, 0
-    keep, save_memory = inference._Kept, inference._save_memory
+    keep, save_memory = windows._Kept, windows._save_memory
 
     def count(*arguments):
         kept = keep(*arguments)
@@ -173,10 +173,10 @@ def test_windows_keep_few_frames_in_memory(long_video, monkeypatch, decoded_byte
         most = max(most, len(alive))
         most_decoded = max(most_decoded, sum(frame.picture.num_bytes for frame in frames))
 
-    monkeypatch.setattr(inference, "_Kept", count)
-    monkeypatch.setattr(inference, "_save_memory", check)
+    monkeypatch.setattr(windows, "_Kept", count)
+    monkeypatch.setattr(windows, "_save_memory", check)
     expected = list(read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
-    monkeypatch.setattr(inference, "_DECODED_BYTES", decoded_bytes)
+    monkeypatch.setattr(windows, "_DECODED_BYTES", decoded_bytes)
     loaded = list(read_video(ClipFrames(long_video), INPUTS, 2.0, 0.25, num_threads=1))
     assert [each.span for each in loaded] == [(i / 4, i / 4 + 2) for i in range(37)]
     for one, other in zip(loaded, expected, strict=True):

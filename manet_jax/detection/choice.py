@@ -1,0 +1,60 @@
+"""Chooses the grouping's parameters on annotated videos."""
+
+import dataclasses
+import itertools
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from manet_jax.detection.grouping import Grouping, group
+from manet_jax.detection.metric import detection_metrics
+from tfds_ma52.labels import LabelSet
+from tfds_ma52.mma52 import Action
+
+# Absolute, and dense near 0, where the probabilities of rare classes are.
+THRESHOLDS = {
+    "even": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    "low": (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8),
+}
+SMOOTHING = (0.0, 0.25, 0.5)  # seconds
+CONTRAST = (0.0, 0.5, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoredVideo:
+    """What a classifier says of a video along time, and what there is.
+
+    Attributes:
+      scores: of each class at each moment.
+      times: of the moments, in seconds.
+      duration: of the video.
+      actions: as annotated.
+    """
+
+    scores: Float[np.ndarray, "t n"]
+    times: Float[np.ndarray, " t"]
+    duration: float
+    actions: Sequence[Action]
+
+
+def choose(videos: Sequence[ScoredVideo], labels: LabelSet) -> tuple[Grouping, dict[Grouping, float]]:
+    """The grouping with the highest mean detection mAP on some videos, of a grid of 18.
+
+    The grid: two sets of thresholds, three widths of smoothing, three weights of the contrast. Of equal ones the first
+    is chosen.
+
+    Args:
+      videos: not those on which the choice is to be judged.
+      labels: the classes.
+
+    Returns:
+      The best one, and the mAP of each.
+    """
+    targets = {str(i): video.actions for i, video in enumerate(videos)}
+    tried: dict[Grouping, float] = {}
+    for thresholds, smoothing, contrast in itertools.product(THRESHOLDS.values(), SMOOTHING, CONTRAST):
+        grouping = Grouping(thresholds=thresholds, smoothing=smoothing, contrast=contrast)
+        found = {str(i): group(video.scores, video.times, video.duration, grouping) for i, video in enumerate(videos)}
+        tried[grouping] = detection_metrics(found, targets, labels)["action_map"]
+    return max(tried, key=tried.__getitem__), tried

@@ -1,0 +1,136 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from manet_jax.detection import fit, head
+from manet_jax.detection.features import VideoFeatures
+from manet_jax.detection.fit import Example, Recipe
+from manet_jax.detection.head import DetectionHead, HeadOptions, Points
+from tfds_ma52.mma52 import Action
+
+OPTIONS = HeadOptions(num_inputs=6, num_classes=2, stride=0.5, width=16, num_levels=3)
+
+
+def test_points_lie_in_the_middle_of_their_moments():
+    times = head.point_times(8, OPTIONS)
+    np.testing.assert_allclose(times, [0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 0.5, 1.5, 2.5, 3.5, 1, 3])
+    np.testing.assert_allclose(head.level_strides(8, OPTIONS), [0.5] * 8 + [1] * 4 + [2] * 2)
+
+
+@pytest.mark.parametrize(("moments", "expected"), [(1, 4), (4, 4), (5, 8), (256, 256), (257, 512)])
+def test_padded_is_a_power_of_two(moments, expected):
+    assert head.padded(moments, OPTIONS) == expected
+
+
+def test_moment_inputs_are_features_and_logits():
+    features = VideoFeatures(1.0, np.arange(12.0).reshape(2, 2, 3), np.full((2, 2, 1), [[[0.5]], [[1.0]]]))
+    found = head.moment_inputs(features)
+    np.testing.assert_allclose(found[0, :6], np.arange(6))
+    np.testing.assert_allclose(found[:, 6:], [[0, 0], [np.log(1e6 - 1)] * 2], rtol=1e-5, atol=1e-6)
+
+
+def test_head_does_not_depend_on_padding():
+    network = DetectionHead(OPTIONS, rngs=nnx.Rngs(0))
+    inputs = np.random.default_rng(0).normal(size=(1, 6, 6)).astype(np.float32)
+    found = []
+    for length in (8, 16):
+        padded = np.pad(inputs, ((0, 0), (0, length - 6), (0, 0)), constant_values=7)
+        points = network(jnp.asarray(padded), jnp.arange(length)[None] < 6)
+        there = head.point_times(length, OPTIONS) < 3
+        found.append([np.asarray(value)[:, there] for value in points])
+    for one, other in zip(*found, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+        assert np.ptp(one) > 1e-3
+
+
+def test_assign_gives_each_action_to_points_of_its_scale():
+    # Half a second and 7 seconds of one class, 2 of the other; levels reach 2, 4 and more seconds.
+    actions = (Action(0, 0.5, 1.0), Action(1, 1.0, 3.0), Action(0, 1.5, 8.5))
+    present, distances = fit.assign(actions, 32, OPTIONS)
+    times, strides = head.point_times(32, OPTIONS), head.level_strides(32, OPTIONS)
+    found = {class_id: list(zip(times[p], strides[p], strict=True)) for class_id, p in enumerate(present.T)}
+    # The first at the only point of the finest level inside. The ends of the long one, with its middle at 5 s, are 4 s
+    # away or less from two points of the next level, and more than 4 s from two of the coarsest.
+    assert found[0] == [(0.75, 0.5), (4.5, 1), (5.5, 1), (3, 2), (7, 2)]
+    # 2 s: up to 2 s away on the finest level (within 0.75 s of 2 s), none on the next, where the ends are too near.
+    assert found[1] == [(1.25, 0.5), (1.75, 0.5), (2.25, 0.5), (2.75, 0.5)]
+    np.testing.assert_allclose(distances[present[:, 0], 0][[1, 3]], [[3, 4], [0.75, 2.75]])
+    np.testing.assert_allclose(distances[present[:, 1], 1][0], [0.5, 3.5])
+    assert not distances[~present].any()
+
+
+def test_assign_gives_an_action_between_points_to_the_nearest():
+    present, distances = fit.assign([Action(1, 1.30, 1.40)], 8, OPTIONS)
+    assert np.argwhere(present).tolist() == [[2, 1]]
+    np.testing.assert_allclose(distances[2, 1], [0, 0.3], atol=1e-6)  # the point lies 0.05 s before its start
+
+
+def test_assign_prefers_the_shorter_of_two_actions_of_a_class():
+    present, distances = fit.assign(
+        [Action(0, 0.0, 1.5), Action(0, 0.0, 2.0)], 4, dataclasses.replace(OPTIONS, num_levels=1)
+    )
+    assert present[:, 0].all()
+    np.testing.assert_allclose(distances[:3, 0].sum(-1), [3, 3, 3])  # strides of half a second
+    np.testing.assert_allclose(distances[3, 0].sum(-1), 4)
+
+
+def test_head_loss_is_focal_and_diou():
+    logits = np.array([[[0.3, -1.2], [2.0, 0.1], [5.0, 5.0]]])
+    present = np.array([[[True, False], [False, False], [True, True]]])
+    mask = np.array([[True, True, False]])
+    distances, target = np.ones((1, 3, 2, 2)), np.ones((1, 3, 2, 2))
+    distances[0, 0, 0], target[0, 0, 0] = (1, 3), (2, 1)
+    p = 1 / (1 + np.exp(-logits[0, :2]))
+    right = np.where(present[0, :2], p, 1 - p)
+    focal = (np.where(present[0, :2], 0.25, 0.75) * (1 - right) ** 2 * -np.log(right)).sum()
+    # [-1, 3] and [-2, 1]: 2 of 5 shared, middles 1.5 apart.
+    diou = 2 / 5 - (1.5 / 5) ** 2
+    found = fit.head_loss(
+        Points(jnp.asarray(logits), jnp.asarray(distances)),
+        jnp.asarray(present),
+        jnp.asarray(target),
+        jnp.asarray(mask),
+    )
+    np.testing.assert_allclose(found, focal + 1 - diou, rtol=1e-5)
+
+
+def drawn_examples(count, seed):
+    """Videos of 100 moments; two channels show where the classes are, and the others are noise."""
+    rng, examples = np.random.default_rng(seed), []
+    for _ in range(count):
+        inputs, actions = rng.normal(size=(100, 6)).astype(np.float32), []
+        for class_id in range(2):
+            for start in (rng.uniform(1, 15), rng.uniform(25, 40)):
+                action = Action(class_id, start, start + rng.uniform(1, 8))
+                actions.append(action)
+                middles = (np.arange(100) + 0.5) / 2
+                inputs[:, class_id] += 5 * ((middles > action.start) & (middles < action.end))
+        examples.append(Example(inputs, tuple(actions)))
+    return examples
+
+
+def test_train_head_finds_actions_that_features_show():
+    recipe = Recipe(num_steps=150, batch_size=4, num_moments=64)
+    network = fit.train_head(drawn_examples(12, 0), 2, 0.5, recipe, progress=False)
+    errors = []
+    for example in drawn_examples(4, 1):
+        inputs = np.pad(example.inputs, ((0, 28), (0, 0)))[None]
+        points = network(jnp.asarray(inputs), jnp.arange(128)[None] < 100)
+        times, strides = head.point_times(128, network.options), head.level_strides(128, network.options)
+        for action in example.actions:
+            near = np.abs(times - (action.start + action.end) / 2) < 1
+            best = np.where(near, np.asarray(points.logits)[0, :, action.class_id], -np.inf).argmax()
+            left, right = np.asarray(points.distances)[0, best, action.class_id] * strides[best]
+            assert jax.nn.sigmoid(points.logits[0, best, action.class_id]) > 0.15
+            errors += [times[best] - left - action.start, times[best] + right - action.end]
+    assert np.abs(errors).mean() < 0.5
+
+
+def test_train_head_with_the_same_seed_gives_the_same_head():
+    recipe = Recipe(num_steps=3, batch_size=2, num_moments=32)
+    one, other = (fit.train_head(drawn_examples(2, 0), 2, 0.5, recipe, progress=False) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(one), nnx.state(other))

@@ -133,8 +133,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # where the built set is kept; "": <manual_dir>/tfds
     # How clips are stored: "jpeg_256" is quicker to read and 13 times as large, "original" keeps the files as they
     # are, much slower to read. For other layouts of the folder "pro_h264_256", "pro_jpeg_256", "pro_original"
-    # (annotation files), "mma52_h264_256" and "mma52_jpeg_256" (MMA-52), "annotated_h264_256" and "annotated_jpeg_256"
-    # (ELAN, BORIS).
+    # (annotation files), "mma52_h264_256" and "mma52_jpeg_256" (MMA-52), "mma82_h264_256" and so on (MMA-82),
+    # "annotated_h264_256" and "annotated_jpeg_256" (ELAN, BORIS).
     config.data.builder_config = "h264_256"
     config.data.video_folder = ""  # a split's clips in manual_dir, such as "clips_{split}"; "": the default locations
     config.data.list_file = ""  # a split's list in manual_dir, such as "lists/{split}.txt"; "": the default locations
@@ -142,6 +142,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.frame_pattern = ""  # of the names in folders of images, such as "img_{:05d}.jpg"; "": all images
     config.data.allow_damaged = 0  # how many damaged clips a build may leave out
     config.data.train_splits = ("train",)  # ("train", "val") trains on both; then no split but test tells how well
+    config.data.train_list = ""  # a file of the clips of these to train on, as tfds_ma52.k_shot draws them; "": all
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
     # How untrimmed videos (MMA-52's, annotated ones) become clips.

@@ -1,10 +1,11 @@
-"""Several micro-actions a clip, and emotions: MA-52-Pro, or clips of your own with an annotation file.
+"""Several micro-actions a clip, and emotions: clips of your own with an annotation file.
 
 python -m manet_jax.main --config configs/ma52_pro.py --workdir runs/pro --config.data.manual_dir=DIR
 python -m manet_jax.main --config configs/ma52_pro.py:fused --workdir runs/fused --config.data.manual_dir=DIR
 
-After the colon: micro_actions alone (as without), or emotion by appearance, micro_action or fused. The format of the
-annotation files is in the README. MA-52-Pro's own format and figures are not public: this recipe is ours.
+After the colon: micro_actions alone (as without), or emotion by appearance, micro_action or fused. docs/data.md has the
+format of the annotation files. MA-52-Pro, after which this is named, is no longer offered; its format and figures are
+not public, and this recipe is ours. A data set that is offered, of one label a clip, is MMA-82 (configs/mma82.py).
 """
 
 import ml_collections

@@ -5,16 +5,19 @@ The fields are those of configs/ma52.py, where each is described. A value out of
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
+from jaxtyping import Int
 
 from manet_jax import losses, optimizers
 from manet_jax.data import input_pipeline
 from manet_jax.data.views import Views
 from manet_jax.models.options import Numbers, OptionError, at_least, one_of, raise_any
-from tfds_ma52 import mma52, synthetic
+from tfds_ma52 import folder, mma52, synthetic
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
 
@@ -106,6 +109,7 @@ class Data:
     frame_pattern: str
     allow_damaged: int
     train_splits: tuple[Any, ...]
+    train_list: str
     read_threads: int
     prefetch_batches: int
     windows: Windows
@@ -143,9 +147,24 @@ class Data:
           UserError: see `input_pipeline.Dataset.training_source`.
         """
         try:
-            return dataset.training_source(self.train_splits)
+            return dataset.training_source(self.train_splits, self.train_list)
         except UserError as error:
             raise _located(error) from error
+
+    def training_counts(
+        self, dataset: input_pipeline.Dataset, source: input_pipeline.JoinedSource
+    ) -> Int[np.ndarray, " n"]:
+        """The number of clips of each class that are trained on."""
+        if self.train_list:
+            return np.bincount(source.labels(), minlength=len(dataset.labels.names))
+        return dataset.training_counts(self.train_splits)
+
+    def recorded_list(self, counts: Int[np.ndarray, " n"]) -> dict[str, Any]:
+        """What a run records of the list of its training clips, if there is one: its content, and `training_counts`."""
+        if not self.train_list:
+            return {}
+        digest = folder.digest([pathlib.Path(self.train_list).expanduser()])
+        return {"training list": digest, "training counts": counts.tolist()}
 
     @property
     def reading(self) -> input_pipeline.Reading:

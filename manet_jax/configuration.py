@@ -32,7 +32,7 @@ _FREE = tuple(
     f"{field}."
     for field in (
         *("data.manual_dir", "data.data_dir", "data.video_folder", "data.list_file", "data.allow_damaged"),
-        *("data.read_threads", "data.prefetch_batches", "data.synthetic", "eval.batch_size"),
+        *("data.train_list", "data.read_threads", "data.prefetch_batches", "data.synthetic", "eval.batch_size"),
         *("log_every_steps", "checkpoint_every_steps", "parallel", "model.remat"),
     )
 )

@@ -4,6 +4,7 @@ python -m manet_jax.main --config configs/ma52_synthetic.py --workdir runs/first
 python -m manet_jax.main --config configs/ma52.py --workdir runs/ma52 --config.data.manual_dir=/data/MA-52
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --submission val.zip
+python -m manet_jax.main --mode=evaluate --workdir runs/mma82 --splits laboratory_test,street_test
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --workdir runs/timesformer --weights 2,1
 """
 
@@ -40,6 +41,9 @@ _CHECKPOINT = flags.DEFINE_enum("checkpoint", "best", ["best", "latest"], "Which
 _WEIGHTS = flags.DEFINE_string(
     "weights", None, "Of an ensemble's models, such as 2,1, in the order of their --workdir; without it all are alike."
 )
+_SPLITS = flags.DEFINE_list(
+    "splits", None, "With --mode=evaluate: to evaluate on, one after the other, for one table; without it the config's."
+)
 _REPORT = flags.DEFINE_bool(
     "report",
     True,
@@ -75,6 +79,8 @@ def main(argv: Sequence[str]) -> int:
         raise UserError("--submission is written by --mode=evaluate, from the workdir of a training run")
     if _MODE.value == "train" and (len(workdirs) > 1 or _WEIGHTS.value is not None):
         raise UserError("an ensemble is for --mode=evaluate: train each model by itself, with one --workdir")
+    if _SPLITS.value and (_MODE.value == "train" or len(workdirs) > 1 or _WEIGHTS.value or _SUBMISSION.value):
+        raise UserError("--splits is for --mode=evaluate of one model, without --submission")
     if _MODE.value == "train" and _CONFIG.value is None:
         raise UserError("--config is missing: try --config configs/ma52_synthetic.py, which needs no data")
     distributed.join(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
@@ -82,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
         logging.getLogger("manet_jax").setLevel(logging.ERROR)
     compilation_cache.use()
     if _MODE.value == "evaluate":
-        _evaluate(workdirs)
+        _evaluate_splits(workdirs[0], _SPLITS.value) if _SPLITS.value else _evaluate(workdirs)
         return 0
     (workdir,) = workdirs
     try:
@@ -146,6 +152,32 @@ def _evaluate(workdirs: Sequence[str]) -> None:
     print(evaluate.format_table(_columns(evaluation)))
     if _REPORT.value:
         print(f"report: {page.write(evaluation)}", file=sys.stderr)
+
+
+def _evaluate_splits(workdir: str, splits: Sequence[str]) -> None:
+    """Evaluates a checkpoint on several splits, and prints a table with a column for each."""
+    import ml_collections
+
+    from manet_jax import checkpoint, distributed, evaluate
+    from manet_jax.report import page
+
+    path = pathlib.Path(workdir).expanduser()
+    metadata = checkpoint.read_metadata(path, _CHECKPOINT.value)
+    raw = _CONFIG.value.to_dict() if _CONFIG.value else metadata.config
+    configs = {
+        split: ml_collections.ConfigDict(raw | {"eval": raw["eval"] | {"split": split}}) if raw else None
+        for split in splits
+    }
+    for config in configs.values():  # before the first takes its time
+        evaluate.open_data(path, metadata, config, need_labels=True)
+    columns = {}
+    for split, config in configs.items():
+        evaluation = evaluate.evaluate_checkpoint(path, _CHECKPOINT.value, config=config)
+        columns[split] = evaluation.metrics
+        if _REPORT.value and distributed.is_primary():
+            print(f"report: {page.write(evaluation)}", file=sys.stderr)
+    if distributed.is_primary():
+        print(evaluate.format_table(columns))
 
 
 def _columns(evaluation: "Evaluation") -> dict[str, dict[str, float | int]]:

@@ -30,6 +30,7 @@ _LATER_FIELDS = {  # of a config of this format, and what runs before did
         "boxes": "",
         "frame_pattern": "",
         "train_splits": ("train",),
+        "train_list": "",
         "synthetic": {"frame_rate": 30, "untrimmed": False},
     },
     "ema_decay": 0.0,

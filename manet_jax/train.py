@@ -18,7 +18,7 @@ import ml_collections
 import numpy as np
 import optax
 import tqdm
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, Int, PyTree
 
 from manet_jax import configuration, distributed, evaluate, memory, optimizers, parallel, progress, warm_start
 from manet_jax import tasks as tasks_lib
@@ -203,7 +203,8 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
     embedding_dim = 0 if vectors is None else vectors.shape[1]
     model = config.model_spec(dataset.labels, embedding_dim, len(dataset.emotions))
     config.check_batch_norm(model.options.min_clips, mesh.size)
-    tasks = _create_tasks(config, model, dataset, vectors)
+    counts = config.data.training_counts(dataset, source)
+    tasks = _create_tasks(config, model, dataset, vectors, counts)
     evaluate.check_targets(dataset, config.eval.split, tasks)
     steps = count_steps(config, len(source) * config.augmentation.repeats)
     optimizer, schedule = _create_optimizer(config, steps, model)
@@ -218,6 +219,7 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
             "lists": dataset.fingerprint,
             "training clips": len(source),
             "label vectors": None if vectors is None else digest(vectors),
+            **config.data.recorded_list(counts),
         },
     )
     step = create_step(
@@ -238,7 +240,11 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
 
 
 def _create_tasks(
-    config: Configuration, model: ModelSpec, dataset: input_pipeline.Dataset, vectors: np.ndarray | None
+    config: Configuration,
+    model: ModelSpec,
+    dataset: input_pipeline.Dataset,
+    vectors: np.ndarray | None,
+    counts: Int[np.ndarray, " n"],
 ) -> tuple[tasks_lib.Task, ...]:
     return tasks_lib.create_tasks(
         model,
@@ -250,7 +256,7 @@ def _create_tasks(
         joint_embedding=None if vectors is None else tasks_lib.JointEmbedding(vectors, config.embedding_weight),
         emotion_weight=config.emotion.weight if config.emotion else 1.0,
         label_smoothing=config.label_smoothing,
-        long_tail=LongTail(config.class_balance, config.body_groups, dataset.training_counts(config.data.train_splits)),
+        long_tail=LongTail(config.class_balance, config.body_groups, counts),
     )
 
 

@@ -194,6 +194,9 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
         (["--weights=1"], "an ensemble is for --mode=evaluate: train each model by itself, with one --workdir"),
         (["--weights=1", "--mode=evaluate"], "an ensemble has two models or more, but there is one workdir: give the"),
         (["--workdir=x", "--weights=2;1", "--mode=evaluate"], "weights is 2;1; give numbers with commas between"),
+        (["--splits=val"], "--splits is for --mode=evaluate of one model, without --submission"),
+        (["--splits=val", "--mode=evaluate", "--workdir=x"], "--splits is for --mode=evaluate of one model, without"),
+        (["--config=configs/mma82.py:x"], "configs/mma82.py has no arm 'x'; name one of manet, gc_tsm after a colon"),
         (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],
 )

@@ -121,6 +121,20 @@ def test_pose_neither_jumps_nor_leaves_a_limb(name):
         assert steps[cut - 1] < max(steps[cut - 2], steps[cut]) + 0.005
 
 
+def test_pose_takes_a_hand_to_one_target_after_the_other():
+    """In a few seconds one hand goes to the hair, then both arms cross, while a leg is stretched."""
+    actions = (
+        timed("playing or tidying hair", 31, 91),
+        timed("stretching feet", 60, 160),
+        timed("crossing arms", 110, 190),
+    )
+    points = pose(planned(*actions))
+    heights = np.stack([points[f"{side} touch"][:, 1] - points["chest"][:, 1] for side in ("left", "right")], axis=1)
+    at_hair, at_arms = np.sort(heights[60]), heights[150]
+    assert at_hair[0] < -0.3 < 0.1 < at_hair[1]
+    assert all(-0.3 < height < 0 for height in at_arms)
+
+
 def test_pose_repeats_what_lasts_long():
     video = planned(timed("patting legs", 30, 30 + 10 * FPS), frames=14 * FPS)
     moved, still = pose(video), pose(dataclasses.replace(video, actions=()))

@@ -21,8 +21,8 @@ VIDEO_FOLDERS = ("{split}", "videos_{split}", "videos", ".")
 _MISSING = f"""\
 {{root}} has no lists of MMA-82: write {{root}}/annotations.csv with the header video,label,domain,split and a row for \
 each clip, such as clips/a.mp4,nodding,laboratory,train, or a list for each split, such as \
-laboratory_train_list_videos.txt with '<name>.mp4 <label>' a line, or name other files with {{{{flag}}}}; the domains are \
-{", ".join(DOMAINS)}"""
+laboratory_train_list_videos.txt with '<name>.mp4 <label>' a line, or name other files with {{{{flag}}}}; the domains \
+are {", ".join(DOMAINS)}"""
 
 
 def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = "") -> Folder:

@@ -23,7 +23,7 @@ import tensorflow_datasets as tfds
 from jaxtyping import Float, Int
 
 from manet_jax import parallel
-from manet_jax.data import clips, decoding
+from manet_jax.data import clips, decoding, selection
 from manet_jax.data.augment import NO_AUGMENTATION, Augmentation
 from manet_jax.data.class_sampling import ClassSampling, shuffled
 from manet_jax.data.decoding import StoredVideo
@@ -97,11 +97,15 @@ class Dataset:
         frames = jpegs.frames_path(self.location, split) if form == "jpeg" else None
         return Source(self.builder.as_data_source(split), split, self.location, decoding.DECODERS[form], frames)
 
-    def training_source(self, splits: Sequence[str]) -> "JoinedSource":
+    def training_source(self, splits: Sequence[str], train_list: str = "") -> "JoinedSource":
         """Random access to the examples of several splits, one after the other.
 
+        Args:
+          splits: their names.
+          train_list: a file of the clips that are wanted, see `selection.find_rows`; "": all.
+
         Raises:
-          UserError: there is no such split, or its labels are hidden.
+          UserError: there is no such split, its labels are hidden, or the list does not fit.
         """
         known = [split for split in self.builder.info.splits if split not in self.hidden]
         unknown = [split for split in splits if split not in known]
@@ -111,7 +115,9 @@ class Dataset:
                 f"{', '.join(known)}",
                 field="train_splits",
             )
-        return JoinedSource(tuple(self.source(split) for split in splits))
+        source = JoinedSource(tuple(self.source(split) for split in splits))
+        rows = selection.find_rows(pathlib.Path(train_list).expanduser(), source) if train_list else None
+        return dataclasses.replace(source, rows=rows)
 
     def video_ids(self, split: str) -> list[str]:
         """The names of a split's clips, in their order."""
@@ -171,14 +177,17 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class JoinedSource(Sequence[dict]):
-    """The examples of several sources, one source's after the other's."""
+    """The examples of several sources, one source's after the other's; with `rows`, those at these positions alone."""
 
     sources: tuple[Source, ...]
+    rows: tuple[int, ...] | None = None
 
     def __len__(self) -> int:
-        return sum(map(len, self.sources))
+        return sum(map(len, self.sources)) if self.rows is None else len(self.rows)
 
     def __getitem__(self, index: Any) -> Any:
+        if self.rows is not None:
+            index = self.rows[index]
         for source in self.sources:
             if index < len(source):
                 return source[index]

@@ -91,7 +91,9 @@ def task_results(evaluation: Evaluation, *, unknown: bool = False) -> list[TaskR
         rows = np.arange(len(evaluation.predictions)) if unknown else task.rows(targets)
         probabilities = task.probabilities(outputs[task.output])[rows]
         name = {"actions": "label_counts", "emotions": "emotion_counts"}[task.name]
+        listed = evaluation.metadata.data.get("training counts")  # of a run on a list of clips
         counts = evaluation.dataset.training_counts(evaluation.metadata.train_splits, name)
+        counts = counts if listed is None else np.array(listed)
         target = task.target(targets)[rows]
         found.append(TaskResult(task, rows, probabilities, target, task.decide(probabilities), counts))
     return found

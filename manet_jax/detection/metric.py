@@ -2,7 +2,8 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -43,7 +44,7 @@ def detection_metrics(predictions: Predictions, targets: Targets, labels: LabelS
     groups = [int(group) for group in labels.groups]
     levels = {"action": (list(range(len(labels.names))), len(labels.names)), "body": (groups, len(labels.group_names))}
     for level, (mapping, count) in levels.items():
-        of_classes = _by_class(predictions, targets, mapping)
+        of_classes = by_class(predictions, targets, mapping)
         occurring = [class_id for class_id in range(count) if of_classes[class_id].targets]
         for form, thresholds, slack, classes in (
             ("", THRESHOLDS, 0.0, occurring),
@@ -75,7 +76,8 @@ class OfClass:
         return sum(map(len, self.targets.values()))
 
 
-def _by_class(predictions: Predictions, targets: Targets, mapping: Sequence[int]) -> Mapping[int, OfClass]:
+def by_class(predictions: Predictions, targets: Targets, mapping: Sequence[int]) -> Mapping[int, OfClass]:
+    """What was found of each class and what there is; `mapping` gives each class's own id, or that of its group."""
     found: dict[int, OfClass] = collections.defaultdict(OfClass)
     for video, segments in predictions.items():
         for segment in segments:
@@ -93,7 +95,7 @@ def average_precisions(
     count = of_class.num_targets
     if not count or not of_class.predictions:
         return np.zeros(len(thresholds))
-    right = np.array([list(hits) for hits in _matches(of_class, thresholds, slack)])
+    right = np.array([[taken is not None for taken in each.taken] for each in match(of_class, thresholds, slack)])
     correct = right.cumsum(0)
     precision = correct / np.arange(1, len(right) + 1)[:, None]
     falling = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
@@ -101,25 +103,38 @@ def average_precisions(
     return (falling * right).sum(0) / count
 
 
-def _matches(of_class: OfClass, thresholds: Sequence[float], slack: float) -> Iterable[list[bool]]:
-    """Whether each prediction, by falling score, is right at each threshold."""
+class Match(NamedTuple):
+    """What a prediction takes.
+
+    Attributes:
+      video: its name.
+      segment: the prediction.
+      taken: at each threshold the action, by its place among the video's sorted ones of the class; None: it is wrong.
+    """
+
+    video: str
+    segment: Segment
+    taken: list[int | None]
+
+
+def match(of_class: OfClass, thresholds: Sequence[float], slack: float = 0.0) -> Iterator[Match]:
+    """Yields the predictions of a class, by falling score, see `detection_metrics`; `slack` is added to each union."""
     targets = {video: np.array(sorted(rows)) for video, rows in of_class.targets.items()}
     free = {video: np.ones((len(thresholds), len(rows)), bool) for video, rows in targets.items()}
+    lowest = min(thresholds)
     for video, segment in sorted(
         of_class.predictions, key=lambda each: (-each[1].score, each[0], each[1].start, each[1].end)
     ):
-        if video not in targets:
-            yield [False] * len(thresholds)
-            continue
-        overlaps = temporal_iou((segment.start, segment.end), targets[video], slack)
-        order = np.argsort(-overlaps, kind="stable")
-        hits = []
-        for number, threshold in enumerate(thresholds):
-            best = next((i for i in order.tolist() if free[video][number, i] and overlaps[i] >= threshold), None)
-            if best is not None:
-                free[video][number, best] = False
-            hits.append(best is not None)
-        yield hits
+        taken: list[int | None] = [None] * len(thresholds)
+        if video in targets:
+            overlaps = temporal_iou((segment.start, segment.end), targets[video], slack)
+            order = [i for i in np.argsort(-overlaps, kind="stable").tolist() if overlaps[i] >= lowest]
+            for number, threshold in enumerate(thresholds if order else ()):
+                best = next((i for i in order if free[video][number, i] and overlaps[i] >= threshold), None)
+                if best is not None:
+                    free[video][number, best] = False
+                    taken[number] = best
+        yield Match(video, segment, taken)
 
 
 def temporal_iou(

@@ -133,7 +133,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.data_dir = ""  # where the built set is kept; "": <manual_dir>/tfds
     # How clips are stored: "jpeg_256" is quicker to read and 13 times as large, "original" keeps the files as they
     # are, much slower to read. For other layouts of the folder "pro_h264_256", "pro_jpeg_256", "pro_original"
-    # (annotation files), "mma52_h264_256" and "mma52_jpeg_256" (MMA-52).
+    # (annotation files), "mma52_h264_256" and "mma52_jpeg_256" (MMA-52), "annotated_h264_256" and "annotated_jpeg_256"
+    # (ELAN, BORIS).
     config.data.builder_config = "h264_256"
     config.data.video_folder = ""  # a split's clips in manual_dir, such as "clips_{split}"; "": the default locations
     config.data.list_file = ""  # a split's list in manual_dir, such as "lists/{split}.txt"; "": the default locations
@@ -143,7 +144,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.train_splits = ("train",)  # ("train", "val") trains on both; then no split but test tells how well
     config.data.read_threads = 2  # batches decoded at once
     config.data.prefetch_batches = 2  # batches waiting, on the host and on the devices
-    # How MMA-52's untrimmed videos become clips.
+    # How untrimmed videos (MMA-52's, annotated ones) become clips.
     config.data.windows = ml_collections.ConfigDict()
     config.data.windows.window = 2.0  # seconds of a clip
     config.data.windows.stride = 1.0  # seconds from one clip's start to the next
@@ -152,6 +153,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.synthetic = ml_collections.ConfigDict()
     config.data.synthetic.size = 0.0  # their number as a share of MA-52's; 0: none, the data are real
     config.data.synthetic.pro = False  # several micro-actions and an emotion in every clip
+    config.data.synthetic.untrimmed = False  # videos as MMA-52's, for the builder configs of these; size 1 has 7.5 h
     config.data.synthetic.subjects = "shared"  # between train and val, as in MA-52, or "disjoint"
     config.data.synthetic.short_side = 256  # pixels
     config.data.synthetic.frame_rate = 30  # frames a second: 30, 15 or 10

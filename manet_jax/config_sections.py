@@ -82,6 +82,7 @@ class Synthetic:
 
     size: float
     pro: bool
+    untrimmed: bool
     subjects: str
     short_side: int
     frame_rate: int
@@ -89,8 +90,7 @@ class Synthetic:
 
     def __post_init__(self):
         if self.size:
-            checked = {name: value for name, value in dataclasses.asdict(self).items() if name != "pro"}
-            raise_any(_user_error(lambda: synthetic.check_settings(**checked)))
+            raise_any(_user_error(lambda: synthetic.check_settings(**dataclasses.asdict(self))))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ one split, and compared on another. Features and the detector are kept in WORKDI
 
 import argparse
 import dataclasses
-import hashlib
 import json
 import pathlib
 import sys
@@ -72,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     compilation_cache.use()
     workdir = pathlib.Path(arguments.workdir).expanduser()
     model = load_model(workdir, arguments.checkpoint)
-    splits = _read_splits(model, workdir / "detection", arguments)
-    fitted = _fit(model, splits[arguments.fit_split], workdir / "detection", arguments)
+    splits = _read_splits(model, workdir / detector.FOLDER, arguments)
+    fitted = _fit(model, splits[arguments.fit_split], workdir / detector.FOLDER, arguments)
     split = splits[arguments.split]
     found = _find(fitted, split)
     if arguments.submission:
@@ -85,7 +84,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"the actions of split {arguments.split} are not public: nothing to compare with", file=sys.stderr)
         return 0
     metrics = {name: metric.detection_metrics(found[name], split.targets, model.labels) for name in METHODS}
-    path = workdir / "detection" / f"metrics_{arguments.split}.json"
+    path = workdir / detector.FOLDER / f"metrics_{arguments.split}.json"
     write_atomically(path, json.dumps(metrics, indent=1) + "\n")
     print(format_table(metrics))
     print(f"metrics: {path}", file=sys.stderr)
@@ -134,7 +133,10 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
     if split.hidden:
         raise UserError(f"split {arguments.fit_split!r} has no public actions to learn from: give --fit_split another")
     recipe = fit.Recipe(num_steps=arguments.steps, seed=arguments.seed)
-    path, origin = folder / "detector.safetensors", _origin(model, split, recipe)
+    network = features.network_digest(model)
+    videos = [dataclasses.astuple(video) for video in split.videos.values()]
+    origin = features.digest(network, videos, dataclasses.astuple(recipe), dataclasses.astuple(WINDOWS))
+    path = folder / detector.FILE
     if path.exists():
         fitted = detector.load(path)
         if fitted.origin == origin:
@@ -146,17 +148,9 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
     rule, _ = choice.choose(scored, model.labels)
     examples = [fit.Example(moment_inputs(split.features[name]), tuple(v.actions)) for name, v in split.videos.items()]
     head = fit.train_head(examples, len(model.labels.names), WINDOWS.stride, recipe)
-    fitted = Detector(head, WINDOWS, rule, origin)
+    fitted = Detector(head, WINDOWS, rule, network, origin)
     detector.save(fitted, path)
     return fitted
-
-
-def _origin(model: LoadedModel, split: Split, recipe: fit.Recipe) -> str:
-    """What a detector depends on."""
-    run = [model.metadata.step, model.metadata.config, model.metadata.source]
-    videos = [dataclasses.astuple(video) for video in split.videos.values()]
-    content = [run, videos, dataclasses.astuple(recipe), dataclasses.astuple(WINDOWS)]
-    return hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()
 
 
 def _find(fitted: Detector, split: Split) -> dict[str, dict[str, list[Segment]]]:

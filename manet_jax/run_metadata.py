@@ -26,7 +26,12 @@ _LATER_FIELDS = {  # of a config of this format, and what runs before did
         "soft_f1": 0.0,
     },
     "clip": {"sampling": "segments", "frame_interval": 1, "short_videos": "spread"},
-    "data": {"boxes": "", "frame_pattern": "", "train_splits": ("train",), "synthetic": {"frame_rate": 30}},
+    "data": {
+        "boxes": "",
+        "frame_pattern": "",
+        "train_splits": ("train",),
+        "synthetic": {"frame_rate": 30, "untrimmed": False},
+    },
     "ema_decay": 0.0,
     "eval": {"num_clips": 1, "num_crops": 1, "flip": False},
     "label_smoothing": 0.0,

@@ -117,6 +117,13 @@ def drawn_pro(shared):
     return shared("drawn_pro", lambda root: writer.write_synthetic(root, size=5e-4, pro=True, short_side=40))
 
 
+@pytest.fixture(scope="session")
+def drawn_untrimmed(shared):
+    """A drawn set of untrimmed videos: one to train, one to validate, one whose actions are hidden."""
+    settings = {"size": 1e-3, "untrimmed": True, "test": True, "short_side": 40, "frame_rate": 10}
+    return shared("drawn_untrimmed", lambda root: writer.write_synthetic(root, **settings))
+
+
 @pytest.fixture
 def unchecked(monkeypatch):
     """Turns the type checker of the tests off, which is not there in a notebook either."""

@@ -21,7 +21,7 @@ from helpers import outcome, read_video, shrink, write_clip
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from configs import ma52, ma52_pro, ma52_synthetic, mma52
+from configs import ma52, ma52_pro, ma52_synthetic, mma52, mma52_synthetic
 from manet_jax import configuration, label_vectors
 from manet_jax.data import clips, decoding
 from manet_jax.models import ClipSpec
@@ -186,7 +186,7 @@ def test_mma52_annotations_as_json_are_read_or_reported(content):
         check_folder(read_mma52, root)
 
 
-CONFIGS = {module.__name__: module.get_config() for module in (ma52, ma52_pro, ma52_synthetic, mma52)}
+CONFIGS = {module.__name__: module.get_config() for module in (ma52, ma52_pro, ma52_synthetic, mma52, mma52_synthetic)}
 FIELDS = sorted((name, *field) for name in CONFIGS for field in configuration.flatten(CONFIGS[name].to_dict()))
 VALUES = {
     bool: st.booleans(),

@@ -1,63 +1,84 @@
-import itertools
-
 import numpy as np
 import pytest
 
 from manet_jax.detection import choice
-from manet_jax.detection.choice import ScoredVideo
+from manet_jax.detection.choice import ScoredVideo, choose
 from manet_jax.detection.grouping import Grouping, group
 from manet_jax.detection.metric import detection_metrics
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.mma52 import Action
 
+LABELS = LabelSet(("nodding", "waving"), ("head", "hand"), (0, 1))
+TIMES = np.arange(80) / 4 + 0.125
 
-def label_set(count):
-    return LabelSet(tuple(f"c{i}" for i in range(count)), ("g",), (0,) * count)
 
-
-def draw_video(seed, *, duration=20.0, num_classes=2, num_actions=4, noise=0.1, peak=0.8, rate=4):
-    """Scores that rise to a peak within 0.8 s about the start of an action, and fall likewise, with noise."""
+def drawn_video(seed, *, height, noise):
+    """20 s with an action of each class, where its scores are `height`; they are 0 elsewhere, and noisy."""
     rng = np.random.default_rng(seed)
-    times = (np.arange(round(duration * rate)) + 0.5) / rate
-    scores, actions = np.full((len(times), num_classes), 0.05 * peak), []
-    for i in range(num_actions):
-        class_id, start = i % num_classes, duration * i / num_actions + rng.uniform(0, 1)
-        action = Action(class_id, start, start + rng.uniform(0.5, 0.8 * duration / num_actions))
-        inside = np.clip(np.minimum(times - action.start, action.end - times) / 0.8 + 0.5, 0, 1)
-        scores[:, class_id] = np.maximum(scores[:, class_id], peak * inside)
-        actions.append(action)
-    scores = np.clip(scores + peak * noise * rng.normal(size=scores.shape), 0, 1)
-    return ScoredVideo(scores, times, duration, actions)
+    actions = [
+        Action(i, float(start), float(start + rng.integers(2, 6))) for i, start in enumerate(rng.integers(1, 12, 2))
+    ]
+    scores = np.abs(rng.normal(0, noise, (len(TIMES), 2)))
+    for action in actions:
+        scores[np.searchsorted(TIMES, action.start) : np.searchsorted(TIMES, action.end), action.class_id] += height
+    return ScoredVideo(np.clip(scores, 0, 1), TIMES, 20.0, actions)
 
 
-def test_choose_tries_the_whole_grid_and_takes_the_best():
-    videos = [draw_video(seed) for seed in range(3)]
-    best, tried = choice.choose(videos, label_set(2))
-    grid = itertools.product(choice.THRESHOLDS.values(), choice.SMOOTHING, choice.CONTRAST)
-    assert [(each.thresholds, each.smoothing, each.contrast) for each in tried] == list(grid)
-    assert len(tried) == 18
-    targets = {name: video.actions for name, video in zip("abc", videos, strict=True)}
-    for rule, value in tried.items():
-        found = {n: group(v.scores, v.times, v.duration, rule) for n, v in zip("abc", videos, strict=True)}
-        assert detection_metrics(found, targets, label_set(2))["action_map"] == pytest.approx(value, abs=1e-12)
-    assert tried[best] == max(tried.values()) > min(tried.values())
-    assert choice.choose(videos, label_set(2)) == (best, tried)
+def drawn_videos(**options):
+    return [drawn_video(seed, **options) for seed in range(2)]
 
 
-def test_choose_takes_low_thresholds_for_low_scores():
-    best, tried = choice.choose([draw_video(seed, peak=0.15, noise=0.15) for seed in range(4)], label_set(2))
+@pytest.fixture(scope="module")
+def noisy():
+    """Videos of noisy scores, and what is chosen on them."""
+    videos = drawn_videos(height=0.5, noise=0.3)
+    return videos, *choose(videos, LABELS)
+
+
+def test_choose_tries_the_whole_grid_once(noisy):
+    _, _, tried = noisy
+    assert len(tried) == len(choice.THRESHOLDS) * len(choice.SMOOTHING) * len(choice.CONTRAST) == 18
+    assert {(each.thresholds, each.smoothing, each.contrast) for each in tried} == {
+        (thresholds, smoothing, contrast)
+        for thresholds in choice.THRESHOLDS.values()
+        for smoothing in choice.SMOOTHING
+        for contrast in choice.CONTRAST
+    }
+
+
+def test_choose_reports_the_metric_of_what_each_grouping_finds(noisy):
+    videos, best, tried = noisy
+    assert len(set(tried.values())) > 5
+    targets = {str(i): video.actions for i, video in enumerate(videos)}
+    for grouping in [best, *list(tried)[:3]]:
+        found = {str(i): group(v.scores, v.times, v.duration, grouping) for i, v in enumerate(videos)}
+        assert tried[grouping] == detection_metrics(found, targets, LABELS)["action_map"]
+    assert tried[best] == max(tried.values())
+
+
+def test_choose_smooths_noisy_scores(noisy):
+    _, best, tried = noisy
+    assert best.smoothing > 0
+    assert tried[best] > max(value for each, value in tried.items() if not each.smoothing)
+
+
+def test_choose_does_not_depend_on_the_order_of_videos(noisy):
+    videos, best, tried = noisy
+    found, values = choose(videos[::-1], LABELS)
+    assert found == best
+    assert values == pytest.approx(tried)
+
+
+def test_choose_finds_low_scores_by_low_thresholds():
+    """No score reaches 0.1, the lowest of the even thresholds."""
+    best, tried = choose(drawn_videos(height=0.08, noise=0.0), LABELS)
     assert best.thresholds == choice.THRESHOLDS["low"]
-    assert tried[best] > 0.1 + max(tried[each] for each in tried if each.thresholds == choice.THRESHOLDS["even"])
+    assert tried[best] == 1
+    assert {tried[each] for each in tried if each.thresholds == choice.THRESHOLDS["even"]} == {0.0}
 
 
-def test_choose_smooths_noisy_scores_only():
-    rules = [choice.choose([draw_video(s, noise=noise) for s in range(4)], label_set(2))[0] for noise in (0.02, 0.4)]
-    assert rules[0].smoothing == 0
-    assert rules[1].smoothing > 0
-
-
-def test_choose_takes_the_first_where_all_are_equal():
-    nothing = ScoredVideo(np.zeros((8, 2)), np.arange(8) + 0.5, 8.0, [])
-    best, tried = choice.choose([nothing], label_set(2))
+def test_choose_takes_the_first_of_equal_ones():
+    """Without any score every grouping finds nothing."""
+    best, tried = choose([ScoredVideo(np.zeros((80, 2)), TIMES, 20.0, [Action(0, 1.0, 3.0)])], LABELS)
     assert set(tried.values()) == {0.0}
     assert best == Grouping(thresholds=choice.THRESHOLDS["even"], smoothing=0.0, contrast=0.0)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from manet_jax import predict
+from manet_jax import video_files
 from tfds_ma52.errors import UserError
 
 
@@ -15,7 +15,7 @@ def test_find_videos_takes_files_folders_and_globs(tmp_path):
         path.write_bytes(b"")
 
     def names(*patterns):
-        return [str(path.relative_to(tmp_path / "in")) for path in predict.find_videos(patterns)]
+        return [str(path.relative_to(tmp_path / "in")) for path in video_files.find_videos(patterns)]
 
     root = str(tmp_path / "in")
     assert names(root) == ["a.mp4", "b.AVI", "deep/c.mov", "odd [1].mp4"]
@@ -28,9 +28,9 @@ def test_find_videos_takes_files_folders_and_globs(tmp_path):
     ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"empty has no videos: there is no file ending in \.mp4, \.m4v"):
-        predict.find_videos([str(tmp_path / "empty")])
+        video_files.find_videos([str(tmp_path / "empty")])
     with pytest.raises(UserError, match=r"no file matches .*/x\*\.mp4"):
-        predict.find_videos([f"{root}/x*.mp4"])
+        video_files.find_videos([f"{root}/x*.mp4"])
 
 
 def test_find_videos_counts_what_it_passes_over_in_a_folder(tmp_path, capsys):
@@ -39,17 +39,17 @@ def test_find_videos_counts_what_it_passes_over_in_a_folder(tmp_path, capsys):
     for name in [*names, ".trash/c.mp4", "deep/4.txt"]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(b"")
-    assert [path.name for path in predict.find_videos([str(folder)])] == ["a.mp4", "b.TS", "c.GIF"]
+    assert [path.name for path in video_files.find_videos([str(folder)])] == ["a.mp4", "b.TS", "c.GIF"]
     assert capsys.readouterr().err == (
         f"manet_jax: {folder}: files passed over, by their names no videos: 3 .txt, 2 companions of macOS, 2 hidden, "
         "1 .json, 1 without suffix; give a file itself to have it read\n"
     )
     # A folder without others is not worth a line; a hidden one that is named is read.
-    assert [path.name for path in predict.find_videos([str(folder / ".trash")])] == ["c.mp4"]
+    assert [path.name for path in video_files.find_videos([str(folder / ".trash")])] == ["c.mp4"]
     assert capsys.readouterr().err == ""
     for i in range(9):
         (folder / f"{i}.s{i}").write_bytes(b"")
-    predict.find_videos([str(folder)])
+    video_files.find_videos([str(folder)])
     assert "1 .json, 1 .s0, 1 .s1, 1 .s2, 1 .s3, 6 others; give a file" in capsys.readouterr().err  # 8 of 14 kinds
 
 
@@ -66,7 +66,7 @@ def test_find_videos_follows_links_once(tmp_path):
     (root / "gone.mp4").symlink_to(tmp_path / "nowhere.mp4")
 
     def names(*patterns):
-        return [str(path.relative_to(root)) for path in predict.find_videos(patterns)]
+        return [str(path.relative_to(root)) for path in video_files.find_videos(patterns)]
 
     # The one that leads nowhere is kept: that it is missing is reported where it is read.
     assert names(str(root)) == ["a.mp4", "again/c.mp4", "deep/b.mp4", "gone.mp4"]
@@ -84,4 +84,4 @@ def test_find_videos_refuses_a_folder_that_cannot_be_read(tmp_path, monkeypatch)
 
     monkeypatch.setattr(os, "scandir", refuse)
     with pytest.raises(UserError, match=r"folder .*/closed cannot be read \(Permission denied\)"):
-        predict.find_videos([str(tmp_path)])
+        video_files.find_videos([str(tmp_path)])

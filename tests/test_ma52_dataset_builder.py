@@ -26,8 +26,11 @@ def names(builder, split):
 def test_builder_is_registered_with_tfds_as_ma52(tmp_path):
     builder = tfds.builder("ma52", data_dir=tmp_path)
     assert builder.info.features["label"].names == list(labels.MA52_NAMES)
-    of_ma52, of_pro = {"h264_256", "jpeg_256", "original"}, {"pro_h264_256", "pro_jpeg_256", "pro_original"}
-    assert set(builder.builder_configs) == of_ma52 | of_pro | {"mma52_h264_256", "mma52_jpeg_256"}
+    forms = ("h264_256", "jpeg_256", "original")
+    whole = {f"{layout}{form}" for layout in ("", "pro_", "mma82_") for form in forms}
+    windowed = {f"{layout}{form}" for layout in ("mma52_", "annotated_") for form in forms[:2]}
+    assert set(builder.builder_configs) == whole | windowed
+    assert next(iter(builder.builder_configs)) == builder.info.config_name == "h264_256"
 
 
 @pytest.mark.parametrize("layout", ["videos", "annotations"])

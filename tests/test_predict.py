@@ -19,8 +19,9 @@ import manet_jax
 from configs import ma52, ma52_pro
 from manet_jax import checkpoint, configuration, evaluate, inference, parallel, predict
 from manet_jax.data import clips, windows
+from manet_jax.detection import grouping
 from manet_jax.models import ClipSpec
-from manet_jax.report import figures
+from manet_jax.report import figures, predictions
 from tfds_ma52 import command, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
@@ -200,9 +201,9 @@ def test_windows_before_a_break_in_the_video_are_kept(model, long_video, monkeyp
     monkeypatch.setattr(video, "read_frames", fail_late)
     predicted = model.predict(long_video, window=4.0, stride=3.0)
     assert [(each.start, each.error) for each in predicted] == [(0, ""), (3, ""), (6, ""), (9, "no more")]
-    text = predict.format_video(predicted, 5).splitlines()
+    text = predictions.format_video(predicted, 5).splitlines()
     assert text[-1] == "  cannot be read: no more"
-    described = predict.describe(predicted, 2)
+    described = predictions.describe(predicted, 2)
     assert (len(described["windows"]), described["error"]) == (3, "no more")
 
 
@@ -347,9 +348,15 @@ def test_predict_command_writes_timelines(workdir, long_video, model, tmp_path, 
     stretches = [list(group) for _, group in itertools.groupby(predicted, lambda each: each.top(1)[0]["action"])]
     printed = capsys.readouterr().out.split(str(copy))[0].splitlines()
     assert printed[0] == f"{long_video}: 10 windows"
-    assert len(printed) == 1 + len(stretches)
+    lines = printed[1 : 1 + len(stretches)]
+    segments = grouping.group(
+        np.stack([each.probabilities for each in predicted]), np.arange(10) + 1.0, predicted[-1].end
+    )
+    shown = sorted((each for each in segments if each.score >= 0.1), key=lambda each: (each.start, each.end))
+    assert printed[1 + len(stretches)] == f"{long_video}: {len(shown)} segments (start, end, score)"
+    assert [line.split("  ")[2] for line in printed[2 + len(stretches) :]] == [f"{each.score:.2f}" for each in shown]
     mean = np.mean([each.probabilities.max() for each in stretches[0]])
-    assert printed[1].startswith(f"  0:00 - {figures.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
+    assert lines[0].startswith(f"  0:00 - {figures.clock(stretches[0][-1].end)}  {100 * mean:5.1f} %  ")
 
 
 def test_timelines_of_other_videos_are_kept(workdir, long_video, tmp_path, capsys):

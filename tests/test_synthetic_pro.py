@@ -16,6 +16,7 @@ from tfds_ma52.synthetic.__main__ import main
 SETTINGS = {
     "size": 0.05,
     "pro": True,
+    "untrimmed": False,
     "subjects": "shared",
     "test": False,
     "short_side": 64,

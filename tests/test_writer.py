@@ -18,6 +18,7 @@ TINY = 1e-6  # one clip of each class in every split
 SETTINGS = {
     "size": TINY,
     "pro": False,
+    "untrimmed": False,
     "subjects": "disjoint",
     "test": False,
     "short_side": 64,

@@ -18,7 +18,8 @@ def main(argv: list[str] | None = None) -> int:
         default="h264_256",
         help="h264_256 (default: short side 256, quick to read), jpeg_256 (likewise, quicker and larger) or original "
         "(the files as they are) for MA-52's layout; pro_h264_256, pro_jpeg_256 or pro_original for annotation files; "
-        "mma52_h264_256 or mma52_jpeg_256 for MMA-52",
+        "mma52_h264_256 or mma52_jpeg_256 for MMA-52; mma82_h264_256, mma82_jpeg_256 or mma82_original for MMA-82; "
+        "annotated_h264_256 or annotated_jpeg_256 for videos annotated with ELAN or BORIS",
     )
     parser.add_argument(
         "--video_folder", default="", help="a split's clips, e.g. 'clips_{split}' (empty: the default locations)"
@@ -33,15 +34,15 @@ def main(argv: list[str] | None = None) -> int:
         "--frame_pattern", default="", help="names in folders of images, e.g. 'img_{:05d}.jpg' (empty: all images)"
     )
     parser.add_argument("--allow_damaged", type=_count, default=0, help="leave out up to this many damaged clips")
-    parser.add_argument("--window", type=float, default=2.0, help="MMA-52: seconds of a clip (2)")
+    parser.add_argument("--window", type=float, default=2.0, help="untrimmed videos: seconds of a clip (2)")
     parser.add_argument(
-        "--stride", type=float, default=1.0, help="MMA-52: seconds from one clip's start to the next (1)"
+        "--stride", type=float, default=1.0, help="untrimmed videos: seconds from one clip's start to the next (1)"
     )
     parser.add_argument(
         "--min_overlap",
         type=float,
         default=0.5,
-        help="MMA-52: share of the shorter of clip and action from which a label counts (0.5)",
+        help="untrimmed videos: share of the shorter of clip and action from which a label counts (0.5)",
     )
     parser.add_argument("--num_processes", type=_count, default=0, help="clips transcoded at once (0: all cores)")
     parser.add_argument("--overwrite", action="store_true", help="build again even if the set is there")

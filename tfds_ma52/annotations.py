@@ -52,7 +52,7 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
         clip = _read_clip(root, split, row, video_folder, reader, problems)
         if clip:
             clips.append(clip)
-    clips = _hide_test(clips)
+    clips = folder_lib.hide_test(clips)
     problems += folder_lib.repeated(clips)
     labels = labels or labels_lib.MA52
     own_names = folder_lib.find_first(root, folder_lib.LABEL_FILES) is not None
@@ -199,10 +199,3 @@ def _read_clip(
         return None
     video = folder_lib.find_video(root, [video_folder] if video_folder else VIDEO_FOLDERS, split, name)
     return ListedClip(video, name, split, targets, folder_lib.subject_of(name), row.location, emotion=emotion)
-
-
-def _hide_test(clips: Sequence[ListedClip]) -> list[ListedClip]:
-    """The clips; those of a test split in which none has a label with hidden labels."""
-    if any(clip.labels for clip in clips if clip.split == "test"):
-        return list(clips)
-    return [dataclasses.replace(clip, labels=None) if clip.split == "test" else clip for clip in clips]

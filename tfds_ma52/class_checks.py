@@ -6,13 +6,14 @@ from typing import NamedTuple
 
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.class_names import outside
+from tfds_ma52.splits import role_of
 
 
 class GivenId(NamedTuple):
     """A label that a list gives as an id, which may be out of range.
 
     Attributes:
-      split: train, val or test.
+      split: as `folder.ListedClip.split`.
       location: as in the problem of an id out of range.
       id: the number.
     """
@@ -36,7 +37,7 @@ def check_classes(
     Args:
       root: the folder.
       labels: its classes.
-      occurring: the classes that occur in each split.
+      occurring: the classes that occur in train, val and test.
       given: the labels that are ids.
       problems: of the lists; those of ids that seem to start at 1 become one.
       own_names: whether the folder names its classes.
@@ -44,7 +45,7 @@ def check_classes(
     Returns:
       The problems and the warnings.
     """
-    ids = {each.id for each in given if each.split != "test"}
+    ids = {each.id for each in given if role_of(each.split) != "test"}
     problems = _join_outside(problems, given, ids | occurring["train"] | occurring["val"], len(labels.names))
     found = set[int]().union(*occurring.values())
     warnings: list[str] = []

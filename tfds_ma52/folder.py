@@ -16,9 +16,8 @@ from tfds_ma52.class_checks import GivenId, check_classes
 from tfds_ma52.class_names import outside
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LABEL_FILES
+from tfds_ma52.splits import REQUIRED_SPLITS, SPLITS, required, role_of
 
-SPLITS = ("train", "val", "test")
-REQUIRED_SPLITS = ("train", "val")
 # The locations of MA-52's parts after download, relative to the folder.
 VIDEO_FOLDERS = ("{split}", "videos_{split}")
 LIST_FILES = ("{split}_list_videos.txt", "annotations/{split}_list_videos.txt")
@@ -43,7 +42,7 @@ class ListedClip:
     Attributes:
       path: the video file, or a folder of images.
       video_id: its name as the list has it, with the ending; of a part of a video also which part.
-      split: train, val or test.
+      split: train, val or test, in MMA-82 of a domain.
       labels: the class ids, in MA-52's layout one; None where they are hidden.
       subject: the participant, the first field of `SSSS_VV_NNNN.mp4`; "" where the name has no such field.
       location: `file:line` of the list.
@@ -107,7 +106,7 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
             wanted = (video_folder or " or ".join(VIDEO_FOLDERS)).format(split=split)
             problems.append(f"{path}: its clips have no folder; looked for {wanted} in {root}")
         else:
-            clips += _read_list(path, split, videos, labels, given, problems)
+            clips += read_list(path, split, videos, labels, given, problems)
     problems += repeated(clips)
     labels = labels or labels_lib.MA52
     problems, warnings = check_classes(root, labels, occurring(clips), given, problems, own_names=bool(label_file))
@@ -122,8 +121,8 @@ def read_folder(root: pathlib.Path, *, video_folder: str = "", list_file: str = 
 
 
 def occurring(clips: Sequence[ListedClip]) -> dict[str, set[int]]:
-    """The classes that occur in each split."""
-    return {split: {i for clip in clips if clip.split == split for i in clip.labels or ()} for split in SPLITS}
+    """The classes that occur in train, val and test, of all domains."""
+    return {role: {i for clip in clips if role_of(clip.split) == role for i in clip.labels or ()} for role in SPLITS}
 
 
 def read_label_file(path: pathlib.Path | None) -> tuple[labels_lib.LabelSet | None, list[str]]:
@@ -186,6 +185,7 @@ def find_annotations(
     *,
     what: str,
     missing: str,
+    splits: Sequence[str] = SPLITS,
 ) -> dict[str, pathlib.Path]:
     """Returns the annotation file of each split, or under "" the one of all.
 
@@ -196,6 +196,7 @@ def find_annotations(
       whole_files: those of the one of all.
       what: the content of the folder, for the error.
       missing: the error where there are no files, with {root}; its field is "list_file".
+      splits: those that there may be.
 
     Raises:
       UserError: the folder or its annotation files are missing.
@@ -204,9 +205,10 @@ def find_annotations(
         raise UserError(f"there is no folder {root}: name the folder of {what} with {{flag}}.", field="manual_dir")
     wanted = (list_file,) if list_file else ()
     if not list_file or "{" in list_file:
-        of_splits = {split: find_first(root, wanted or split_files, split) for split in SPLITS}
-        if all(of_splits[split] for split in REQUIRED_SPLITS):
-            return {split: path for split, path in of_splits.items() if path}
+        found = {split: find_first(root, wanted or split_files, split) for split in splits}
+        of_splits = {split: path for split, path in found.items() if path}
+        if all(split in of_splits for split in required(of_splits)):
+            return of_splits
     whole = find_first(root, wanted or whole_files) if "{" not in list_file else None
     if not whole:
         raise UserError(missing.format(root=root), field="list_file")
@@ -255,7 +257,14 @@ def subject_of(name: str) -> str:
     return match[1] if match else ""
 
 
-def _read_list(
+def hide_test(clips: Sequence[ListedClip]) -> list[ListedClip]:
+    """The clips; those of a test split in which none has a label with hidden labels."""
+    labelled = {clip.split for clip in clips if clip.labels}
+    hidden = {clip.split for clip in clips if role_of(clip.split) == "test"} - labelled
+    return [dataclasses.replace(clip, labels=None) if clip.split in hidden else clip for clip in clips]
+
+
+def read_list(
     path: pathlib.Path,
     split: str,
     videos: pathlib.Path,
@@ -295,7 +304,7 @@ def _read_list(
             subject = subject_of(name)
             clips.append(ListedClip(videos / name, name, split, (label,), subject, location, num_frames=num_frames))
     # The official test list hides its labels behind a 0 on every line.
-    if split == "test" and all(clip.labels == (0,) for clip in clips):
+    if role_of(split) == "test" and all(clip.labels == (0,) for clip in clips):
         clips = [dataclasses.replace(clip, labels=None) for clip in clips]
     return clips
 

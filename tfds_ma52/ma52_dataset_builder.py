@@ -8,14 +8,25 @@ import itertools
 import logging
 import os
 import pathlib
-import shutil
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from tfds_ma52 import annotations, box_file, image_folder, jpegs, metadata, mma52, transcode
+from tfds_ma52 import (
+    annotated,
+    annotations,
+    box_file,
+    built_set,
+    image_folder,
+    jpegs,
+    metadata,
+    mma52,
+    mma82,
+    splits,
+    transcode,
+)
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.clip_frames import ClipFrames
@@ -28,12 +39,28 @@ _log = logging.getLogger(__name__)
 # A clip, and the file of its bytes or the number of its first frame.
 _Row = tuple[folder_lib.ListedClip, VideoInfo, pathlib.Path | int]
 _Shard = Callable[[], Iterator[tuple[str, dict[str, Any]]]]
+_LAYOUTS = (  # see `Config`; of its configs' names; in words
+    ("ma52", "", "MA-52's lists"),
+    ("pro", "pro_", "annotation files"),
+    ("mma52", "mma52_", "MMA-52's windows"),
+    ("mma82", "mma82_", "MMA-82's domains"),
+    ("annotated", "annotated_", "windows of videos annotated with ELAN or BORIS"),
+)
+_LAYOUT_MODULES = {"ma52": folder_lib, "pro": annotations, "mma52": mma52, "mma82": mma82, "annotated": annotated}
+_WINDOWED = ("mma52", "annotated")  # layouts whose clips are windows of videos
+_FORMS: tuple[tuple[str, transcode.Form, str], ...] = (
+    ("h264_256", "h264", "H.264, short side 256, no sound"),
+    ("jpeg_256", "jpeg", "a JPEG a frame, short side 256, no sound"),
+    ("original", "original", "the original files, byte for byte"),
+)
+_ONE_LABEL = ("ma52", "mma82")  # layouts whose clips have one
 _SHORT_SIDE = 256  # of transcoded clips
 _SHARD_BYTES = 128 * 2**20  # a shard is held in memory while it is written
 _DESCRIPTION = """\
 Short clips of seated people, filmed whole-body in psychological interviews, each with one of 52 micro-actions in 7 body
 groups (Guo et al., "Benchmarking Micro-action Recognition", IEEE TCSVT 2024), or another data set in the same layout;
-clips with several micro-actions and an emotion from annotation files; or windows of MMA-52's untrimmed videos.
+clips with several micro-actions and an emotion from annotation files; windows of untrimmed videos, MMA-52's or those
+that people annotated with ELAN or BORIS; or MMA-82's clips of several domains.
 """
 
 
@@ -45,7 +72,7 @@ class Config(tfds.core.BuilderConfig):
       name: of the config.
       description: in words.
       form: of stored clips, see `transcode`.
-      layout: of the folder: "ma52", "pro" (`annotations`) or "mma52".
+      layout: of the folder: "ma52", "pro" (`annotations`), "mma52", "mma82" or "annotated".
     """
 
     name: str
@@ -63,14 +90,10 @@ class Builder(tfds.core.ShardBasedBuilder):
         "1.1.0": "Several labels a clip, emotions; labels and counts in the metadata.",
     }
     BUILDER_CONFIGS = [  # noqa: RUF012
-        Config(name="h264_256", description="H.264, short side 256, no sound", form="h264"),
-        Config(name="jpeg_256", description="a JPEG a frame, short side 256, no sound", form="jpeg"),
-        Config(name="original", description="the original files, byte for byte", form="original"),
-        Config(name="pro_h264_256", description="as h264_256, from annotation files", form="h264", layout="pro"),
-        Config(name="pro_jpeg_256", description="as jpeg_256, from annotation files", form="jpeg", layout="pro"),
-        Config(name="pro_original", description="as original, from annotation files", form="original", layout="pro"),
-        Config(name="mma52_h264_256", description="MMA-52's windows, as h264_256", form="h264", layout="mma52"),
-        Config(name="mma52_jpeg_256", description="MMA-52's windows, as jpeg_256", form="jpeg", layout="mma52"),
+        Config(name=f"{prefix}{name}", description=f"{source}: {stored}", form=form, layout=layout)
+        for layout, prefix, source in _LAYOUTS
+        for name, form, stored in _FORMS
+        if layout not in _WINDOWED or form != "original"  # a window is no file
     ]
     MANUAL_DOWNLOAD_INSTRUCTIONS = folder_lib.MISSING_DATA.format(
         reason="The clips cannot be downloaded automatically."
@@ -102,7 +125,7 @@ class Builder(tfds.core.ShardBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         labels = self._folder.labels if self._folder else labels_lib.MA52
-        if self.builder_config.layout == "ma52":
+        if self.builder_config.layout in _ONE_LABEL:
             known = {
                 "label": tfds.features.ClassLabel(names=labels.names),
                 "body_label": tfds.features.ClassLabel(names=labels.group_names),
@@ -146,7 +169,8 @@ class Builder(tfds.core.ShardBasedBuilder):
 
         shards: dict[str, list[_Shard]] = {}
         kept: dict[str, list[folder_lib.ListedClip]] = {}
-        for split in folder_lib.SPLITS:
+        required = splits.required(clip.split for clip in folder.clips)
+        for split in splits.ALL_SPLITS:
             rows: list[_Row] = [
                 (clip, info, clip.path if form == "original" else transcode.content_path(target))
                 for clip, info, target in zip(folder.clips, infos, targets, strict=True)
@@ -157,7 +181,7 @@ class Builder(tfds.core.ShardBasedBuilder):
                 if form == "jpeg":
                     rows = _with_frames_apart(rows, jpegs.frames_path(self.data_dir, split))
                 shards[split] = _shards(rows, folder.labels, self.builder_config.layout)
-            elif split in folder_lib.REQUIRED_SPLITS:
+            elif split in required:
                 raise UserError(report(f"split {split} has no readable clip", left_out))
         self.info.metadata.update(metadata.of_set(root, folder, kept, infos, left_out))
         return shards
@@ -210,7 +234,7 @@ def _shards(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> list[
 
 def _examples(rows: list[_Row], labels: labels_lib.LabelSet, layout: str) -> Iterator[tuple[str, dict[str, Any]]]:
     for clip, info, stored in rows:
-        known = _one_label(clip, labels) if layout == "ma52" else _many_labels(clip, labels)
+        known = _one_label(clip, labels) if layout in _ONE_LABEL else _many_labels(clip, labels)
         content = {"video": stored.read_bytes()} if isinstance(stored, pathlib.Path) else {"first_frame": stored}
         yield (
             clip.video_id,
@@ -262,13 +286,13 @@ def build(
       manual_dir: a folder in the config's layout.
       data_dir: the folder of built sets; "" stands for `<manual_dir>/tfds`.
       config: the name of a builder config.
-      video_folder: see `read_folder` of the layout's module: `folder`, `annotations` or `mma52`.
+      video_folder: see `read_folder` of the layout's module: `folder`, `annotations`, `mma52`, `mma82` or `annotated`.
       list_file: likewise.
       boxes: a csv file of the part of each clip's picture that is wanted, see `box_file.read_boxes`; "": all of it.
       frame_pattern: of the names in folders of images, see `image_folder.find_images`.
       allow_damaged: how many damaged clips may be left out.
       num_processes: how many clips are transcoded at once; 0 stands for all cores.
-      window: of the layout "mma52", see `mma52.read_folder`.
+      window: of the layouts "mma52" and "annotated", see `mma52.read_folder`.
       stride: likewise.
       min_overlap: likewise.
       overwrite: build again even if it is there.
@@ -286,8 +310,9 @@ def build(
     layouts = {known.name: known.layout for known in Builder.BUILDER_CONFIGS}
     if config not in layouts:
         raise UserError(f"there is no builder config {config!r}; known are {', '.join(layouts)}", field="config")
-    module = {"ma52": folder_lib, "pro": annotations, "mma52": mma52}[layouts[config]]
-    windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if module is mma52 else {}
+    module = _LAYOUT_MODULES[layouts[config]]
+    windowed = layouts[config] in _WINDOWED
+    windows = {"window": window, "stride": stride, "min_overlap": min_overlap} if windowed else {}
     locations = {"video_folder": video_folder, "list_file": list_file}
     image_folder.check_pattern(frame_pattern)
 
@@ -298,8 +323,10 @@ def build(
         return box_file.add_boxes(folder, pathlib.Path(boxes).expanduser()) if str(boxes) else folder
 
     target = data_dir / "ma52" / config / str(Builder.VERSION)
-    open_built = functools.partial(_open, target, manual_dir, read, any((*locations.values(), str(boxes))))
-    if not overwrite and _is_built(target):
+    open_built = functools.partial(
+        built_set.open_built, target, manual_dir, read, any((*locations.values(), str(boxes)))
+    )
+    if not overwrite and built_set.is_built(target):
         return open_built()
     folder = read()
     for warning in folder.warnings:
@@ -317,7 +344,7 @@ def build(
     check_not_importing_main()
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second run that needs the same set waits here, and then finds it
-        if not overwrite and _is_built(target):
+        if not overwrite and built_set.is_built(target):
             return open_built()
         builder = functools.partial(
             Builder,
@@ -328,7 +355,7 @@ def build(
             data_dir=data_dir,
             config=config,
         )
-        _build_anew(builder, target, manual_dir)
+        built_set.build_anew(builder, target, manual_dir)
     return tfds.builder_from_directory(target)
 
 
@@ -343,57 +370,3 @@ def _check_form(config: str, folder: folder_lib.Folder) -> None:
 def stored_form(builder: tfds.core.DatasetBuilder) -> transcode.Form:
     """How a set stores its clips."""
     return {known.name: known.form for known in Builder.BUILDER_CONFIGS}[builder.info.config_name]
-
-
-def _is_built(target: pathlib.Path) -> bool:
-    return (target / "dataset_info.json").exists()
-
-
-def _open(
-    target: pathlib.Path, manual_dir: pathlib.Path, read: Callable[[], folder_lib.Folder], named: bool
-) -> tfds.core.DatasetBuilder:
-    """Opens a built set; its source need not be there any more, but what is there must be what it was built from.
-
-    Args:
-      target: the set.
-      manual_dir: its source.
-      read: reads the source.
-      named: whether the user names locations in the source, which must then exist.
-    """
-    built = tfds.builder_from_directory(target)
-    named = named and manual_dir.is_dir()
-    try:
-        folder = read()
-    except UserError:
-        if named:
-            raise
-        return built
-    if named and folder.problems:
-        raise UserError(report(f"{target} is there, but its source is not", folder.problems))
-    if changed := metadata.difference(manual_dir, folder, built.info.metadata):
-        raise UserError(
-            f"{target} was built from other {changed} than those now in {manual_dir}: build it again with "
-            "python -m tfds_ma52 --overwrite, or name another folder with {flag}",
-            field="data_dir",
-        )
-    return built
-
-
-def _build_anew(make_builder: Callable[[], Builder], target: pathlib.Path, manual_dir: pathlib.Path) -> None:
-    """Builds, and only then removes what was in `target` before."""
-    for unfinished in target.parent.glob(f"incomplete.*_{target.name}"):  # of a build that was killed
-        shutil.rmtree(unfinished)
-    replaced = target.with_name(target.name + ".replaced")
-    if replaced.exists():  # likewise
-        shutil.rmtree(replaced) if target.exists() else replaced.rename(target)
-    if target.exists():
-        target.rename(replaced)
-    try:
-        builder = make_builder()
-        builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual_dir))
-    except BaseException:
-        if replaced.exists():
-            replaced.rename(target)
-        raise
-    for leftover in (replaced, builder.work_folder):
-        shutil.rmtree(leftover, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""MMA-52's untrimmed videos as clips: windows of a few seconds with all their labels."""
+"""MMA-52's untrimmed videos as clips: windows of a few seconds with all their labels; and MMA-82's, of any domain."""
 
 import collections
 import dataclasses
@@ -14,7 +14,9 @@ from tfds_ma52 import labels as labels_lib
 from tfds_ma52.class_checks import GivenId, check_classes
 from tfds_ma52.class_names import ClassNames
 from tfds_ma52.errors import UserError, report
-from tfds_ma52.folder import REQUIRED_SPLITS, SPLITS, Folder, ListedClip
+from tfds_ma52.folder import Folder, ListedClip
+from tfds_ma52.mma82 import find_label_file
+from tfds_ma52.splits import ALL_SPLITS, DOMAIN_SPLITS, REQUIRED_SPLITS, SPLITS, role_of
 from tfds_ma52.tables import read_csv
 
 SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
@@ -51,7 +53,7 @@ class Video:
 
     Attributes:
       name: as the annotations have it.
-      split: train, val or test.
+      split: train, val or test, in MMA-82 of a domain.
       duration: seconds.
       location: of its first annotation, `file:line` or the file.
       actions: in the order of the annotations.
@@ -86,7 +88,7 @@ def read_folder(
     """
     check_windows(window, stride, min_overlap)
     read = _read(root, list_file)
-    hidden = {split for split in SPLITS if is_hidden(split, read.videos)}
+    hidden = {split for split in ALL_SPLITS if is_hidden(split, read.videos)}
     clips = [
         _window_clip(find_video(root, video, video_folder), video, span, None if video.split in hidden else min_overlap)
         for video in read.videos
@@ -112,9 +114,9 @@ def read_videos(root: pathlib.Path, *, list_file: str = "") -> tuple[labels_lib.
       UserError: the folder or its annotations are missing, or are wrong; it lists all problems.
     """
     read = _read(root, list_file)
-    hidden = {split for split in SPLITS if is_hidden(split, read.videos)}
+    hidden = {split for split in ALL_SPLITS if is_hidden(split, read.videos)}
     videos = tuple(dataclasses.replace(v, actions=[]) if v.split in hidden else v for v in read.videos)
-    occurring = {split: {a.class_id for v in videos if v.split == split for a in v.actions} for split in SPLITS}
+    occurring = {role: {a.class_id for v in videos if role_of(v.split) == role for a in v.actions} for role in SPLITS}
     problems, warnings = read.check_classes(root, occurring)
     if problems:
         raise UserError(report(f"the annotations of {root} cannot be used", problems))
@@ -140,7 +142,7 @@ def is_hidden(split: str, videos: Iterable[Video]) -> bool:
 
     Dummies are of class 0; or, as in MMA-52's test.csv, one a video, of any class, all at the same time.
     """
-    if split != "test":
+    if role_of(split) != "test":
         return False
     actions = [video.actions for video in videos if video.split == split]
     known = [action for of_video in actions for action in of_video]
@@ -215,8 +217,11 @@ class _Annotations:
 
 
 def _read(root: pathlib.Path, list_file: str) -> _Annotations:
-    files = folder_lib.find_annotations(root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING)
-    label_file = folder_lib.find_first(root, folder_lib.LABEL_FILES)
+    files = folder_lib.find_annotations(
+        root, list_file, SPLIT_FILES, WHOLE_FILES, what="MMA-52", missing=_MISSING, splits=ALL_SPLITS
+    )
+    of_domains = any(split in DOMAIN_SPLITS for split in files)
+    label_file = find_label_file(root) if of_domains else folder_lib.find_first(root, folder_lib.LABEL_FILES)
     readable, problems = folder_lib.read_label_file(label_file)
     labels = readable or labels_lib.MA52
     classes = _Classes(ClassNames(labels.names))
@@ -249,7 +254,7 @@ class _Classes:
         """
         text = " ".join(text.split())
         if self.names.is_missing(text):
-            if split == "test":
+            if role_of(split) == "test":
                 return None
             raise ValueError("the class is missing")
         number = self.names.id_of(text)
@@ -347,7 +352,7 @@ def _add_action(video: Video, class_id: int | None, start: float, end: float) ->
 
     Without a class none is added: the row stands for the video.
     """
-    if video.split != "test":  # whose rows may be dummies
+    if role_of(video.split) != "test":  # whose rows may be dummies
         if start >= end:
             raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
         if end > video.duration + _TOLERANCE:

@@ -190,6 +190,16 @@ def estimate_duration(path: pathlib.Path) -> float:
         return min(LONGEST, (container.duration or 0) / av.time_base)
 
 
+def frame_rate(path: pathlib.Path) -> float:
+    """The frames a second that a file's header gives, on average; 0 where it gives none.
+
+    Raises:
+      DamagedVideoError: it cannot be read.
+    """
+    with _open(path) as container:
+        return float(_video_stream(container).average_rate or 0)
+
+
 def _upright(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix) -> UInt8[np.ndarray, "h2 w2 3"]:
     """An image, turned and mirrored."""
     a, b, c, d = matrix

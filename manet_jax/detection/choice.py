@@ -65,4 +65,4 @@ def _action_map(predictions: metric.Predictions, targets: metric.Targets, num_cl
     found = metric.by_class(predictions, targets, range(num_classes))
     of_classes = [found[class_id] for class_id in range(num_classes)]
     precisions = [metric.average_precisions(each, metric.THRESHOLDS) for each in of_classes if each.targets]
-    return float(np.mean(precisions)) if precisions else 0.0
+    return float(np.mean(precisions, axis=0).mean()) if precisions else 0.0

@@ -27,6 +27,7 @@ from manet_jax.detection.segments import Segment
 from manet_jax.pretrained import state_dict
 from tfds_ma52.errors import UserError
 
+FOLDER, FILE = "detection", "detector.safetensors"  # in a run's workdir
 _LOWEST_SCORE = 0.001  # of a segment before soft-NMS, and the most segments there are, as AdaTAD's settings
 _MOST = 2000
 _SHORTEST = 0.05  # seconds of a segment
@@ -40,13 +41,15 @@ class Detector:
       head: the network.
       windows: of the features that it sees.
       grouping: the rule.
-      origin: a digest of what it was fitted to.
+      network: the `features.network_digest` of the network whose features it sees.
+      origin: a digest of all that it was fitted to.
     """
 
     head: DetectionHead
     windows: DenseWindows
     grouping: Grouping
-    origin: str = ""
+    network: str
+    origin: str
 
     def __call__(self, features: VideoFeatures) -> list[Segment]:
         """The segments of a video, the most certain first; soft-NMS has lowered the scores of those that overlap."""
@@ -89,7 +92,10 @@ def save(detector: Detector, path: pathlib.Path) -> None:
     """
     arrays = {_name(path): np.asarray(value) for path, value in nnx.to_flat_state(nnx.state(detector.head))}
     parts = {"options": detector.head.options, "windows": detector.windows, "grouping": detector.grouping}
-    notes = {name: dataclasses.asdict(part) for name, part in parts.items()} | {"origin": detector.origin}
+    notes = {name: dataclasses.asdict(part) for name, part in parts.items()} | {
+        "network": detector.network,
+        "origin": detector.origin,
+    }
     state_dict.write(path, arrays, notes)
 
 
@@ -106,7 +112,7 @@ def load(path: pathlib.Path) -> Detector:
             value[...] = jnp.asarray(arrays[_name(name)]).reshape(value.shape)
         windows = DenseWindows(tuple(notes["windows"]["lengths"]), notes["windows"]["stride"])
         rule = Grouping(**notes["grouping"] | {"thresholds": tuple(notes["grouping"]["thresholds"])})
-        return Detector(head, windows, rule, notes["origin"])
+        return Detector(head, windows, rule, notes["network"], notes["origin"])
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no detector of this version ({error}); train it again with python -m manet_jax.detect"

@@ -1,190 +1,135 @@
-"""Where a detector goes wrong: which actions it misses, and what its false positives are."""
+"""What a detector finds and misses: recall by length and class, and wrong segments by kind."""
 
 import collections
 import dataclasses
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
-from manet_jax.detection import metric
-from manet_jax.detection.metric import Match, OfClass
+from manet_jax.detection.metric import Predictions, Targets, by_class, matches, temporal_iou
+from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.mma52 import Action
 
 KINDS = ("double", "wrong class", "wrong place", "wrong class and place", "background")
-LENGTHS = (1.0, 2.0, 4.0, 8.0)  # seconds
+LENGTHS = (1.0, 2.0, 4.0, 8.0)  # seconds, between the ranges of length
 
-_NEAR = 0.1  # tIoU of a prediction with the action that it was meant for
+_NEAR = 0.1  # tIoU from which a segment belongs to an action at all
+_DIGITS = 6  # of a length, so that 1.4 s - 0.4 s is 1 s
 
 
 @dataclasses.dataclass(frozen=True)
 class Recall:
-    """How many actions of a class or length are found.
+    """How many of some actions are found.
 
     Attributes:
-      name: of the class, or the length in seconds.
-      found: those that are.
-      count: all of them.
+      name: of the actions.
+      found: those that a segment takes.
+      actions: all of them.
     """
 
     name: str
     found: int
-    count: int
+    actions: int
 
     @property
-    def share(self) -> float:
-        """The recall; NaN where there are no such actions."""
-        return self.found / self.count if self.count else math.nan
-
-
-@dataclasses.dataclass(frozen=True)
-class FalsePositives:
-    """The false positives of a kind.
-
-    Attributes:
-      kind: one of `KINDS`.
-      count: of them.
-      gain: what the mAP would gain if there were none of the kind, at any score.
-    """
-
-    kind: str
-    count: int
-    gain: float
+    def value(self) -> float | None:
+        """The share that is found; None where there are no actions."""
+        return self.found / self.actions if self.actions else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """Where a detector goes wrong.
+    """See `diagnose`.
 
     Attributes:
-      tiou: the threshold of the temporal IoU.
-      mean_average_precision: at the threshold, over the classes that occur.
-      by_length: the recall of actions by their length, from the shortest on.
-      by_class: the recall of each class that occurs, in the order of the classes.
-      false_positives: of each of `KINDS`.
+      correct: segments that take an action.
+      wrong: the others, counted by `KINDS`.
+      by_length: the ranges between `LENGTHS`, each with its lower end; all of them, the shortest first.
+      by_class: all classes.
     """
 
-    tiou: float
-    mean_average_precision: float
+    correct: int
+    wrong: dict[str, int]
     by_length: tuple[Recall, ...]
     by_class: tuple[Recall, ...]
-    false_positives: tuple[FalsePositives, ...]
 
 
 def diagnose(
-    predictions: metric.Predictions,
-    targets: metric.Targets,
-    labels: LabelSet,
-    *,
-    tiou: float = 0.5,
-    multiple: int = 1,
-    lengths: Sequence[float] = LENGTHS,
+    predictions: Predictions, targets: Targets, labels: LabelSet, *, threshold: float = 0.5, depth: int = 1
 ) -> Diagnosis:
-    """Counts what is found, and sorts what is wrong (Alwassel et al., "Diagnosing Error in Temporal Action Detectors").
+    """Counts what is found, and what kinds of errors there are, after Alwassel et al. ("DETAD", ECCV 2018).
 
-    Of each class that occurs, the most certain predictions count, as many as it has actions or a multiple of that: the
-    rest is a long tail of low scores. (All count for the mAP and what it would gain.) A prediction that takes no action
-    at the threshold is
+    Of each class with G actions, the `depth` x G segments with the highest scores are considered: with all segments,
+    nearly every action would be found, and nearly every segment be wrong. They take actions as in `detection_metrics`.
+    What a wrong one is, the action of its video with the highest tIoU decides, of whatever class; of equal ones, one of
+    the segment's class:
 
-    - double, if it reaches an action of its class there, which a more certain one has taken;
-    - of the wrong class, if it reaches only actions of other classes;
-    - in the wrong place, if it has a tIoU of at least 0.1 with an action of its class;
-    - of the wrong class and in the wrong place, if only with actions of other classes (the paper's confusion error);
-    - else background.
-
-    Differs from the paper in that the first that fits is the kind: there the one action with the highest tIoU decides.
-    People do several things at once, so that actions of other classes lie over that which was meant.
+    - double: of its class, with a tIoU of at least the threshold; a more certain segment has it.
+    - wrong class: of another class, with a tIoU of at least the threshold.
+    - wrong place: of its class, with a tIoU from 0.1 to the threshold ("localization error").
+    - wrong class and place: of another class, with such a tIoU ("confusion error").
+    - background: no action, or one with a tIoU below 0.1.
 
     Args:
       predictions: of each video.
-      targets: of each video.
+      targets: of each video, also of those without any action.
       labels: the classes.
-      tiou: the threshold.
-      multiple: of the number of actions; the paper goes up to 10.
-      lengths: in seconds, where one group of actions ends and the next begins.
+      threshold: the tIoU from which a segment takes an action.
+      depth: see above.
     """
-    of_classes = metric.by_class(predictions, targets, range(len(labels.names)))
-    parts = [
-        _sort(name, of_classes[i], targets, tiou, multiple)
-        for i, name in enumerate(labels.names)
-        if of_classes[i].targets
-    ]
-    counts = collections.Counter(kind for part in parts for kind in part.kinds[: part.counted])
-    reached = _mean_average_precision([part.of_class for part in parts], tiou)
-    gains = {kind: _mean_average_precision([part.without(kind) for part in parts], tiou) - reached for kind in KINDS}
+    wrong: collections.Counter[str] = collections.Counter()
+    instances: list[tuple[int, float, bool]] = []  # class, seconds, whether it is found
+    of_classes = by_class(predictions, targets, range(len(labels.names)))
+    for class_id in range(len(labels.names)):
+        of_class, taken = of_classes[class_id], set()
+        ranked = matches(of_class, [threshold])
+        for video, segment, (hit,) in itertools.islice(ranked, depth * of_class.num_targets):
+            if hit is None:
+                wrong[_kind(segment, targets.get(video, ()), threshold)] += 1
+            else:
+                taken.add((video, hit))
+        for video, spans in of_class.targets.items():
+            for number, (start, end) in enumerate(sorted(spans)):
+                instances.append((class_id, round(end - start, _DIGITS), (video, number) in taken))
     return Diagnosis(
-        tiou=tiou,
-        mean_average_precision=reached,
-        by_length=_by_length(parts, lengths),
-        by_class=tuple(Recall(part.name, len(part.found_lengths()), part.of_class.num_targets) for part in parts),
-        false_positives=tuple(FalsePositives(kind, counts[kind], gains[kind]) for kind in KINDS),
+        correct=sum(found for _, _, found in instances),
+        wrong={kind: wrong[kind] for kind in KINDS},
+        by_length=_by_length(instances),
+        by_class=tuple(
+            _recall(name, [found for class_id, _, found in instances if class_id == number])
+            for number, name in enumerate(labels.names)
+        ),
     )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Sorted:
-    """The predictions of a class by falling score.
-
-    Attributes:
-      name: of the class.
-      of_class: predictions and actions.
-      matches: the predictions.
-      kinds: what is wrong with each; "" where nothing is.
-      counted: how many of the first of them count.
-    """
-
-    name: str
-    of_class: OfClass
-    matches: Sequence[Match]
-    kinds: Sequence[str]
-    counted: int
-
-    def found_lengths(self) -> list[float]:
-        """Seconds of each action that is found."""
-        spans = {video: sorted(rows) for video, rows in self.of_class.targets.items()}
-        taken = [(each.video, each.taken[0]) for each in self.matches[: self.counted]]
-        return [spans[video][place][1] - spans[video][place][0] for video, place in taken if place is not None]
-
-    def without(self, kind: str) -> OfClass:
-        """What remains without false positives of a kind; they took no action, so all that is right stays so."""
-        rows = [(m.video, m.segment) for m, each in zip(self.matches, self.kinds, strict=True) if each != kind]
-        return OfClass(rows, self.of_class.targets)
-
-
-def _sort(name: str, of_class: OfClass, targets: metric.Targets, tiou: float, multiple: int) -> _Sorted:
-    matches = list(metric.match(of_class, (tiou,)))
-    kinds = [_kind(each, targets.get(each.video, ()), tiou) for each in matches]
-    return _Sorted(name, of_class, matches, kinds, multiple * of_class.num_targets)
-
-
-def _kind(match: Match, actions: Sequence[Action], tiou: float) -> str:
-    """What is wrong with a prediction, given the actions of its video; "" where nothing is."""
-    if match.taken[0] is not None:
-        return ""
-    spans = np.array([(action.start, action.end) for action in actions]).reshape(-1, 2)
-    overlaps = metric.temporal_iou((match.segment.start, match.segment.end), spans)
-    own = np.array([action.class_id == match.segment.class_id for action in actions], bool)
-    for threshold, of_own, of_others in ((tiou, *KINDS[:2]), (_NEAR, *KINDS[2:4])):
-        near = overlaps >= threshold
-        if near.any():
-            return of_own if (near & own).any() else of_others
-    return KINDS[-1]
-
-
-def _by_length(parts: Sequence[_Sorted], lengths: Sequence[float]) -> tuple[Recall, ...]:
-    there = [end - start for part in parts for rows in part.of_class.targets.values() for start, end in rows]
-    found = [seconds for part in parts for seconds in part.found_lengths()]
-    names = [f"below {lengths[0]:g} s", *(f"{a:g} to {b:g} s" for a, b in itertools.pairwise(lengths))]
-    names.append(f"{lengths[-1]:g} s or more")
-    counts = (
-        np.bincount(np.searchsorted(lengths, seconds, side="right"), minlength=len(names)).tolist()
-        for seconds in (found, there)
+def _kind(segment: Segment, actions: Sequence[Action], threshold: float) -> str:
+    """What kind of error a segment is that takes no action."""
+    if not actions:
+        return "background"
+    spans = np.array([(action.start, action.end) for action in actions])
+    overlaps = temporal_iou((segment.start, segment.end), spans).tolist()
+    highest, own = max(
+        (overlap, action.class_id == segment.class_id) for overlap, action in zip(overlaps, actions, strict=True)
     )
-    return tuple(Recall(*each) for each in zip(names, *counts, strict=True))
+    if highest >= threshold:
+        return "double" if own else "wrong class"
+    if highest >= _NEAR:
+        return "wrong place" if own else "wrong class and place"
+    return "background"
 
 
-def _mean_average_precision(of_classes: Sequence[OfClass], tiou: float) -> float:
-    precisions = [metric.average_precisions(of_class, (tiou,)) for of_class in of_classes]
-    return float(np.mean(precisions)) if precisions else 0.0
+def _by_length(instances: Sequence[tuple[int, float, bool]]) -> tuple[Recall, ...]:
+    edges = (0.0, *LENGTHS, float("inf"))
+    return tuple(
+        _recall(
+            f"{low:g} to {high:g} s" if high in LENGTHS else f"{low:g} s and more",
+            [found for _, length, found in instances if low <= length < high],
+        )
+        for low, high in itertools.pairwise(edges)
+    )
+
+
+def _recall(name: str, found: Sequence[bool]) -> Recall:
+    return Recall(name, sum(found), len(found))

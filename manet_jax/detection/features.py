@@ -8,6 +8,7 @@ import json
 import pathlib
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tqdm
@@ -52,7 +53,7 @@ class VideoFeatures:
 
 
 def compute_features(
-    model: LoadedModel, path: pathlib.Path, windows: DenseWindows = WINDOWS, batch_size: int = 32
+    model: LoadedModel, path: pathlib.Path, windows: DenseWindows = WINDOWS, batch_size: int = 32, *, progress: str = ""
 ) -> VideoFeatures:
     """Applies a network to all windows of a video, which is read once; windows that overlap share its frames.
 
@@ -61,11 +62,16 @@ def compute_features(
       path: of the video.
       windows: around each moment.
       batch_size: windows that the network sees at once.
+      progress: the title of a progress bar; "": none.
 
     Raises:
       DamagedVideoError: the video cannot be read to its end.
     """
-    clips = read_windows(ClipFrames(path), [EvalInputs(model.inputs, SINGLE_VIEW)], windows)
+    source = ClipFrames(path)
+    clips = read_windows(source, [EvalInputs(model.inputs, SINGLE_VIEW)], windows)
+    if progress:
+        count = len(windows.lengths) * windows.num_moments(source.estimate_duration())
+        clips = tqdm.tqdm(clips, progress, count, unit="window", leave=False, disable=None)
     computed: list[_Computed] = []
     waiting, duration = None, 0.0
     for batch in _batches(clips, batch_size):
@@ -170,8 +176,17 @@ def _origin(model: LoadedModel, path: pathlib.Path, windows: DenseWindows) -> st
     """What the features of a video depend on."""
     status = path.stat() if path.exists() else None
     file = [status.st_size, status.st_mtime_ns] if status else []
-    run = [model.metadata.step, model.metadata.config, model.metadata.source]
-    return hashlib.sha256(json.dumps([run, file, dataclasses.astuple(windows)], default=str).encode()).hexdigest()
+    return digest(network_digest(model), file, dataclasses.astuple(windows))
+
+
+def network_digest(model: LoadedModel) -> str:
+    """A digest of what the weights of a network come from."""
+    return digest(model.metadata.step, model.metadata.config, model.metadata.source)
+
+
+def digest(*values: Any) -> str:
+    """A digest of plain values."""
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()[:16]
 
 
 def _read(file: pathlib.Path, origin: str) -> VideoFeatures | None:

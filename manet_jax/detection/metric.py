@@ -2,8 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -77,7 +76,7 @@ class OfClass:
 
 
 def by_class(predictions: Predictions, targets: Targets, mapping: Sequence[int]) -> Mapping[int, OfClass]:
-    """What was found of each class and what there is; `mapping` gives each class's own id, or that of its group."""
+    """Predictions and targets by class, each class mapped to another, such as its body group. All have an entry."""
     found: dict[int, OfClass] = collections.defaultdict(OfClass)
     for video, segments in predictions.items():
         for segment in segments:
@@ -95,7 +94,7 @@ def average_precisions(
     count = of_class.num_targets
     if not count or not of_class.predictions:
         return np.zeros(len(thresholds))
-    right = np.array([[taken is not None for taken in each.taken] for each in match(of_class, thresholds, slack)])
+    right = np.array([[hit is not None for hit in hits] for _, _, hits in matches(of_class, thresholds, slack)])
     correct = right.cumsum(0)
     precision = correct / np.arange(1, len(right) + 1)[:, None]
     falling = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
@@ -103,38 +102,30 @@ def average_precisions(
     return (falling * right).sum(0) / count
 
 
-class Match(NamedTuple):
-    """What a prediction takes.
+def matches(
+    of_class: OfClass, thresholds: Sequence[float], slack: float = 0.0
+) -> Iterable[tuple[str, Segment, list[int | None]]]:
+    """The predictions by falling score, and what each one takes, see `detection_metrics`.
 
-    Attributes:
-      video: its name.
-      segment: the prediction.
-      taken: at each threshold the action, by its place among the video's sorted ones of the class; None: it is wrong.
+    Yields:
+      The video, the segment, and at each threshold the number of the action that it takes among the video's, sorted by
+      start and end; None where it is wrong.
     """
-
-    video: str
-    segment: Segment
-    taken: list[int | None]
-
-
-def match(of_class: OfClass, thresholds: Sequence[float], slack: float = 0.0) -> Iterator[Match]:
-    """Yields the predictions of a class, by falling score, see `detection_metrics`; `slack` is added to each union."""
     targets = {video: np.array(sorted(rows)) for video, rows in of_class.targets.items()}
     free = {video: np.ones((len(thresholds), len(rows)), bool) for video, rows in targets.items()}
-    lowest = min(thresholds)
     for video, segment in sorted(
         of_class.predictions, key=lambda each: (-each[1].score, each[0], each[1].start, each[1].end)
     ):
         taken: list[int | None] = [None] * len(thresholds)
         if video in targets:
             overlaps = temporal_iou((segment.start, segment.end), targets[video], slack)
-            order = [i for i in np.argsort(-overlaps, kind="stable").tolist() if overlaps[i] >= lowest]
+            order = [i for i in np.argsort(-overlaps, kind="stable").tolist() if overlaps[i] >= min(thresholds)]
             for number, threshold in enumerate(thresholds if order else ()):
                 best = next((i for i in order if free[video][number, i] and overlaps[i] >= threshold), None)
                 if best is not None:
                     free[video][number, best] = False
                     taken[number] = best
-        yield Match(video, segment, taken)
+        yield video, segment, taken
 
 
 def temporal_iou(

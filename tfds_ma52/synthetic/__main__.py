@@ -27,8 +27,16 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("dir", type=pathlib.Path, help="the folder to write; made where it does not exist")
-    parser.add_argument("--size", type=float, default=0.1, help="clips as a share of MA-52's 11,250 + 5,586")
+    parser.add_argument(
+        "--size",
+        type=float,
+        default=0.1,
+        help="clips as a share of MA-52's 11,250 + 5,586; of untrimmed videos, as a share of 200 + 100, 90 s each",
+    )
     parser.add_argument("--pro", action="store_true", help="several micro-actions and an emotion in every clip")
+    parser.add_argument(
+        "--untrimmed", action="store_true", help="videos of a minute or two with many micro-actions, as MMA-52's"
+    )
     parser.add_argument("--subjects", choices=SUBJECTS, default="shared", help="whether train and val share people")
     parser.add_argument("--test", action="store_true", help="write a test split too, its labels hidden")
     parser.add_argument("--short_side", type=int, default=256, help="width of the portrait frames in pixels, even")
@@ -39,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--preview", action="store_true", help="write a contact sheet and a GIF of each class instead of clips"
     )
     options = vars(parser.parse_args(arguments))
-    for name in ("size", "pro", "subjects", "test", "frame_rate", "processes"):
+    for name in ("size", "pro", "untrimmed", "subjects", "test", "frame_rate", "processes"):
         if options["preview"] and options[name] != parser.get_default(name):
             parser.error(f"--preview takes no --{name}: it draws one clip of each class")
     return run_command("tfds_ma52.synthetic", functools.partial(_write, options))

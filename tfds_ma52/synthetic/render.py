@@ -3,7 +3,7 @@
 import colorsys
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -120,21 +120,37 @@ def render_frames(
     Returns:
       RGB frames.
     """
-    height, width = size
-    oversampling = max(2, math.ceil(_DRAWN_WIDTH / width))
-    camera = Camera(scene, height * oversampling, width * oversampling)
-    room = _room(camera, scene)
-    shapes = mesh.COARSE if camera.width < _FINE_WIDTH else Shapes()
-    clip = mesh.join([*_stool(body, scene, shapes), *_person(points, body, looks, shapes)])
-    noise = np.rint(rng.normal(0, scene.noise, (height + 64, width + 64, 3))).astype(np.int16)
-    frames, canvas = np.empty((len(clip.points), height, width, 3), np.uint8), np.empty_like(room)
-    for t, points in enumerate(clip.points):
-        canvas[:] = room
-        _paint(canvas, points, clip, camera, scene)
-        small = cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA)
-        y, x = rng.integers(0, 64, 2)
-        frames[t] = cv2.add(small, noise[y : y + height, x : x + width], dtype=cv2.CV_8U)
+    drawing, length = Drawing(body, looks, scene, size, rng), len(points["pelvis"])
+    frames = np.empty((length, *size, 3), np.uint8)
+    for t, frame in enumerate(drawing.frames(points)):
+        frames[t] = frame
     return frames
+
+
+class Drawing:
+    """Draws one person in one room, clip after clip; the arguments are those of `render_frames`."""
+
+    def __init__(self, body: Body, looks: Looks, scene: Scene, size: tuple[int, int], rng: np.random.Generator):
+        self._height, self._width = size
+        oversampling = max(2, math.ceil(_DRAWN_WIDTH / self._width))
+        self._camera = Camera(scene, self._height * oversampling, self._width * oversampling)
+        self._room = _room(self._camera, scene)
+        self._shapes = mesh.COARSE if self._camera.width < _FINE_WIDTH else Shapes()
+        noise = rng.normal(0, scene.noise, (self._height + 64, self._width + 64, 3))
+        self._noise = np.rint(noise).astype(np.int16)
+        self._body, self._looks, self._scene, self._rng = body, looks, scene, rng
+
+    def frames(self, points: dict[str, Float[np.ndarray, "t 3"]]) -> Iterator[UInt8[np.ndarray, "h w 3"]]:
+        """Draws the frames of posed points."""
+        person = _person(points, self._body, self._looks, self._shapes)
+        clip = mesh.join([*_stool(self._body, self._scene, self._shapes), *person])
+        canvas, size = np.empty_like(self._room), (self._width, self._height)
+        for places in clip.points:
+            canvas[:] = self._room
+            _paint(canvas, places, clip, self._camera, self._scene)
+            small = cv2.resize(canvas, size, interpolation=cv2.INTER_AREA)
+            y, x = self._rng.integers(0, 64, 2)
+            yield cv2.add(small, self._noise[y : y + self._height, x : x + self._width], dtype=cv2.CV_8U)
 
 
 def _paint(

@@ -73,7 +73,7 @@ def pose_trajectory(class_id: int, body: Body, variation: Variation) -> dict[str
       The figure's points by name, in metres, all classes with the same names.
     """
     motion = MOTIONS[class_id]
-    points = _pose([(motion, variation)], channel_curves(motion, variation), body, variation)
+    points = pose_channels([(motion, variation)], channel_curves(motion, variation), body, variation)
     return {name: point[::-1] if motion.reverse else point for name, point in points.items()}
 
 
@@ -111,15 +111,16 @@ def pose_acts(acts: Sequence[Act], body: Body, variation: Variation) -> dict[str
         around = (act.first, variation.frames - act.first - act.variation.frames)
         curves.append({name: np.pad(curve, around, mode="edge") for name, curve in own.items()})
         motions.append((motion, act.variation))
-    return _pose(motions, add_curves(*curves, idle_curves(variation)), body, variation)
+    return pose_channels(motions, add_curves(*curves, idle_curves(variation)), body, variation)
 
 
-def _pose(
+def pose_channels(
     motions: Sequence[tuple[Motion, Variation]],
     channels: dict[str, Float[np.ndarray, " t"]],
     body: Body,
     variation: Variation,
 ) -> dict[str, Float[np.ndarray, "t 3"]]:
+    """Poses a figure from curves: `motions`, at most one of hands and one of legs, say which limbs these move."""
     curves = {name: curve[:, None] for name, curve in channels.items()}
     zeros = np.zeros((variation.frames, 1))
     if variation.crossed and not any(motion.effector in LEG_EFFECTORS for motion, _ in motions):

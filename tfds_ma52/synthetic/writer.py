@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,9 @@ from tfds_ma52.labels import MA52_COUNTS, MA52_NAMES
 from tfds_ma52.pool import process_pool
 from tfds_ma52.synthetic import face, motions, skeleton
 from tfds_ma52.synthetic import pro as pro_lib
+from tfds_ma52.synthetic import untrimmed as untrimmed_lib
 from tfds_ma52.synthetic.motions import FPS
+from tfds_ma52.synthetic.untrimmed import PlannedVideo, draw_frames, plan_videos
 
 # Subject ids of the splits; 205 people as in MA-52, of whom train and val there share 186.
 _SUBJECTS = {
@@ -73,6 +75,7 @@ def write_synthetic(
     *,
     size: float,
     pro: bool = False,
+    untrimmed: bool = False,
     subjects: str = "shared",
     test: bool = False,
     short_side: int = 256,
@@ -84,8 +87,10 @@ def write_synthetic(
 
     Args:
       root: the folder; made where it does not exist.
-      size: clips of each class, as a share of MA-52's; at least one of each in every split. Of a Pro set, all clips.
+      size: clips of each class, as a share of MA-52's; at least one of each in every split. Of a Pro set, all clips;
+        of an untrimmed one, videos as a share of `untrimmed.NUM_VIDEOS`.
       pro: several micro-actions and an emotion in every clip (`pro.py`), with csv files instead of lists.
+      untrimmed: videos of a minute or two with many micro-actions (`untrimmed.py`), with MMA-52's csv files.
       subjects: "shared" between train and val, as in MA-52, or "disjoint".
       test: whether to write a test split too, with anonymous names and hidden labels.
       short_side: width of the frames in pixels, even; the height is 1.2 times that.
@@ -100,16 +105,18 @@ def write_synthetic(
         "version": _VERSION,
         "size": float(size),
         "pro": pro,
+        "untrimmed": untrimmed,
         "subjects": subjects,
         "test": test,
         "short_side": short_side,
         "frame_rate": frame_rate,
         "seed": seed,
     }
-    check_settings(size=size, subjects=subjects, short_side=short_side, frame_rate=frame_rate, seed=seed)
+    checked = {"size": size, "pro": pro, "untrimmed": untrimmed, "subjects": subjects}
+    check_settings(**checked, short_side=short_side, frame_rate=frame_rate, seed=seed)
     if processes < 0:
         raise UserError(f"processes is {processes}; give 0 for all cores, or a positive number.", field="processes")
-    clips = plan_clips(settings)
+    clips = _plan(settings)
     try:
         if _is_complete(root, settings):
             print(f"{root} already holds this synthetic set; nothing to do.", file=sys.stderr)
@@ -124,7 +131,9 @@ def write_synthetic(
         ) from error
 
 
-def check_settings(*, size: float, subjects: str, short_side: int, frame_rate: int, seed: int) -> None:
+def check_settings(
+    *, size: float, pro: bool, untrimmed: bool, subjects: str, short_side: int, frame_rate: int, seed: int
+) -> None:
     """Checks arguments of `write_synthetic`.
 
     Raises:
@@ -132,6 +141,8 @@ def check_settings(*, size: float, subjects: str, short_side: int, frame_rate: i
     """
     if not 0 < size <= 100:
         raise UserError(f"size is {size}; give a number above 0, up to 100.", field="size")
+    if pro and untrimmed:
+        raise UserError("pro and untrimmed are two sets; give one of them.", field="untrimmed")
     if subjects not in SUBJECTS:
         raise UserError(f"subjects is {subjects!r}; give one of {', '.join(SUBJECTS)}.", field="subjects")
     if frame_rate not in FRAME_RATES:
@@ -166,6 +177,7 @@ def _is_complete(root: pathlib.Path, settings: dict[str, Any]) -> bool:
         raise UserError(f"{path} is damaged; remove the folder or give another one.") from error
     if version != _VERSION:
         raise UserError(f"{root} was drawn by another version of this program; remove it or give another folder.")
+    found.setdefault("untrimmed", False)  # sets of before do not say so
     differing = [
         f"{name} ({found.get(name)} there, {value} asked for)"
         for name, value in settings.items()
@@ -176,12 +188,21 @@ def _is_complete(root: pathlib.Path, settings: dict[str, Any]) -> bool:
             f"{root} holds a synthetic set with other settings: {', '.join(differing)}; "
             "give another folder or the same settings."
         )
-    lists = [(f"{split}.csv" if settings["pro"] else f"{split}_list_videos.txt") for split in _splits(settings)]
+    csv_files = settings["pro"] or settings["untrimmed"]
+    lists = [(f"{split}.csv" if csv_files else f"{split}_list_videos.txt") for split in _splits(settings)]
     return all((root / name).exists() for name in [*lists, _LABELS_FILE])
 
 
 def _splits(settings: dict[str, Any]) -> tuple[str, ...]:
     return SPLITS if settings["test"] else SPLITS[:2]
+
+
+def _plan(settings: dict[str, Any]) -> Sequence[PlannedClip | PlannedVideo]:
+    """Draws all that is to be written."""
+    if not settings["untrimmed"]:
+        return plan_clips(settings)
+    people = _SUBJECTS[settings["subjects"]]
+    return [video for split in _splits(settings) for video in plan_videos(settings, split, people[split])]
 
 
 def plan_clips(settings: dict[str, Any]) -> list[PlannedClip]:
@@ -263,16 +284,24 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
         os.close(handle)
 
 
-def _write_all(clips: list[PlannedClip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
+def _write_all(
+    clips: Sequence[PlannedClip | PlannedVideo], root: pathlib.Path, settings: dict[str, Any], processes: int
+) -> None:
     write_atomically(root / _SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
     for split in _splits(settings):
         (root / split).mkdir(exist_ok=True)
     missing = [clip for clip in clips if not (root / clip.split / clip.name).exists()]
     write_clips(missing, root, settings, processes)
-    (_write_pro_lists if settings["pro"] else _write_lists)(root, clips)
+    if settings["untrimmed"]:
+        _write_annotations(root, [clip for clip in clips if isinstance(clip, PlannedVideo)], settings["frame_rate"])
+    else:
+        write_lists = _write_pro_lists if settings["pro"] else _write_lists
+        write_lists(root, [clip for clip in clips if isinstance(clip, PlannedClip)])
 
 
-def write_clips(clips: list[PlannedClip], root: pathlib.Path, settings: dict[str, Any], processes: int) -> None:
+def write_clips(
+    clips: Sequence[PlannedClip | PlannedVideo], root: pathlib.Path, settings: dict[str, Any], processes: int
+) -> None:
     """Draws, encodes and writes clips, with a progress bar; the files do not depend on `processes`."""
     write = functools.partial(_write_clip, root=root, settings=settings)
     progress = functools.partial(tqdm.tqdm, total=len(clips), desc="synthetic clips", unit="clip", disable=None)
@@ -290,11 +319,15 @@ def write_clips(clips: list[PlannedClip], root: pathlib.Path, settings: dict[str
             raise
 
 
-def _write_clip(clip: PlannedClip, root: pathlib.Path, settings: dict[str, Any]) -> None:
-    write_atomically(root / clip.split / clip.name, encode(render_clip(clip, settings), settings["frame_rate"]))
+def _write_clip(clip: PlannedClip | PlannedVideo, root: pathlib.Path, settings: dict[str, Any]) -> None:
+    if isinstance(clip, PlannedVideo):
+        frames = draw_frames(clip, settings, frame_size(settings["short_side"]))
+    else:
+        frames = render_clip(clip, settings)
+    write_atomically(root / clip.split / clip.name, encode(frames, settings["frame_rate"]))
 
 
-def encode(frames: UInt8[np.ndarray, "t h w 3"], frame_rate: int = FPS) -> bytes:
+def encode(frames: Iterable[UInt8[np.ndarray, "h w 3"]], frame_rate: int = FPS) -> bytes:
     """Encodes RGB frames of even size as an H.264 mp4."""
     from tfds_ma52.encoding import encode_h264  # PyAV only where it is needed
 
@@ -321,10 +354,23 @@ def _write_pro_lists(root: pathlib.Path, clips: list[PlannedClip]) -> None:
         _write_csv(root / f"{split}.csv", ("video", "labels", "emotion"), rows)
     faces = [(f"{clip.split}/{clip.name}", _emotion_name(clip.expression)) for clip in clips]
     _write_csv(root / "faces.csv", ("video", "expression"), faces)
+    _write_labels(root)
+    write_atomically(root / "emotion_name.txt", "".join(f"{i}\t{name}\n" for i, name in enumerate(pro_lib.EMOTIONS)))
+
+
+def _write_annotations(root: pathlib.Path, videos: list[PlannedVideo], frame_rate: int) -> None:
+    """Writes the files that `mma52.py` reads."""
+    for split in dict.fromkeys(video.split for video in videos):
+        rows = untrimmed_lib.rows([video for video in videos if video.split == split], frame_rate)
+        _write_csv(root / f"{split}.csv", untrimmed_lib.HEADER, rows)
+    _write_labels(root)
+
+
+def _write_labels(root: pathlib.Path) -> None:
+    """Writes the names and groups of the classes that can happen at once."""
     groups = [pro_lib.LABELS.group_names[group] for group in pro_lib.LABELS.groups]
     labels = zip(pro_lib.LABELS.names, groups, strict=True)
     write_atomically(root / _LABELS_FILE, "".join(f"{i}\t{name}\t{group}\n" for i, (name, group) in enumerate(labels)))
-    write_atomically(root / "emotion_name.txt", "".join(f"{i}\t{name}\n" for i, name in enumerate(pro_lib.EMOTIONS)))
 
 
 def _emotion_name(emotion: int | None) -> str:

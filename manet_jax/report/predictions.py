@@ -1,0 +1,152 @@
+"""Predictions for videos as text, as JSON, and as timelines of long ones."""
+
+import itertools
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from manet_jax.detection.segments import Segment
+from manet_jax.inference import Prediction
+from manet_jax.report import figures
+from tfds_ma52.files import write_atomically
+from tfds_ma52.labels import LabelSet
+
+SHOWN_SCORE = 0.1  # of a segment; less certain ones are not listed
+
+
+def describe(predictions: Sequence[Prediction], count: int, segments: Sequence[Segment] = ()) -> dict[str, Any]:
+    """The prediction for one video as JSON: `top` actions and `emotion`, or an `error`.
+
+    For a long one `windows` with those, and the `segments` that were found in it, by their start.
+    """
+    first = predictions[0]
+    name = figures.printable(first.video)
+    if first.error:
+        return {"video": name, "error": first.error}
+    if not first.windowed:
+        return {"video": name, "end": round(first.end, 3), **_describe_one(first, count)}
+    readable = [each for each in predictions if not each.error]
+    windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in readable]
+    broken = {"error": predictions[-1].error} if predictions[-1].error else {}
+    found = [_describe_segment(each, first.labels) for each in _by_start(segments)]
+    return {"video": name, "windows": windows, "segments": found, **broken}
+
+
+def _describe_segment(segment: Segment, labels: LabelSet) -> dict[str, Any]:
+    return {
+        "start": round(segment.start, 3),
+        "end": round(segment.end, 3),
+        "action": labels.names[segment.class_id],
+        "class_id": segment.class_id,
+        "group": labels.group_names[labels.groups[segment.class_id]],
+        "score": segment.score,
+    }
+
+
+def _by_start(segments: Sequence[Segment]) -> list[Segment]:
+    """The segments that are certain enough to be shown, in time."""
+    return sorted((each for each in segments if each.score >= SHOWN_SCORE), key=lambda each: (each.start, each.end))
+
+
+def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:
+    found = {"top": prediction.top(count), "emotion": prediction.emotion()}
+    return {name: value for name, value in found.items() if value}
+
+
+def format_video(predictions: Sequence[Prediction], count: int, segments: Sequence[Segment] = ()) -> str:
+    """The prediction for one video as text: its most probable actions, or a long one's line by line in time.
+
+    Below a long one's windows stand the segments that were found in it.
+    """
+    first = predictions[0]
+    if first.windowed:
+        lines = [f"{figures.printable(first.video)}: {len(predictions)} windows"]
+        lines += [f"  {text}" for text in _format_stretches([p for p in predictions if not p.error])]
+        if first.probabilities is not None:
+            shown = _by_start(segments)
+            lines.append(f"{figures.printable(first.video)}: {len(shown)} segments (start, end, score)")
+            lines += [f"  {_format_segment(each, first.labels)}" for each in shown]
+    else:
+        lines = [figures.printable(first.video)]
+        lines += [
+            f"  {100 * each['probability']:5.1f} %  {each['action']} ({each['group']})" for each in first.top(count)
+        ]
+        if emotion := first.emotion():
+            lines.append(f"  {100 * emotion['probability']:5.1f} %  emotion: {emotion['emotion']}")
+    if error := predictions[-1].error:
+        lines.append(f"  cannot be read: {error}")
+    return "\n".join(lines)
+
+
+def _format_segment(segment: Segment, labels: LabelSet) -> str:
+    title = f"{labels.names[segment.class_id]} ({labels.group_names[labels.groups[segment.class_id]]})"
+    return f"{figures.clock(segment.start)} - {figures.clock(segment.end)}  {segment.score:.2f}  {title}"
+
+
+def _format_stretches(windows: Sequence[Prediction]) -> Iterator[str]:
+    """A line for each stretch of windows with the same best action and emotion, with their mean probability."""
+
+    def best(window: Prediction) -> tuple[str, str]:
+        action, emotion = window.top(1), window.emotion()
+        title = f"{action[0]['action']} ({action[0]['group']})" if action else ""
+        return title, emotion["emotion"] if emotion else ""
+
+    for (action, emotion), stretch in itertools.groupby(windows, best):
+        stretch = list(stretch)
+        parts = []
+        if action:
+            parts.append(f"{_percent(p.probabilities for p in stretch)} %  {action}")
+        if emotion:
+            parts.append(f"{_percent(p.emotion_probabilities for p in stretch)} %  emotion: {emotion}")
+        yield f"{figures.clock(stretch[0].start)} - {figures.clock(stretch[-1].end)}  {'  '.join(parts)}"
+
+
+def _percent(probabilities: Iterable[np.ndarray | None]) -> str:
+    """The mean of the highest probabilities."""
+    return f"{100 * np.mean([each.max() for each in probabilities if each is not None]):5.1f}"
+
+
+def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> None:
+    """Writes the probabilities of a long video's windows as JSON, and beside it a picture."""
+    windows = [p for p in predictions if not p.error]
+    first = windows[0]
+    timeline: dict[str, Any] = {
+        "video": figures.printable(os.path.realpath(first.video)),
+        "start": [round(p.start, 3) for p in windows],
+        "end": [round(p.end, 3) for p in windows],
+    }
+    if first.probabilities is not None:
+        timeline["actions"] = list(first.labels.names)
+        timeline["probabilities"] = [_rounded(p.probabilities) for p in windows]
+    if first.emotion_probabilities is not None:
+        timeline["emotions"] = list(first.emotions)
+        timeline["emotion_probabilities"] = [_rounded(p.emotion_probabilities) for p in windows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path.with_suffix(".json"), json.dumps(timeline) + "\n")
+    figures.plot_timeline(windows).savefig(path.with_suffix(".png"), dpi=110)
+
+
+def _rounded(probabilities: np.ndarray | None) -> list[float]:
+    return [] if probabilities is None else [round(float(x), 5) for x in probabilities]
+
+
+def timeline_path(folder: pathlib.Path, video: str) -> pathlib.Path:
+    """The file of a video's timeline: a new one, or the one of an earlier run; other files of its name stay."""
+    stem, own = pathlib.Path(video).stem, figures.printable(os.path.realpath(video))
+    names = (stem if i == 1 else f"{stem}_{i}" for i in itertools.count(1))
+    return next(path for name in names if _recorded_video(path := folder / f"{name}.json") in (None, own))
+
+
+def _recorded_video(path: pathlib.Path) -> str | None:
+    """The video that a timeline was made of; None where there is no file, "" where it is no timeline."""
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return ""
+    return content.get("video", "") if isinstance(content, dict) else ""

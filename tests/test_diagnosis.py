@@ -4,7 +4,8 @@ import random
 import numpy as np
 import pytest
 
-from manet_jax.detection.diagnosis import KINDS, LENGTHS, Recall, diagnose
+from manet_jax.detection.diagnosis import KINDS, LENGTHS, Recall, diagnose, gains
+from manet_jax.detection.metric import detection_metrics
 from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.mma52 import Action
@@ -135,3 +136,39 @@ def test_diagnose_counts_each_segment_and_action_once_in_any_order(seed):
     rng = random.Random(seed)
     mixed = [{v: rng.sample(rows[v], len(rows[v])) for v in reversed(rows)} for rows in (predictions, targets)]
     assert dataclasses.asdict(diagnose(*mixed, LABELS, threshold=0.3, depth=2)) == dataclasses.asdict(found)
+
+
+def test_gains_are_what_the_map_lacks_through_each_kind():
+    actions = [Action(NODDING, 0.0, 4.0), Action(WAVING, 10.0, 12.0), Action(NODDING, 20.0, 21.0)]
+    segments = [
+        Segment(0.0, 4.0, NODDING, 0.9),
+        Segment(0.5, 4.0, NODDING, 0.8),  # double
+        Segment(10.0, 12.0, NODDING, 0.7),  # wrong class
+        Segment(20.0, 23.0, NODDING, 0.6),  # wrong place: a third
+        Segment(11.0, 16.0, NODDING, 0.5),  # both: a sixth
+        Segment(30.0, 31.0, NODDING, 0.4),
+        Segment(20.0, 21.0, NODDING, 0.2),
+        Segment(40.0, 41.0, NODDING, 0.1),  # costs nothing: all is found
+        Segment(0.0, 4.0, TIPTOE, 0.9),  # no action is of its class
+    ]
+    predictions, targets = {"v": segments, "w": [Segment(0.0, 4.0, NODDING, 0.3)]}, {"v": actions, "w": []}
+    # The second nodding comes eighth, after one error of each kind and two of the background; a half for two classes.
+    assert detection_metrics(predictions, targets, LABELS)["action_map_0.5"] == pytest.approx((1 + 2 / 8) / 2 / 2)
+    one, two = (2 / 7 - 2 / 8) / 2 / 2, (2 / 6 - 2 / 8) / 2 / 2
+    found = gains(predictions, targets, LABELS)
+    assert list(found) == list(KINDS)
+    assert list(found.values()) == pytest.approx([one, one, one, one, two])
+    assert set(gains({}, targets, LABELS).values()) == set(gains(predictions, {"v": []}, LABELS).values()) == {0.0}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_gains_of_background_hold_for_what_is_added_to_it(seed):
+    predictions, targets = drawn(seed)
+    found = gains(predictions, targets, LABELS, threshold=0.3)
+    assert all(value >= 0 for value in found.values())
+    counts = diagnose(predictions, targets, LABELS, threshold=0.3, depth=100).wrong
+    assert all(counts[kind] for kind, value in found.items() if value)
+    stray = {video: [*rows, Segment(50.0, 51.0, NODDING, 1.1)] for video, rows in predictions.items()}
+    lost = [detection_metrics(each, targets, LABELS)["action_map_0.3"] for each in (predictions, stray)]
+    more = gains(stray, targets, LABELS, threshold=0.3)
+    assert more["background"] == pytest.approx(found["background"] + lost[0] - lost[1])

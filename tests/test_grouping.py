@@ -53,8 +53,9 @@ def test_group_lowers_scores_by_their_surroundings():
     rule = Grouping(thresholds=(0.5,), contrast=0.5)
     # Four moments, a margin of one: 0.3 before and 0.1 behind, 0.2 on average.
     assert spans([0.9, 0.3, 0.8, 0.8, 0.8, 0.8, 0.1, 0.4], rule)[1][2] == pytest.approx(0.8 - 0.5 * 0.2)
-    # Eight moments, a margin of two, of which there is one: the video ends.
-    assert spans([0.4, *[0.8] * 8], rule)[0][2] == pytest.approx(0.8 - 0.5 * 0.4)
+    # Eight moments, a margin of two; it is shorter where the video ends.
+    assert spans([0.4, 0.1, 0.3, *[0.8] * 8, 0.2, 0.2, 0.4], rule)[0][2] == pytest.approx(0.8 - 0.5 * 0.2)
+    assert spans([0.4, *[0.8] * 8, 0.2, 0.0, 0.4], rule)[0][2] == pytest.approx(0.8 - 0.5 * 0.2)
     assert spans([0.8] * 3, rule)[0][2] == pytest.approx(0.8)  # there are no surroundings
     # Where the surroundings are as high, nothing remains.
     assert spans([0.49, 0.5, 0.5, 0.49], Grouping(thresholds=(0.5,), contrast=1.1)) == []

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
+from manet_jax.detection import metric
 from manet_jax.detection.grouping import Grouping, group
-from manet_jax.detection.metric import detection_metrics
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.mma52 import Action
 
@@ -56,5 +56,13 @@ def choose(videos: Sequence[ScoredVideo], labels: LabelSet) -> tuple[Grouping, d
     for thresholds, smoothing, contrast in itertools.product(THRESHOLDS.values(), SMOOTHING, CONTRAST):
         grouping = Grouping(thresholds=thresholds, smoothing=smoothing, contrast=contrast)
         found = {str(i): group(video.scores, video.times, video.duration, grouping) for i, video in enumerate(videos)}
-        tried[grouping] = detection_metrics(found, targets, labels)["action_map"]
+        tried[grouping] = _action_map(found, targets, len(labels.names))
     return max(tried, key=tried.__getitem__), tried
+
+
+def _action_map(predictions: metric.Predictions, targets: metric.Targets, num_classes: int) -> float:
+    """The `action_map` of `detection_metrics`, without all that it computes beside."""
+    found = metric.by_class(predictions, targets, range(num_classes))
+    of_classes = [found[class_id] for class_id in range(num_classes)]
+    precisions = [metric.average_precisions(each, metric.THRESHOLDS) for each in of_classes if each.targets]
+    return float(np.mean(precisions, axis=0).mean()) if precisions else 0.0

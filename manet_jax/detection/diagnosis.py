@@ -7,7 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from manet_jax.detection.metric import Predictions, Targets, by_class, matches, temporal_iou
+from manet_jax.detection.metric import (
+    OfClass,
+    Predictions,
+    Targets,
+    average_precisions,
+    by_class,
+    matches,
+    temporal_iou,
+)
 from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
 from tfds_ma52.mma52 import Action
@@ -102,6 +110,33 @@ def diagnose(
             for number, name in enumerate(labels.names)
         ),
     )
+
+
+def gains(predictions: Predictions, targets: Targets, labels: LabelSet, *, threshold: float = 0.5) -> dict[str, float]:
+    """What the mAP at a threshold would gain without the errors of each of `KINDS`, of all segments ("DETAD").
+
+    No error takes an action, so that what is right without them is what is right with them.
+
+    Args:
+      predictions: of each video.
+      targets: of each video, also of those without any action.
+      labels: the classes.
+      threshold: the tIoU from which a segment takes an action.
+    """
+    of_classes = by_class(predictions, targets, range(len(labels.names)))
+    precisions: dict[str | None, list[float]] = {kind: [] for kind in (None, *KINDS)}  # None: with all errors
+    for of_class in (of_classes[class_id] for class_id in range(len(labels.names))):
+        if not of_class.targets:
+            continue
+        segments, kinds = [], []
+        for video, segment, (hit,) in matches(of_class, [threshold]):
+            segments.append((video, segment))
+            kinds.append("" if hit is not None else _kind(segment, targets.get(video, ()), threshold))
+        for without, values in precisions.items():
+            kept = [each for each, kind in zip(segments, kinds, strict=True) if kind != without]
+            values += average_precisions(OfClass(kept, of_class.targets), [threshold]).tolist()
+    means = {kind: float(np.mean(values)) if values else 0.0 for kind, values in precisions.items()}
+    return {kind: means[kind] - means[None] for kind in KINDS}
 
 
 def _kind(segment: Segment, actions: Sequence[Action], threshold: float) -> str:

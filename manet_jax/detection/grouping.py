@@ -121,10 +121,10 @@ def _soft_nms_of_class(segments: Sequence[Segment], sigma: float, lowest: float)
             break
         start, end = starts[best], ends[best]
         kept.append(Segment(float(start), float(end), segments[0].class_id, float(scores[best])))
-        starts, ends, scores = (np.delete(values, best) for values in (starts, ends, scores))
         both = np.maximum(0, np.minimum(ends, end) - np.maximum(starts, start))
         overlap = both / (ends - starts + end - start - both)
         scores = scores * np.exp(-(overlap**2) / sigma)
         alive = scores >= lowest
+        alive[best] = False
         starts, ends, scores = starts[alive], ends[alive], scores[alive]
     return kept

@@ -116,18 +116,16 @@ def matches(
     for video, segment in sorted(
         of_class.predictions, key=lambda each: (-each[1].score, each[0], each[1].start, each[1].end)
     ):
-        if video not in targets:
-            yield video, segment, [None] * len(thresholds)
-            continue
-        overlaps = temporal_iou((segment.start, segment.end), targets[video], slack)
-        order = np.argsort(-overlaps, kind="stable")
-        hits = []
-        for number, threshold in enumerate(thresholds):
-            best = next((i for i in order.tolist() if free[video][number, i] and overlaps[i] >= threshold), None)
-            if best is not None:
-                free[video][number, best] = False
-            hits.append(best)
-        yield video, segment, hits
+        taken: list[int | None] = [None] * len(thresholds)
+        if video in targets:
+            overlaps = temporal_iou((segment.start, segment.end), targets[video], slack)
+            order = [i for i in np.argsort(-overlaps, kind="stable").tolist() if overlaps[i] >= min(thresholds)]
+            for number, threshold in enumerate(thresholds if order else ()):
+                best = next((i for i in order if free[video][number, i] and overlaps[i] >= threshold), None)
+                if best is not None:
+                    free[video][number, best] = False
+                    taken[number] = best
+        yield video, segment, taken
 
 
 def temporal_iou(

@@ -27,6 +27,7 @@ from manet_jax.detection.features import WINDOWS, VideoFeatures
 from manet_jax.detection.head import moment_inputs
 from manet_jax.detection.segments import Segment
 from manet_jax.loaded_model import LoadedModel, load_model
+from manet_jax.report import detections
 from tfds_ma52 import mma52
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
@@ -87,7 +88,10 @@ def run(arguments: argparse.Namespace) -> int:
     path = workdir / detector.FOLDER / f"metrics_{arguments.split}.json"
     write_atomically(path, json.dumps(metrics, indent=1) + "\n")
     print(format_table(metrics))
-    print(f"metrics: {path}", file=sys.stderr)
+    title = f"Detection by {workdir.name}, {arguments.split}"
+    report = path.with_name(f"report_{arguments.split}.html")
+    detections.write(report, title, {name: found[name] for name in METHODS[:2]}, split.targets, model.labels, metrics)
+    print(f"metrics: {path}\nreport: {report}", file=sys.stderr)
     return 0
 
 

@@ -5,7 +5,7 @@ import html
 import io
 import json
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -62,15 +62,18 @@ def write(evaluation: Evaluation) -> pathlib.Path:
             parts.append(list_ids(result.labels))
             for title, text, pictures in _sections(evaluation, model, result):
                 parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
-                parts += [_picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
+                parts += [picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
         parts.append(_foot(evaluation))
-        title = html.escape(f"{_name(evaluation)}, {evaluation.split}")
-        start = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        page = "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
-        write_atomically(folder / "report.html", page)
+        write_atomically(folder / "report.html", document(f"{_name(evaluation)}, {evaluation.split}", parts))
     except OSError as error:
         raise UserError(f"the report cannot be written to {folder} ({error.strerror})") from error
     return folder / "report.html"
+
+
+def document(title: str, parts: Iterable[str]) -> str:
+    """A page of parts that are HTML."""
+    start = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+    return "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
 
 
 def list_ids(labels: LabelSet) -> str:
@@ -170,7 +173,7 @@ def _class_maps(evaluation: Evaluation, model: LoadedModel, result: TaskResult) 
     return title, text, {"activation": figures.plot_frames(rows)}
 
 
-def _picture(figure: Figure, path: pathlib.Path) -> str:
+def picture(figure: Figure, path: pathlib.Path) -> str:
     """Saves a figure; returns it as HTML."""
     content = io.BytesIO()
     figure.savefig(content, dpi=_DPI)

@@ -92,13 +92,14 @@ def predict(
     frame_rate: float = clip_frames.FRAME_RATE,
     frame_pattern: str = "",
     views: Views | Sequence[Views] | None = None,
+    whole_until: float = LONG,
     show_progress: bool = False,
 ) -> Iterator[Prediction]:
     """Applies a model to videos, in their order; those that cannot be read get an error, and the rest continue.
 
-    A video of at most `LONG` seconds is one clip, as in evaluation. A longer one is read once from its start to its
-    end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length. All members of an
-    ensemble see the same windows of one reading.
+    A video of at most `whole_until` seconds is one clip, as in evaluation. A longer one is read once from its start to
+    its end, in windows placed as in `mma52.read_folder`, so that memory does not grow with its length. All members of
+    an ensemble see the same windows of one reading.
 
     Args:
       model: from `load_model` or `load_ensemble`.
@@ -111,6 +112,7 @@ def predict(
       frame_pattern: of the names in them, see `image_folder.find_images`.
       views: of each clip and window, over which probabilities are averaged, for all members of an ensemble or for each
         of them; None takes each model's own.
+      whole_until: seconds; 0 reads every video in windows.
       show_progress: whether to show a progress bar.
 
     Raises:
@@ -136,7 +138,9 @@ def predict(
         # What several members see alike, as those that differ in their seed do, is cut out once.
         eval_inputs = [each for i, each in enumerate(wanted) if each not in wanted[:i]]
         seen = [eval_inputs.index(each) for each in wanted]
-        for batch in _batches(_read(videos, no_box, eval_inputs, SlidingWindows(window, stride), bar), batch_size):
+        for batch in _batches(
+            _read(videos, no_box, eval_inputs, SlidingWindows(window, stride), whole_until, bar), batch_size
+        ):
             # A last batch that is not full is filled up, rather than compiled for, where there was a full one.
             size = max(size, sum(loaded.clips is not None for loaded in batch))
             # The device computes one batch while the next one is read.
@@ -164,6 +168,7 @@ def _read(
     no_box: str,
     eval_inputs: Sequence[EvalInputs],
     windows: SlidingWindows,
+    whole_until: float,
     bar: tqdm.tqdm,
 ) -> Iterator[LoadedClip]:
     """The clips and windows of videos; `no_box` is the error of one without a box, "" where none is wanted."""
@@ -176,7 +181,7 @@ def _read(
         if no_box and not videos[index].box:
             return LoadedClip(videos[index].path, error=no_box), iter(())
         clips_of_video = read_windows(
-            videos[index], eval_inputs, windows, whole_until=LONG, num_threads=decoder_threads
+            videos[index], eval_inputs, windows, whole_until=whole_until, num_threads=decoder_threads
         )
         return next(clips_of_video), clips_of_video
 

@@ -2,6 +2,7 @@
 
 python -m manet_jax.predict --workdir runs/first clip.mp4 folder 'interviews/*.mp4'
 python -m manet_jax.predict --workdir runs/first --json folder > predictions.jsonl
+python -m manet_jax.predict --workdir runs/first --elan --webvtt interview.mp4
 python -m manet_jax.predict --workdir runs/first --workdir runs/second --weights 2,1 folder
 """
 
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import tqdm
 
-from manet_jax import compilation_cache, inference, memory, video_files
+from manet_jax import annotation_files, compilation_cache, inference, memory, video_files
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.data.views import Views
 from manet_jax.detection import detector, features
@@ -38,6 +39,14 @@ if TYPE_CHECKING:
     from manet_jax.ensemble import Ensemble
 
 
+# Of segments, by the flag that asks for them: the suffix of the file, and what writes it.
+FORMATS = {
+    "elan": (".eaf", annotation_files.write_eaf),
+    "boris": (".boris", annotation_files.write_boris_project),
+    "webvtt": (".vtt", annotation_files.write_webvtt),
+}
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Predicts and prints; returns the exit status, 1 if a file could not be read.
 
@@ -51,6 +60,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not arguments.boxes and any(each.metadata.config.get("data", {}).get("boxes") for each in model.members):
         print("manet_jax: the model was trained on crops to boxes, but there is no --boxes", file=sys.stderr)
     timelines, fitted = arguments.timelines or timelines, _load_detector(model, arguments)
+    formats = [name for name in FORMATS if getattr(arguments, name)]
+    if formats and not any(task.name == "actions" for task in model.tasks):
+        raise UserError(f"--{formats[0]} writes micro-actions, but {arguments.workdir[0]} recognises emotions only")
     predicted = inference.predict(
         model,
         paths,
@@ -61,6 +73,7 @@ def run(arguments: argparse.Namespace) -> int:
         frame_rate=FRAME_RATE if arguments.frame_rate is None else arguments.frame_rate,
         frame_pattern=arguments.frame_pattern,
         views=[_views(each.views, arguments) for each in model.members],
+        whole_until=0.0 if formats else inference.LONG,
         show_progress=True,
     )
     failed, unwritable, unchecked = 0, "", []
@@ -78,12 +91,11 @@ def run(arguments: argparse.Namespace) -> int:
             tqdm.tqdm.write(text or predictions_lib.format_video(predictions, arguments.top, segments), file=sys.stdout)
             if predictions[0].windowed and not predictions[0].error:
                 try:
-                    path = predictions_lib.timeline_path(timelines, predictions[0].video)
-                    predictions_lib.write_timeline(predictions, path)
+                    written = _write_files(timelines, predictions, segments, formats)
                 except OSError as error:
                     unwritable = error.strerror or str(error)
                     continue
-                tqdm.tqdm.write(f"timeline: {figures.printable(str(path))} and .png", file=sys.stderr)
+                tqdm.tqdm.write(f"timeline: {figures.printable(written)}", file=sys.stderr)
     if failed:
         print(f"manet_jax: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
     if unchecked:
@@ -92,6 +104,26 @@ def run(arguments: argparse.Namespace) -> int:
         message = f"timelines cannot be written to {timelines} ({unwritable}); give another folder with --timelines"
         print(f"manet_jax: {message}", file=sys.stderr)
     return 1 if failed or unwritable else 0
+
+
+def _write_files(
+    folder: pathlib.Path, predictions: Sequence[Prediction], segments: Sequence[Segment], formats: Sequence[str]
+) -> str:
+    """Writes the timeline of a video, and its segments in some of `FORMATS`; returns the files' names."""
+    path = predictions_lib.timeline_path(folder, predictions[0].video)
+    predictions_lib.write_timeline(predictions, path)
+    shown = predictions_lib.shown_segments(segments)
+    for name in formats:
+        suffix, write = FORMATS[name]
+        write(
+            path.with_suffix(suffix),
+            pathlib.Path(predictions[0].video),
+            predictions[-1].end,
+            shown,
+            predictions[0].labels,
+        )
+    *first, last = (".png", *(FORMATS[name][0] for name in formats))
+    return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[LoadedModel | Ensemble, pathlib.Path]":
@@ -191,6 +223,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="and over their mirror images (as the run evaluates)"
     )
+    for name, program in (("elan", "ELAN"), ("boris", "BORIS"), ("webvtt", "players, as WebVTT subtitles")):
+        parser.add_argument(
+            f"--{name}",
+            action="store_true",
+            help=f"write the segments for {program}, beside the timelines; short videos get windows and segments too",
+        )
     parser.add_argument(
         "--timelines", type=pathlib.Path, help="where timelines of long videos are written (WORKDIR/timelines)"
     )

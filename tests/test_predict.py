@@ -1,4 +1,5 @@
 import contextlib
+import dataclasses
 import itertools
 import json
 import os
@@ -12,6 +13,7 @@ import weakref
 import av
 import numpy as np
 import pytest
+from flax import nnx
 from helpers import ROOT, read_video, shrink, stored, write_clip, write_silence
 from saved_models import INPUTS, LABELS, save, small, softmax
 
@@ -19,10 +21,12 @@ import manet_jax
 from configs import ma52, ma52_pro
 from manet_jax import checkpoint, configuration, evaluate, inference, parallel, predict
 from manet_jax.data import clips, windows
-from manet_jax.detection import grouping
+from manet_jax.data.windows import DenseWindows
+from manet_jax.detection import detector, features, grouping
+from manet_jax.detection.head import DetectionHead, HeadOptions
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures, predictions
-from tfds_ma52 import command, video
+from tfds_ma52 import command, elan, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52
@@ -461,3 +465,47 @@ def test_predict_reads_the_golden_videos(tmp_path):
     for each in model.predict(sorted(GOLDEN.iterdir())):
         assert not each.error
         assert len(each.top()) == 5
+
+
+def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsys):
+    """Of a short video too, which is read in windows then."""
+    command = ["--workdir", str(workdir), "--timelines", str(tmp_path), "--window", "0.2", "--stride", "0.1"]
+    assert predict.main([*command, "--elan", "--boris", "--webvtt", "--json", str(videos / "0.mp4")]) == 0
+    printed = capsys.readouterr()
+    assert f"timeline: {tmp_path / '0'}.json, .png, .eaf, .boris and .vtt" in printed.err.splitlines()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.boris", "0.eaf", "0.json", "0.png", "0.vtt"]
+    segments = json.loads(printed.out)["segments"]
+    assert segments
+    read = elan.read_eaf(tmp_path / "0.eaf", [])
+    found = {(each.value, each.start, each.end) for each in read.annotations}
+    assert found == {(each["action"], each["start"], each["end"]) for each in segments}
+
+
+def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, capsys):
+    workdir = save(tmp_path, small(ma52_pro.get_config("appearance")), emotions=("fear", "joy"), multilabel=True)
+    assert predict.main(["--workdir", str(workdir), "--webvtt", str(videos / "0.mp4")]) == 2
+    assert f"--webvtt writes micro-actions, but {workdir} recognises emotions only" in capsys.readouterr().err
+
+
+def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, model, tmp_path, capsys, monkeypatch):
+    copy = shutil.copytree(workdir, tmp_path / "run")
+    windows = DenseWindows((2.0,), 1.0)
+    count = 3 + features.compute_features(model, long_video, windows).features.shape[-1]
+    head = DetectionHead(HeadOptions(count, 3, 1.0, width=8, num_levels=2), rngs=nnx.Rngs(0))
+    fitted = detector.Detector(head, windows, grouping.Grouping(), features.network_digest(model), "")
+    path = copy / detector.FOLDER / detector.FILE
+    detector.save(fitted, path)
+    expected = fitted(features.compute_features(model, long_video, windows))
+    monkeypatch.setattr(predictions, "SHOWN_SCORE", 0.0)
+
+    def printed(*flags):
+        assert predict.main(["--workdir", str(copy), "--json", *flags, str(long_video)]) == 0
+        captured = capsys.readouterr()
+        return json.loads(captured.out)["segments"], captured.err
+
+    segments, _ = printed()
+    assert sorted(each["score"] for each in segments) == pytest.approx(sorted(each.score for each in expected))
+    detector.save(dataclasses.replace(fitted, network="other"), path)
+    segments, err = printed()
+    assert f"{path} was fitted to another checkpoint: grouping finds segments instead" in err
+    assert len(segments) != len(expected)

@@ -71,7 +71,7 @@ def compute_features(
     clips = read_windows(source, [EvalInputs(model.inputs, SINGLE_VIEW)], windows)
     if progress:
         count = len(windows.lengths) * windows.num_moments(source.estimate_duration())
-        clips = tqdm.tqdm(clips, progress, count, unit="window", leave=False, disable=None)
+        clips = iter(tqdm.tqdm(clips, progress, count, unit="window", leave=False, disable=None))
     computed: list[_Computed] = []
     waiting, duration = None, 0.0
     for batch in _batches(clips, batch_size):

@@ -32,7 +32,7 @@ def describe(predictions: Sequence[Prediction], count: int, segments: Sequence[S
     readable = [each for each in predictions if not each.error]
     windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in readable]
     broken = {"error": predictions[-1].error} if predictions[-1].error else {}
-    found = [_describe_segment(each, first.labels) for each in _by_start(segments)]
+    found = [_describe_segment(each, first.labels) for each in shown_segments(segments)]
     return {"video": name, "windows": windows, "segments": found, **broken}
 
 
@@ -47,7 +47,7 @@ def _describe_segment(segment: Segment, labels: LabelSet) -> dict[str, Any]:
     }
 
 
-def _by_start(segments: Sequence[Segment]) -> list[Segment]:
+def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
     """The segments that are certain enough to be shown, in time."""
     return sorted((each for each in segments if each.score >= SHOWN_SCORE), key=lambda each: (each.start, each.end))
 
@@ -67,7 +67,7 @@ def format_video(predictions: Sequence[Prediction], count: int, segments: Sequen
         lines = [f"{figures.printable(first.video)}: {len(predictions)} windows"]
         lines += [f"  {text}" for text in _format_stretches([p for p in predictions if not p.error])]
         if first.probabilities is not None:
-            shown = _by_start(segments)
+            shown = shown_segments(segments)
             lines.append(f"{figures.printable(first.video)}: {len(shown)} segments (start, end, score)")
             lines += [f"  {_format_segment(each, first.labels)}" for each in shown]
     else:

@@ -35,9 +35,9 @@ function repeatSegment() {
 }
 
 function timeChanged() {
-  const time = currentTime();
+  const time = currentTime(), reached = time + 1e-3; // browsers round times
   byId('time').textContent = `${clockText(time, 2)} / ${clockText(page.duration, 2)} · frame ${frameAt(time).toLocaleString('en')}`;
-  const active = shownSegments.filter((segment) => segment.start <= time && time < segment.end);
+  const active = shownSegments.filter((segment) => segment.start <= reached && reached < segment.end);
   const names = active.map((segment) => `${page.names[segment.classId]} ${segment.score.toFixed(2)}`);
   byId('now').textContent = names.length ? `Now: ${names.join(' · ')}` : 'Now: no segment';
   canvas.setAttribute('aria-valuenow', time.toFixed(2));
@@ -72,7 +72,8 @@ const KEYS = {
 function pressKey(event) {
   const within = (selector) => event.target.closest?.(selector);
   if (event.ctrlKey || event.metaKey || event.altKey || byId('keys').open) return;
-  if (within('input:not([type=checkbox]), select, [role=tablist]')) return; // which have keys of their own
+  if (within('input:not([type=checkbox]), select')) return; // which have keys of their own
+  if (within('[role=tab]') && /^Arrow(Left|Right)$/.test(event.key)) return;
   if (event.key === ' ' && within('button, a, input')) return; // which it presses
   const action = KEYS[event.key];
   if (!action) return;

@@ -128,7 +128,7 @@ function drawRow(context, row, y, columns) {
   for (const segment of row.segments) drawSegment(context, segment, bottom, color);
 }
 
-// The area below a row's largest probability in each pixel column.
+// The area below a row's largest probability in each pixel column; below 2 % there is nothing to see.
 function curve(values, columns, bottom, height) {
   const path = new Path2D(), width = columns.length - 1;
   let start = 0, level = -1;
@@ -139,7 +139,7 @@ function curve(values, columns, bottom, height) {
       for (let i = columns[x] + 1; i < columns[x + 1]; i++) if (values[i] > highest) highest = values[i];
     }
     if (highest === level) continue;
-    if (level > 0) path.rect(start, bottom - height * level / 255, x - start, height * level / 255);
+    if (level > 5) path.rect(start, bottom - height * level / 255, x - start, height * level / 255);
     start = x;
     level = highest;
   }
@@ -149,9 +149,11 @@ function curve(values, columns, bottom, height) {
 function drawSegment(context, segment, top, color) {
   const left = xAt(segment.start), right = xAt(segment.end);
   if (right < 0 || left > view.width) return;
-  const x = Math.max(left, -4), width = Math.max(Math.min(right, view.width + 4) - x, 2), chosen = segment === selected;
-  context.fillStyle = INK; // an outline, so that light colours stand out too
-  context.fillRect(x - 1, top - (chosen ? 1 : 0), width + 2, chosen ? 7 : 5);
+  const x = Math.max(left, -4), width = Math.max(Math.min(right, view.width + 4) - x, 3), chosen = segment === selected;
+  if (chosen || width > 5) { // an outline, so that light colours stand out too
+    context.fillStyle = INK;
+    context.fillRect(x - 1, top - (chosen ? 1 : 0), width + 2, chosen ? 7 : 5);
+  }
   context.fillStyle = color;
   context.fillRect(x, top + 1, width, chosen ? 4 : 3);
   if (!chosen) return;

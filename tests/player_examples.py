@@ -1,14 +1,31 @@
-"""Pages of drawn videos: a person who does one micro-action after the other, and a model that finds most of them."""
+"""Pages of drawn videos: a person who does one micro-action after the other, and a model that finds most of them.
+
+The pictures in the docs: PYTHONPATH=. python tests/player_examples.py docs/analysts
+"""
+
+import pathlib
+import shutil
+import sys
+import tempfile
 
 import numpy as np
+from PIL import Image
 
 from manet_jax.detection.grouping import group
+from manet_jax.report.player import index, video_page
 from manet_jax.report.player.video_page import VideoPage
 from tfds_ma52.encoding import encode_h264
 from tfds_ma52.labels import MA52
 from tfds_ma52.synthetic import motions, render, skeleton, writer
 
 FPS, REST = 15, 0.6  # frames a second; seconds of a pause
+FLAGS = ["disable-gpu", "disable-quic", "no-first-run", "disable-background-networking", "disable-component-update"]
+FLAGS += ["disable-sync", "no-sandbox"]
+INTERVIEWS = {  # their actions, MA-52's ids
+    "interview_1.mp4": (9, 41, 13, 28, 9, 15, 47, 10, 21, 24, 5, 49, 7, 22, 41, 31, 38, 9),
+    "interview_2.mp4": (8, 22, 43, 9, 25, 22, 14, 6, 36),
+    "interview_3.mp4": (24, 2, 20, 24, 8, 45, 51),
+}
 
 
 def draw_video(path, actions, *, short_side=240, seed=0):
@@ -57,3 +74,50 @@ def long_page(path, *, minutes=30, spacing=0.25, seed=0):
     times = [(start, start + rng.uniform(0.5, 4)) for start in starts]
     moments, probabilities = simulate(times, actions, duration, spacing=spacing, seed=seed)
     return VideoPage(path, duration, 25.0, MA52, moments, probabilities, group(probabilities, moments, duration))
+
+
+def start_chromium(playwright):
+    """The browser of this machine, without a window."""
+    path = shutil.which("chromium") or shutil.which("google-chrome")
+    assert path, "install chromium: apt-get install chromium"
+    return playwright.chromium.launch(executable_path=path, args=[f"--{flag}" for flag in FLAGS])
+
+
+def write_interviews(folder):
+    """Writes the pages of three drawn videos, and their overview."""
+    drawn = [drawn_page(folder / name, actions, seed=i) for i, (name, actions) in enumerate(INTERVIEWS.items())]
+    pages = [(data, data.video.with_suffix(".html")) for data in drawn]
+    for data, path in pages:
+        video_page.write_page(data, path, index="index.html")
+    index.write_index(pages, folder / "index.html")
+
+
+def take_pictures(folder):
+    """Takes the pictures of the docs."""
+    from playwright.sync_api import sync_playwright
+
+    sizes = {
+        "page": ("interview_1", 1400, 900),
+        "page_narrow": ("interview_1", 400, 1500),
+        "index": ("index", 1000, 260),
+    }
+    with tempfile.TemporaryDirectory() as pages, sync_playwright() as playwright:
+        write_interviews(pathlib.Path(pages))
+        browser = start_chromium(playwright)
+        for name, (page, width, height) in sizes.items():
+            tab = browser.new_page(viewport={"width": width, "height": height})
+            tab.goto((pathlib.Path(pages) / f"{page}.html").as_uri())
+            if page != "index":
+                tab.evaluate(
+                    "new Promise((done) => { if (video.readyState > 1) done(); else video.oncanplay = done; })"
+                )
+                tab.evaluate("choose(shownSegments[7]); seek(selected.start + 0.8); scroller.scrollTop = 0")
+                tab.wait_for_timeout(500)
+            path = folder / f"{name}.png"
+            tab.screenshot(path=path)
+            Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+        browser.close()
+
+
+if __name__ == "__main__":
+    take_pictures(pathlib.Path(sys.argv[1]))

@@ -57,6 +57,8 @@ def _row(data: VideoPage, page: pathlib.Path, index: pathlib.Path) -> str:
     count = len(data.shown())
     frequent = ", ".join(f"{name} ({number})" for name, number in most_frequent(data)) or "none"
     cells = [f'<th scope="row"><a href="{html.escape(address)}">{html.escape(data.heading)}</a></th>']
-    numbers = (figures.clock(data.duration), str(count), f"{60 * count / data.duration:.1f}")
-    cells += [f'<td class="number">{number}</td>' for number in numbers]
-    return f"<tr>{''.join(cells)}<td>{html.escape(frequent)}</td></tr>"
+    numbers = {"Duration": figures.clock(data.duration), "Segments": count}
+    numbers["Per minute"] = f"{60 * count / data.duration:.1f}"
+    # Where the page is narrow, each value has its name before it.
+    cells += [f'<td class="number" data-name="{name}">{number}</td>' for name, number in numbers.items()]
+    return f'<tr>{"".join(cells)}<td data-name="Most frequent">{html.escape(frequent)}</td></tr>'

@@ -112,6 +112,7 @@ function start() {
   const facts = [clockText(page.duration, 1), `${Number(page.frameRate.toFixed(2))} frames/s`];
   byId('facts').textContent = [...facts, `${page.names.length} actions`].join(' · ');
   byId('folding').hidden = page.flat;
+  document.body.classList.toggle('hours', page.duration >= 3600);
   canvas.setAttribute('aria-valuemax', page.duration);
   byId('threshold').value = page.threshold;
   buildTables();

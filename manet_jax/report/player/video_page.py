@@ -79,7 +79,7 @@ class VideoPage:
         times, shape = self.times, self.probabilities.shape
         if len(times) == 0 or not (np.isfinite(times).all() and (np.diff(times) > 0).all()):
             raise UserError("times must be at least one moment, each later than the one before", field="times")
-        if not (0 <= times[0] and times[-1] <= self.duration):
+        if times[0] < 0 or times[-1] > self.duration:
             text = f"times run from {times[0]:g} to {times[-1]:g} s; they must lie within the {self.duration:g} s"
             raise UserError(text, field="times")
         if shape != (len(times), len(self.labels.names)):

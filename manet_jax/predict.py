@@ -2,6 +2,7 @@
 
 python -m manet_jax.predict --workdir runs/first clip.mp4 folder 'interviews/*.mp4'
 python -m manet_jax.predict --workdir runs/first --json folder > predictions.jsonl
+python -m manet_jax.predict --workdir runs/first --html pages folder
 python -m manet_jax.predict --workdir runs/first --elan --webvtt interview.mp4
 python -m manet_jax.predict --workdir runs/first --workdir runs/second --weights 2,1 folder
 """
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import tqdm
+from jaxtyping import Float
 
 from manet_jax import annotation_files, compilation_cache, inference, memory, video_files
 from manet_jax.checkpoint import CHECKPOINTS
@@ -30,21 +32,53 @@ from manet_jax.loaded_model import LoadedModel, load_model
 from manet_jax.models import OptionError
 from manet_jax.report import figures
 from manet_jax.report import predictions as predictions_lib
+from manet_jax.report.player.index import write_index
+from manet_jax.report.player.video_page import VideoPage, write_page
 from tfds_ma52 import video
 from tfds_ma52.clip_frames import FRAME_RATE
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
+from tfds_ma52.labels import LabelSet
 
 if TYPE_CHECKING:
     from manet_jax.ensemble import Ensemble
 
 
+Page = tuple[VideoPage, pathlib.Path]
+_INDEX = "index.html"  # lists the pages of a folder
 # Of segments, by the flag that asks for them: the suffix of the file, and what writes it.
 FORMATS = {
     "elan": (".eaf", annotation_files.write_eaf),
     "boris": (".boris", annotation_files.write_boris_project),
     "webvtt": (".vtt", annotation_files.write_webvtt),
 }
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What is found along a long video.
+
+    Attributes:
+      video: the file.
+      duration: of the video in seconds.
+      times: of moments, in seconds.
+      probabilities: of each class at each moment.
+      segments: the most certain first.
+      labels: the classes.
+    """
+
+    video: pathlib.Path
+    duration: float
+    times: Float[np.ndarray, " t"]
+    probabilities: Float[np.ndarray, "t n"]
+    segments: Sequence[Segment]
+    labels: LabelSet
+
+    def page(self) -> VideoPage:
+        """What the page of the video shows."""
+        rate = FRAME_RATE if self.video.is_dir() else video.frame_rate(self.video)
+        times = np.minimum(self.times, self.duration)
+        return VideoPage(self.video, self.duration, rate, self.labels, times, self.probabilities, self.segments)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -61,8 +95,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("manet_jax: the model was trained on crops to boxes, but there is no --boxes", file=sys.stderr)
     timelines, fitted = arguments.timelines or timelines, _load_detector(model, arguments)
     formats = [name for name in FORMATS if getattr(arguments, name)]
-    if formats and not any(task.name == "actions" for task in model.tasks):
-        raise UserError(f"--{formats[0]} writes micro-actions, but {arguments.workdir[0]} recognises emotions only")
+    if (formats or arguments.html) and not any(task.name == "actions" for task in model.tasks):
+        flag = formats[0] if formats else "html"
+        raise UserError(f"--{flag} shows micro-actions, but {arguments.workdir[0]} recognises emotions only")
     predicted = inference.predict(
         model,
         paths,
@@ -73,15 +108,17 @@ def run(arguments: argparse.Namespace) -> int:
         frame_rate=FRAME_RATE if arguments.frame_rate is None else arguments.frame_rate,
         frame_pattern=arguments.frame_pattern,
         views=[_views(each.views, arguments) for each in model.members],
-        whole_until=0.0 if formats else inference.LONG,
+        whole_until=0.0 if formats or arguments.html else inference.LONG,
         show_progress=True,
     )
     failed, unwritable, unchecked = 0, "", []
+    pages: list[Page] = []
     inputs = {f"{name} {i}": spec for i, each in enumerate(model.members) for name, spec in each.inputs.items()}
     with memory.batch_must_fit("--batch_size", arguments.batch_size, inputs):
         for _, of_video in itertools.groupby(predicted, key=lambda prediction: prediction.video):
             predictions = list(of_video)
-            segments = _find_segments(model, predictions, fitted, arguments.batch_size)
+            found = _find(model, predictions, fitted, arguments.batch_size)
+            segments = found.segments if found else ()
             failed += bool(predictions[-1].error)
             if not (predictions[-1].error or predictions[0].announces_length):
                 unchecked.append(figures.printable(predictions[0].video))
@@ -91,11 +128,16 @@ def run(arguments: argparse.Namespace) -> int:
             tqdm.tqdm.write(text or predictions_lib.format_video(predictions, arguments.top, segments), file=sys.stdout)
             if predictions[0].windowed and not predictions[0].error:
                 try:
-                    written = _write_files(timelines, predictions, segments, formats)
+                    written = _write_files(timelines, predictions, found, formats)
+                    if arguments.html and found:
+                        pages.append(_write_page(arguments.html, found, pages))
                 except OSError as error:
                     unwritable = error.strerror or str(error)
                     continue
                 tqdm.tqdm.write(f"timeline: {figures.printable(written)}", file=sys.stderr)
+    if pages:
+        write_index(pages, arguments.html / _INDEX)
+        print(f"pages: {figures.printable(str(arguments.html / _INDEX))}", file=sys.stderr)
     if failed:
         print(f"manet_jax: {failed} of {len(paths)} videos could not be read", file=sys.stderr)
     if unchecked:
@@ -107,23 +149,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_files(
-    folder: pathlib.Path, predictions: Sequence[Prediction], segments: Sequence[Segment], formats: Sequence[str]
+    folder: pathlib.Path, predictions: Sequence[Prediction], found: Found | None, formats: Sequence[str]
 ) -> str:
     """Writes the timeline of a video, and its segments in some of `FORMATS`; returns the files' names."""
     path = predictions_lib.timeline_path(folder, predictions[0].video)
     predictions_lib.write_timeline(predictions, path)
-    shown = predictions_lib.shown_segments(segments)
-    for name in formats:
-        suffix, write = FORMATS[name]
-        write(
-            path.with_suffix(suffix),
-            pathlib.Path(predictions[0].video),
-            predictions[-1].end,
-            shown,
-            predictions[0].labels,
-        )
+    if found is not None:
+        shown = predictions_lib.shown_segments(found.segments)
+        for suffix, write in (FORMATS[name] for name in formats):
+            write(path.with_suffix(suffix), found.video, found.duration, shown, found.labels)
     *first, last = (".png", *(FORMATS[name][0] for name in formats))
     return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
+
+
+def _write_page(folder: pathlib.Path, found: Found, others: Sequence[Page]) -> Page:
+    """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path."""
+    stem, taken = found.video.stem, {path.name for _, path in others} | {_INDEX}
+    names = (f"{stem}.html" if i == 1 else f"{stem}_{i}.html" for i in itertools.count(1))
+    data, path = found.page(), folder / next(name for name in names if name not in taken)
+    write_page(data, path, index=_INDEX)
+    return data, path
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[LoadedModel | Ensemble, pathlib.Path]":
@@ -157,19 +202,22 @@ def _load_detector(model: "LoadedModel | Ensemble", arguments: argparse.Namespac
     return fitted
 
 
-def _find_segments(
+def _find(
     model: "LoadedModel | Ensemble", predictions: Sequence[Prediction], fitted: Detector | None, batch_size: int
-) -> list[Segment]:
-    """The segments of a long video: those of the run's detector, or those that grouping makes of its windows."""
+) -> Found | None:
+    """What is found along a long video: by the run's detector, or by grouping its windows. None for a short one."""
     windows = [each for each in predictions if not each.error]
     probabilities = [each.probabilities for each in windows if each.probabilities is not None]
     if not probabilities or not windows[0].windowed:
-        return []
+        return None
+    path = pathlib.Path(windows[0].video)
     if fitted is not None and isinstance(model, LoadedModel) and len(windows) == len(predictions):
-        path = pathlib.Path(windows[0].video)
-        return fitted(features.compute_features(model, path, fitted.windows, batch_size, progress="segments"))
-    times = np.array([(each.start + each.end) / 2 for each in windows])
-    return group(np.stack(probabilities), times, windows[-1].end)
+        made = features.compute_features(model, path, fitted.windows, batch_size, progress="segments")
+        times = fitted.windows.times(made.duration)
+        return Found(path, made.duration, times, made.scores, fitted(made), model.labels)
+    times, scores = np.array([(each.start + each.end) / 2 for each in windows]), np.stack(probabilities)
+    duration = windows[-1].end
+    return Found(path, duration, times, scores, group(scores, times, duration), model.labels)
 
 
 def _views(views: Views, arguments: argparse.Namespace) -> Views:
@@ -222,6 +270,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--num_crops", type=int, help="and over so many crops, 1, 3 or 10 (as the run evaluates)")
     parser.add_argument(
         "--flip", action=argparse.BooleanOptionalAction, help="and over their mirror images (as the run evaluates)"
+    )
+    parser.add_argument(
+        "--html",
+        type=pathlib.Path,
+        metavar="FOLDER",
+        help="write a page for each video that plays it beside what is found",
     )
     for name, program in (("elan", "ELAN"), ("boris", "BORIS"), ("webvtt", "players, as WebVTT subtitles")):
         parser.add_argument(

@@ -12,7 +12,7 @@ from helpers import outcome
 from hypothesis import given
 from hypothesis import strategies as st
 
-from manet_jax.detection.segments import Segment
+from manet_jax.detection.segments import Segment, distinct
 from manet_jax.report import figures
 from manet_jax.report.player import index, video_page
 from manet_jax.report.player.video_page import VideoPage
@@ -191,7 +191,7 @@ def test_video_page_errors(changes, error, unchecked):
 def test_distinct_keeps_the_more_certain_one():
     wide, close, second = Segment(1.0, 9.0, 0, 0.3), Segment(2.0, 4.0, 0, 0.8), Segment(4.0, 6.0, 0, 0.5)
     other = Segment(2.0, 4.0, 1, 0.1)
-    assert video_page.distinct([wide, other, second, close]) == [close, second, other]
+    assert distinct([wide, other, second, close]) == [close, second, other]
 
 
 @given(
@@ -204,9 +204,9 @@ def test_distinct_keeps_the_more_certain_one():
     st.randoms(),
 )
 def test_distinct_segments_do_not_overlap(segments, random):
-    kept = video_page.distinct(segments)
+    kept = distinct(segments)
     shuffled = random.sample(segments, len(segments))
-    assert video_page.distinct(shuffled) == kept
+    assert distinct(shuffled) == kept
 
     def overlap(a, b):
         return a.class_id == b.class_id and max(a.start, b.start) < min(a.end, b.end)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from player_examples import FPS, drawn_page, long_page, start_chromium
 
-from manet_jax.detection.segments import Segment
+from manet_jax.detection.segments import Segment, distinct
 from manet_jax.report.player import index, video_page
-from manet_jax.report.player.video_page import VideoPage, distinct
+from manet_jax.report.player.video_page import VideoPage
 from tfds_ma52.labels import MA52, LabelSet
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]

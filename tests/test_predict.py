@@ -24,6 +24,7 @@ from manet_jax.data import clips, windows
 from manet_jax.data.windows import DenseWindows
 from manet_jax.detection import detector, features, grouping
 from manet_jax.detection.head import DetectionHead, HeadOptions
+from manet_jax.detection.segments import distinct
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures, predictions
 from tfds_ma52 import command, elan, video
@@ -356,7 +357,7 @@ def test_predict_command_writes_timelines(workdir, long_video, model, tmp_path, 
     segments = grouping.group(
         np.stack([each.probabilities for each in predicted]), np.arange(10) + 1.0, predicted[-1].end
     )
-    shown = sorted((each for each in segments if each.score >= 0.1), key=lambda each: (each.start, each.end))
+    shown = predictions.shown_segments(segments)
     assert printed[1 + len(stretches)] == f"{long_video}: {len(shown)} segments (start, end, score)"
     assert [line.split("  ")[2] for line in printed[2 + len(stretches) :]] == [f"{each.score:.2f}" for each in shown]
     mean = np.mean([each.probabilities.max() for each in stretches[0]])
@@ -470,10 +471,16 @@ def test_predict_reads_the_golden_videos(tmp_path):
 def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsys):
     """Of a short video too, which is read in windows then."""
     command = ["--workdir", str(workdir), "--timelines", str(tmp_path), "--window", "0.2", "--stride", "0.1"]
-    assert predict.main([*command, "--elan", "--boris", "--webvtt", "--json", str(videos / "0.mp4")]) == 0
+    pages = tmp_path / "pages"
+    flags = ["--elan", "--boris", "--webvtt", "--json", "--html", str(pages)]
+    assert predict.main([*command, *flags, str(videos / "0.mp4")]) == 0
     printed = capsys.readouterr()
     assert f"timeline: {tmp_path / '0'}.json, .png, .eaf, .boris and .vtt" in printed.err.splitlines()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["0.boris", "0.eaf", "0.json", "0.png", "0.vtt"]
+    names = ["0.boris", "0.eaf", "0.json", "0.png", "0.vtt", "pages"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    assert f"pages: {pages / 'index.html'}" in printed.err
+    assert 'href="0.html"' in (pages / "index.html").read_text()
+    assert os.path.relpath(videos / "0.mp4", pages) in (pages / "0.html").read_text()
     segments = json.loads(printed.out)["segments"]
     assert segments
     read = elan.read_eaf(tmp_path / "0.eaf", [])
@@ -484,7 +491,7 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
 def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, capsys):
     workdir = save(tmp_path, small(ma52_pro.get_config("appearance")), emotions=("fear", "joy"), multilabel=True)
     assert predict.main(["--workdir", str(workdir), "--webvtt", str(videos / "0.mp4")]) == 2
-    assert f"--webvtt writes micro-actions, but {workdir} recognises emotions only" in capsys.readouterr().err
+    assert f"--webvtt shows micro-actions, but {workdir} recognises emotions only" in capsys.readouterr().err
 
 
 def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, model, tmp_path, capsys, monkeypatch):
@@ -495,7 +502,7 @@ def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, mo
     fitted = detector.Detector(head, windows, grouping.Grouping(), features.network_digest(model), "")
     path = copy / detector.FOLDER / detector.FILE
     detector.save(fitted, path)
-    expected = fitted(features.compute_features(model, long_video, windows))
+    expected = distinct(fitted(features.compute_features(model, long_video, windows)))
     monkeypatch.setattr(predictions, "SHOWN_SCORE", 0.0)
 
     def printed(*flags):

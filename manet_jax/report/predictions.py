@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from manet_jax.detection.segments import Segment
+from manet_jax.detection.segments import Segment, distinct
 from manet_jax.inference import Prediction
 from manet_jax.report import figures
 from tfds_ma52.files import write_atomically
@@ -48,8 +48,9 @@ def _describe_segment(segment: Segment, labels: LabelSet) -> dict[str, Any]:
 
 
 def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
-    """The segments that are certain enough to be shown, in time."""
-    return sorted((each for each in segments if each.score >= SHOWN_SCORE), key=lambda each: (each.start, each.end))
+    """The distinct segments that are certain enough to be shown, in time."""
+    certain = (each for each in distinct(segments) if each.score >= SHOWN_SCORE)
+    return sorted(certain, key=lambda each: (each.start, each.end))
 
 
 def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The page of a video: one HTML file that needs no network, with the video, its segments and its probabilities."""
 
 import base64
-import collections
 import dataclasses
 import hashlib
 import html
@@ -11,13 +10,13 @@ import os
 import pathlib
 import string
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from manet_jax.detection.segments import Segment
+from manet_jax.detection.segments import Segment, distinct
 from manet_jax.report import figures
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
@@ -97,20 +96,6 @@ class VideoPage:
         """The distinct segments whose score is at least the threshold, by their start."""
         kept = [segment for segment in distinct(self.segments) if segment.score >= self.threshold]
         return sorted(kept, key=lambda segment: (segment.start, segment.class_id, segment.end))
-
-
-def distinct(segments: Iterable[Segment]) -> list[Segment]:
-    """The segments without those that overlap a more certain one of their action, the most certain first.
-
-    Grouping gives alternatives: the same action with closer and wider ends. Counts would count it several times.
-    """
-    kept: dict[int, list[Segment]] = collections.defaultdict(list)
-    for segment in sorted(segments, key=lambda each: (-each.score, each.start, each.end, each.class_id)):
-        others = kept[segment.class_id]
-        if all(segment.end <= other.start or other.end <= segment.start for other in others):
-            others.append(segment)
-    together = [segment for others in kept.values() for segment in others]
-    return sorted(together, key=lambda each: (-each.score, each.start, each.end, each.class_id))
 
 
 def write_page(data: VideoPage, path: pathlib.Path, *, embed_bytes: int = 0, index: str = "") -> None:

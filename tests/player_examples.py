@@ -115,7 +115,7 @@ def take_pictures(folder):
                 tab.wait_for_timeout(500)
             path = folder / f"{name}.png"
             tab.screenshot(path=path)
-            Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
+            Image.open(path).convert("RGB").save(path, optimize=True)
         browser.close()
 
 

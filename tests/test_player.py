@@ -19,7 +19,8 @@ from manet_jax.report.player.video_page import VideoPage
 from tfds_ma52.labels import LabelSet
 
 LABELS = LabelSet(("nodding", "waving", "tiptoe"), ("head", "limbs"), (0, 1, 1))
-EVIL = "</script><!--<img src=x onerror=alert(1)>&amp;\u2028\"'$title"
+# Without its ">", "</script " ends a script too; "<!--<script " would hide the end of it.
+EVIL = "</script ></script><!--<script ><img src=x onerror=alert(1)>&amp;\u2028\"'$title"
 
 
 def make_page(video=pathlib.Path("clip.mp4"), **changes):
@@ -91,6 +92,7 @@ def test_write_page_escapes_names(tmp_path):
     page, value = written(make_page(tmp_path / "a<b>&'\".mp4", labels=labels, title=EVIL), tmp_path, index=EVIL)
     assert value["names"][0] == value["groupNames"][1] == value["title"] == EVIL
     assert page.texts["title"] == page.texts["h1"] == EVIL
+    assert not set("<>&") & set(page.texts["data"])
     plain, _ = written(make_page(), tmp_path, index="index.html")
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in plain.elements]
     assert ("a", {"href": EVIL}) in page.elements

@@ -429,7 +429,7 @@ def test_embedded_video_plays_and_seeks(tmp_path, drawn, show):
 
 
 def test_names_stay_text(tmp_path, show):
-    evil = "</script><img src=x onerror=alert(1)><script>window.hacked = 1</script>"
+    evil = "</script ><!--<script ></script><img src=x onerror=alert(1)><script>window.hacked = 1</script>"
     labels = LabelSet((evil, f"'{evil}", "ä 拍手"), (evil, "b"), (0, 1, 1))
     segments = (Segment(0.5, 1.5, 0, 0.9), Segment(1.0, 2.0, 2, 0.8))
     video = tmp_path / "<img src=x onerror=alert(1)>.mp4"

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from manet_jax import annotation_files, compilation_cache, inference, memory, video_files
 from manet_jax.checkpoint import CHECKPOINTS
 from manet_jax.data.views import Views
-from manet_jax.detection import detector, features
+from manet_jax.detection import detector, features, review
 from manet_jax.detection.detector import Detector
 from manet_jax.detection.grouping import group
 from manet_jax.detection.segments import Segment
@@ -74,11 +74,13 @@ class Found:
     segments: Sequence[Segment]
     labels: LabelSet
 
-    def page(self) -> VideoPage:
+    def page(self, threshold: float) -> VideoPage:
         """What the page of the video shows."""
         rate = FRAME_RATE if self.video.is_dir() else video.frame_rate(self.video)
         times = np.minimum(self.times, self.duration)
-        return VideoPage(self.video, self.duration, rate, self.labels, times, self.probabilities, self.segments)
+        return VideoPage(
+            self.video, self.duration, rate, self.labels, times, self.probabilities, self.segments, threshold=threshold
+        )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -95,8 +97,9 @@ def run(arguments: argparse.Namespace) -> int:
         print("manet_jax: the model was trained on crops to boxes, but there is no --boxes", file=sys.stderr)
     timelines, fitted = arguments.timelines or timelines, _load_detector(model, arguments)
     formats = [name for name in FORMATS if getattr(arguments, name)]
-    if (formats or arguments.html) and not any(task.name == "actions" for task in model.tasks):
-        flag = formats[0] if formats else "html"
+    wanted = [name for name in (*FORMATS, "html", "review") if getattr(arguments, name)]
+    if wanted and not any(task.name == "actions" for task in model.tasks):
+        flag = wanted[0]
         raise UserError(f"--{flag} shows micro-actions, but {arguments.workdir[0]} recognises emotions only")
     predicted = inference.predict(
         model,
@@ -108,11 +111,12 @@ def run(arguments: argparse.Namespace) -> int:
         frame_rate=FRAME_RATE if arguments.frame_rate is None else arguments.frame_rate,
         frame_pattern=arguments.frame_pattern,
         views=[_views(each.views, arguments) for each in model.members],
-        whole_until=0.0 if formats or arguments.html else inference.LONG,
+        whole_until=0.0 if wanted else inference.LONG,
         show_progress=True,
     )
     failed, unwritable, unchecked = 0, "", []
     pages: list[Page] = []
+    reviewed: list[Found] = []
     inputs = {f"{name} {i}": spec for i, each in enumerate(model.members) for name, spec in each.inputs.items()}
     with memory.batch_must_fit("--batch_size", arguments.batch_size, inputs):
         for _, of_video in itertools.groupby(predicted, key=lambda prediction: prediction.video):
@@ -131,10 +135,15 @@ def run(arguments: argparse.Namespace) -> int:
                     written = _write_files(timelines, predictions, found, formats)
                     if arguments.html and found:
                         pages.append(_write_page(arguments.html, found, pages))
+                    if arguments.review and found:
+                        reviewed.append(found)
                 except OSError as error:
                     unwritable = error.strerror or str(error)
                     continue
                 tqdm.tqdm.write(f"timeline: {figures.printable(written)}", file=sys.stderr)
+    if reviewed:
+        exclusive = next(task.exclusive for task in model.tasks if task.name == "actions")
+        _write_review(arguments.html or timelines, reviewed, arguments.review, exclusive)
     if pages:
         write_index(pages, arguments.html / _INDEX)
         print(f"pages: {figures.printable(str(arguments.html / _INDEX))}", file=sys.stderr)
@@ -162,13 +171,30 @@ def _write_files(
     return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
 
 
-def _write_page(folder: pathlib.Path, found: Found, others: Sequence[Page]) -> Page:
+def _write_page(
+    folder: pathlib.Path, found: Found, others: Sequence[Page], *, prefix: str = "", threshold: float = 0.25
+) -> Page:
     """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path."""
-    stem, taken = found.video.stem, {path.name for _, path in others} | {_INDEX}
+    stem, taken = f"{prefix}{found.video.stem}", {path.name for _, path in others} | {_INDEX}
     names = (f"{stem}.html" if i == 1 else f"{stem}_{i}.html" for i in itertools.count(1))
-    data, path = found.page(), folder / next(name for name in names if name not in taken)
-    write_page(data, path, index=_INDEX)
+    data, path = found.page(threshold), folder / next(name for name in names if name not in taken)
+    write_page(data, path, index="review.html" if prefix else _INDEX)
     return data, path
+
+
+def _write_review(folder: pathlib.Path, videos: Sequence[Found], count: int, exclusive: bool) -> None:
+    """Writes pages, files of ELAN and an overview of the segments of which the model is least sure, of all videos."""
+    chosen = review.least_sure([(v.times, v.probabilities, v.segments) for v in videos], count, exclusive=exclusive)
+    pages: list[Page] = []
+    for found, segments in zip(videos, chosen, strict=True):
+        if segments:
+            only = dataclasses.replace(found, segments=segments)
+            pages.append(_write_page(folder, only, pages, prefix="review_", threshold=0.0))
+            annotation_files.write_eaf(
+                pages[-1][1].with_suffix(".eaf"), found.video, found.duration, segments, found.labels
+            )
+    write_index(pages, folder / "review.html")
+    print(f"to review: {figures.printable(str(folder / 'review.html'))}, and files of ELAN beside it", file=sys.stderr)
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[LoadedModel | Ensemble, pathlib.Path]":
@@ -277,6 +303,13 @@ def main(argv: list[str] | None = None) -> int:
         metavar="FOLDER",
         help="write a page for each video that plays it beside what is found",
     )
+    parser.add_argument(
+        "--review",
+        type=int,
+        default=0,
+        metavar="N",
+        help="write a page and a file of ELAN with the N segments of which the model is least sure, of all videos",
+    )
     for name, program in (("elan", "ELAN"), ("boris", "BORIS"), ("webvtt", "players, as WebVTT subtitles")):
         parser.add_argument(
             f"--{name}",
@@ -287,6 +320,8 @@ def main(argv: list[str] | None = None) -> int:
         "--timelines", type=pathlib.Path, help="where timelines of long videos are written (WORKDIR/timelines)"
     )
     arguments = parser.parse_args(argv)
+    if arguments.review < 0:
+        parser.error(f"--review is {arguments.review}; it must be at least 1")
     for name in ("top", "batch_size"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1")

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import strategies
 
 from manet_jax.detection.grouping import Grouping, group, soft_nms
+from manet_jax.detection.review import doubt, least_sure
 from manet_jax.detection.segments import Segment
 
 ONE = Grouping(thresholds=(0.5,), contrast=0.0)
@@ -170,3 +171,29 @@ def test_soft_nms_does_not_depend_on_the_order_of_the_input(seed):
     assert [soft_nms(each for each in segments if each.class_id == c) for c in range(3)] == [
         [each for each in expected if each.class_id == c] for c in range(3)
     ]
+
+
+def test_doubt_is_the_margin_of_the_mean_probabilities():
+    times = np.array([0.5, 1.5, 2.5])
+    probabilities = np.array([[0.2, 0.5, 0.3], [0.4, 0.5, 0.1], [0.9, 0.1, 0.0]])
+    segment = Segment(0.0, 2.0, 0, 0.9)
+    # 0.3 inside, 0.5 of the best other one.
+    assert doubt(segment, times, probabilities, exclusive=True) == pytest.approx(0.8)
+    assert doubt(segment, times, probabilities, exclusive=False) == pytest.approx(0.6)
+    assert doubt(Segment(2.9, 3.0, 0, 0.9), times, probabilities, exclusive=False) == pytest.approx(0.2)
+
+
+def test_least_sure_are_chosen_over_all_videos():
+    times = np.array([0.5, 1.5, 2.5])
+    sure, unsure = np.full((3, 1), 0.9), np.array([[0.5], [0.6], [0.99]])
+    segments = [
+        Segment(0.0, 1.0, 0, 0.5),
+        Segment(1.0, 2.0, 0, 0.4),
+        Segment(1.1, 2.0, 0, 0.3),
+        Segment(2.0, 3.0, 0, 0.2),
+    ]
+    videos = [(times, sure, segments), (times, unsure, segments)]
+    assert least_sure(videos, 2, exclusive=False) == [[], segments[:2]]
+    # The third overlaps the second, and does not count.
+    assert least_sure(videos, 4, exclusive=False) == [segments[:2], segments[:2]]
+    assert least_sure(videos, 9, exclusive=False)[1] == [*segments[:2], segments[3]]

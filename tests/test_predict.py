@@ -472,7 +472,7 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     """Of a short video too, which is read in windows then."""
     command = ["--workdir", str(workdir), "--timelines", str(tmp_path), "--window", "0.2", "--stride", "0.1"]
     pages = tmp_path / "pages"
-    flags = ["--elan", "--boris", "--webvtt", "--json", "--html", str(pages)]
+    flags = ["--elan", "--boris", "--webvtt", "--json", "--html", str(pages), "--review", "1"]
     assert predict.main([*command, *flags, str(videos / "0.mp4")]) == 0
     printed = capsys.readouterr()
     assert f"timeline: {tmp_path / '0'}.json, .png, .eaf, .boris and .vtt" in printed.err.splitlines()
@@ -480,6 +480,8 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert f"pages: {pages / 'index.html'}" in printed.err
     assert 'href="0.html"' in (pages / "index.html").read_text()
+    assert len(elan.read_eaf(pages / "review_0.eaf", []).annotations) == 1
+    assert 'href="review_0.html"' in (pages / "review.html").read_text()
     assert os.path.relpath(videos / "0.mp4", pages) in (pages / "0.html").read_text()
     segments = json.loads(printed.out)["segments"]
     assert segments

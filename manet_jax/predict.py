@@ -46,11 +46,11 @@ if TYPE_CHECKING:
 
 Page = tuple[VideoPage, pathlib.Path]
 _INDEX = "index.html"  # lists the pages of a folder
-# Of segments, by the flag that asks for them: the suffix of the file, and what writes it.
+# Of segments, by the flag that asks for them: the suffixes of files, and what writes each.
 FORMATS = {
-    "elan": (".eaf", annotation_files.write_eaf),
-    "boris": (".boris", annotation_files.write_boris_project),
-    "webvtt": (".vtt", annotation_files.write_webvtt),
+    "elan": {".eaf": annotation_files.write_eaf},
+    "boris": {".boris": annotation_files.write_boris_project, ".csv": annotation_files.write_boris_events},
+    "webvtt": {".vtt": annotation_files.write_webvtt},
 }
 
 
@@ -163,11 +163,12 @@ def _write_files(
     """Writes the timeline of a video, and its segments in some of `FORMATS`; returns the files' names."""
     path = predictions_lib.timeline_path(folder, predictions[0].video)
     predictions_lib.write_timeline(predictions, path)
+    writers = {suffix: write for name in formats for suffix, write in FORMATS[name].items()}
     if found is not None:
         shown = predictions_lib.shown_segments(found.segments)
-        for suffix, write in (FORMATS[name] for name in formats):
+        for suffix, write in writers.items():
             write(path.with_suffix(suffix), found.video, found.duration, shown, found.labels)
-    *first, last = (".png", *(FORMATS[name][0] for name in formats))
+    *first, last = (".png", *writers)
     return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
 
 

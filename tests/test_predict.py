@@ -475,8 +475,8 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     flags = ["--elan", "--boris", "--webvtt", "--json", "--html", str(pages), "--review", "1"]
     assert predict.main([*command, *flags, str(videos / "0.mp4")]) == 0
     printed = capsys.readouterr()
-    assert f"timeline: {tmp_path / '0'}.json, .png, .eaf, .boris and .vtt" in printed.err.splitlines()
-    names = ["0.boris", "0.eaf", "0.json", "0.png", "0.vtt", "pages"]
+    assert f"timeline: {tmp_path / '0'}.json, .png, .eaf, .boris, .csv and .vtt" in printed.err.splitlines()
+    names = ["0.boris", "0.csv", "0.eaf", "0.json", "0.png", "0.vtt", "pages"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert f"pages: {pages / 'index.html'}" in printed.err
     assert 'href="0.html"' in (pages / "index.html").read_text()

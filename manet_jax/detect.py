@@ -145,6 +145,7 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
         fitted = detector.load(path)
         if fitted.origin == origin:
             return fitted
+    print(f"choosing the rule on {len(split.videos)} videos of {arguments.fit_split}", file=sys.stderr)
     scored = [
         ScoredVideo(each.scores, WINDOWS.times(each.duration), each.duration, split.videos[name].actions)
         for name, each in split.features.items()

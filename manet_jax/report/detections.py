@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from manet_jax.detection import diagnosis
 from manet_jax.detection.metric import THRESHOLDS, Predictions, Targets
-from manet_jax.detection.segments import Segment
+from manet_jax.detection.segments import Segment, distinct
 from manet_jax.report import figures, fonts, page, tables
 from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import LabelSet
@@ -17,6 +17,7 @@ from tfds_ma52.mma52 import Action
 
 _AT = 0.5  # tIoU of the diagnosis
 _VIDEOS = 3  # drawn along time
+_SHOWN = 0.2  # least score of a segment there
 _WARNING = "This file shows no frames, but names of videos and what people do in them."
 
 
@@ -82,7 +83,10 @@ _KINDS_TEXT = (
     "in points, without the errors of each kind among all segments (DETAD, Alwassel et al., ECCV 2018)."
 )
 _CLASS_TEXT = "Found actions of each class, as above, and how many there are."
-_VIDEOS_TEXT = "What is annotated (dark) and the segments with a score of at least 0.2 of each method, one class a row."
+_VIDEOS_TEXT = (
+    f"What is annotated (dark) and what each method finds with a score of at least {_SHOWN}, one class a row; of "
+    "segments that overlap the most certain one."
+)
 
 
 def _plot_map(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
@@ -167,7 +171,7 @@ def _plot_video(
     name: str, found: Mapping[str, Sequence[Segment]], actions: Sequence[Action], labels: LabelSet
 ) -> Figure:
     """The actions and each method's segments of a video: a row for each class, a lane for each method."""
-    shown = {method: [each for each in segments if each.score >= 0.2] for method, segments in found.items()}
+    shown = {method: [each for each in distinct(some) if each.score >= _SHOWN] for method, some in found.items()}
     classes = sorted({each.class_id for each in actions} | {each.class_id for some in shown.values() for each in some})
     figure = Figure(figsize=(12, 0.9 + 0.42 * len(classes)), layout="constrained")
     axes = figure.add_subplot()
@@ -179,7 +183,7 @@ def _plot_video(
         for start, end, class_id, score in spans:
             top = classes.index(class_id) - 0.4 + number * height
             axes.barh(top, end - start, height, left=start, align="edge", color=color, alpha=0.3 + 0.7 * score)
-        axes.barh([], [], color=color, label=method)
+        axes.plot([], [], color=color, linewidth=6, label=method)
     names = fonts.drawable(labels.names)
     axes.set_yticks(range(len(classes)), [names[class_id] for class_id in classes])
     axes.set(title=figures.printable(name), xlabel="seconds", ylim=(len(classes) - 0.5, -0.5), xlim=(0, None))

@@ -9,7 +9,9 @@ one split, and compared on another. Features and the detector are kept in WORKDI
 """
 
 import argparse
+import contextlib
 import dataclasses
+import itertools
 import json
 import pathlib
 import sys
@@ -24,7 +26,6 @@ from manet_jax.detection import choice, detector, features, fit, grouping, metri
 from manet_jax.detection.choice import ScoredVideo
 from manet_jax.detection.detector import Detector
 from manet_jax.detection.features import WINDOWS, VideoFeatures
-from manet_jax.detection.head import moment_inputs
 from manet_jax.detection.segments import Segment
 from manet_jax.loaded_model import LoadedModel, load_model
 from manet_jax.report import detections
@@ -141,7 +142,7 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
     videos = [dataclasses.astuple(video) for video in split.videos.values()]
     origin = features.digest(network, videos, dataclasses.astuple(recipe), dataclasses.astuple(WINDOWS))
     path = folder / detector.FILE
-    if path.exists():
+    with contextlib.suppress(UserError):  # there is none, or one of another version
         fitted = detector.load(path)
         if fitted.origin == origin:
             return fitted
@@ -151,8 +152,8 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
         for name, each in split.features.items()
     ]
     rule, _ = choice.choose(scored, model.labels)
-    examples = [fit.Example(moment_inputs(split.features[name]), tuple(v.actions)) for name, v in split.videos.items()]
-    head = fit.train_head(examples, len(model.labels.names), WINDOWS.stride, recipe)
+    of_videos = [fit.class_examples(split.features[name], video.actions) for name, video in split.videos.items()]
+    head = fit.train_head(list(itertools.chain(*of_videos)), WINDOWS.stride, recipe)
     fitted = Detector(head, WINDOWS, rule, network, origin)
     detector.save(fitted, path)
     return fitted
@@ -167,7 +168,7 @@ def _find(fitted: Detector, split: Split) -> dict[str, dict[str, list[Segment]]]
             for name, each in split.features.items()
         }
 
-    num_classes = fitted.head.options.num_classes
+    num_classes = next(iter(split.features.values())).probabilities.shape[-1]
     return {
         "window rule": by_rule(lambda name: split.features[name].scores),
         "learned head": {name: fitted(each) for name, each in split.features.items()},
@@ -192,7 +193,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fit_split", default="train", choices=SPLITS, help="to learn from (train)")
     parser.add_argument("--split", default="val", choices=SPLITS, help="to find segments in, and to evaluate on (val)")
     parser.add_argument("--submission", type=pathlib.Path, help="write the learned head's segments for the challenge")
-    parser.add_argument("--steps", type=int, default=fit.Recipe().num_steps, help="of the head's training (1000)")
+    parser.add_argument(
+        "--steps", type=int, default=fit.Recipe().num_steps, help=f"of the head's training ({fit.Recipe().num_steps})"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the head's training (0)")
     arguments = parser.parse_args(argv)
     if arguments.steps < 1:

@@ -116,8 +116,8 @@ def test_cached_features_report_all_videos_that_cannot_be_read(root, workdir, tm
 
 
 def test_detector_is_read_as_it_was_written(tmp_path):
-    examples = [fit.Example(np.random.default_rng(0).normal(size=(40, 6)).astype(np.float32), (Action(0, 1.0, 3.0),))]
-    head = fit.train_head(examples, 2, 0.25, fit.Recipe(num_steps=2, num_moments=32), progress=False)
+    examples = [fit.Example(np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32), (Action(0, 1.0, 3.0),))]
+    head = fit.train_head(examples, 0.25, fit.Recipe(num_steps=2, num_moments=32), progress=False)
     written = Detector(head, DenseWindows((1.0,), 0.25), Grouping(smoothing=0.5, thresholds=(0.2, 0.4)), "n", "o")
     detector.save(written, tmp_path / "detector.safetensors")
     read = detector.load(tmp_path / "detector.safetensors")

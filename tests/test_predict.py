@@ -499,8 +499,7 @@ def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, caps
 def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, model, tmp_path, capsys, monkeypatch):
     copy = shutil.copytree(workdir, tmp_path / "run")
     windows = DenseWindows((2.0,), 1.0)
-    count = 3 + features.compute_features(model, long_video, windows).features.shape[-1]
-    head = DetectionHead(HeadOptions(count, 3, 1.0, width=8, num_levels=2), rngs=nnx.Rngs(0))
+    head = DetectionHead(HeadOptions(2, 1.0, width=8, num_levels=2), rngs=nnx.Rngs(0))
     fitted = detector.Detector(head, windows, grouping.Grouping(), features.network_digest(model), "")
     path = copy / detector.FOLDER / detector.FILE
     detector.save(fitted, path)

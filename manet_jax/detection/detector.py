@@ -18,8 +18,8 @@ from manet_jax.detection.head import (
     DetectionHead,
     HeadOptions,
     Points,
+    class_inputs,
     level_strides,
-    moment_inputs,
     padded,
     point_times,
 )
@@ -53,12 +53,11 @@ class Detector:
 
     def __call__(self, features: VideoFeatures) -> list[Segment]:
         """The segments of a video, the most certain first; soft-NMS has lowered the scores of those that overlap."""
-        options = self.head.options
-        inputs = moment_inputs(features)
-        count = padded(len(inputs), options)
-        points = self._apply(
-            jnp.asarray(np.pad(inputs, ((0, count - len(inputs)), (0, 0))))[None], jnp.arange(count)[None] < len(inputs)
-        )
+        options, inputs = self.head.options, class_inputs(features)
+        length = inputs.shape[1]
+        count = padded(length, options)
+        there = np.broadcast_to(np.arange(count) < length, (len(inputs), count))
+        points = self._apply(np.pad(inputs, ((0, 0), (0, count - length), (0, 0))), there)
         return soft_nms(_segments(points, features.duration, count, options))
 
     @functools.cached_property
@@ -70,15 +69,15 @@ class Detector:
 def _segments(points: Points, duration: float, num_moments: int, options: HeadOptions) -> list[Segment]:
     """The most certain segments that a head has found in a video."""
     times, strides = point_times(num_moments, options), level_strides(num_moments, options)
-    scores = np.array(jax.nn.sigmoid(points.logits[0]), np.float64)
-    scores[times >= duration] = 0
-    distances = np.array(points.distances[0], np.float64) * strides[:, None, None]
-    starts = np.maximum(0, times[:, None] - distances[..., 0])
-    ends = np.minimum(duration, times[:, None] + distances[..., 1])
+    scores = np.array(jax.nn.sigmoid(points.logits), np.float64)
+    scores[:, times >= duration] = 0
+    distances = np.array(points.distances, np.float64) * strides[:, None]
+    starts = np.maximum(0, times - distances[..., 0])
+    ends = np.minimum(duration, times + distances[..., 1])
     scores[ends - starts < _SHORTEST] = 0
     chosen = np.argsort(-scores, axis=None, kind="stable")[:_MOST]
     return [
-        Segment(float(starts[at]), float(ends[at]), int(at[1]), float(scores[at]))
+        Segment(float(starts[at]), float(ends[at]), int(at[0]), float(scores[at]))
         for at in zip(*np.unravel_index(chosen, scores.shape), strict=True)
         if scores[at] >= _LOWEST_SCORE
     ]

@@ -1,4 +1,4 @@
-"""Trains a `DetectionHead` on the features of annotated videos, in minutes on a processor; on one device."""
+"""Trains a `DetectionHead` on annotated videos, in a minute or two on a processor; on one device."""
 
 import dataclasses
 import functools
@@ -13,7 +13,8 @@ import tqdm
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Key
 
-from manet_jax.detection.head import DetectionHead, HeadOptions, Points, level_strides, point_times
+from manet_jax.detection.features import VideoFeatures
+from manet_jax.detection.head import DetectionHead, HeadOptions, Points, class_inputs, level_strides, point_times
 from manet_jax.optimizers import create_optimizer, create_schedule
 from tfds_ma52.mma52 import Action
 
@@ -26,11 +27,11 @@ _SHOWN_EVERY = 50  # steps; each time waits for the device
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """A video to learn from.
+    """A class in a video to learn from.
 
     Attributes:
-      inputs: of each moment, see `head.moment_inputs`.
-      actions: as annotated.
+      inputs: of each moment, see `head.class_inputs`.
+      actions: those of the class.
     """
 
     inputs: Float[np.ndarray, "t c"]
@@ -49,8 +50,8 @@ class Recipe:
       seed: fixes everything.
     """
 
-    num_steps: int = 1000
-    batch_size: int = 8
+    num_steps: int = 800
+    batch_size: int = 16
     num_moments: int = 256
     learning_rate: float = 1e-3
     seed: int = 0
@@ -62,33 +63,41 @@ class Batch(NamedTuple):
     Attributes:
       inputs: of each moment.
       moments: those that are there.
-      present: whether each class is to be found at each point.
+      present: whether an action is to be found at each point.
       distances: to its start and end, in strides of the level.
       mask: the points that are there.
     """
 
     inputs: Float[Array, "b t c"]
     moments: Bool[Array, "b t"]
-    present: Bool[Array, "b p n"]
-    distances: Float[Array, "b p n 2"]
+    present: Bool[Array, "b p"]
+    distances: Float[Array, "b p 2"]
     mask: Bool[Array, "b p"]
+
+
+def class_examples(features: VideoFeatures, actions: Sequence[Action]) -> list[Example]:
+    """Each class of a video to learn from."""
+    return [
+        Example(inputs, tuple(action for action in actions if action.class_id == class_id))
+        for class_id, inputs in enumerate(class_inputs(features))
+    ]
 
 
 def assign(
     actions: Sequence[Action], num_moments: int, options: HeadOptions
-) -> tuple[Bool[np.ndarray, "p n"], Float[np.ndarray, "p n 2"]]:
-    """What the points of a video are to find: whether each class is there, and its distances in strides of the level.
+) -> tuple[Bool[np.ndarray, " p"], Float[np.ndarray, "p 2"]]:
+    """What the points of a video are to find of a class: whether it is there, and its distances in the level's strides.
 
     A point is to find an action if it lies in it, within 1.5 strides of its middle, and if its level has the scale for
     it: the farther of the action's two ends is up to 4 strides away, and more than 2 but for the finest level and with
     no limit for the coarsest one. An action that no point is to find so is found by the nearest point of the finest
-    level. Of two actions of a class a point finds the shorter one.
+    level. Of two actions a point finds the shorter one.
     """
     times, strides = point_times(num_moments, options), level_strides(num_moments, options)
-    present = np.zeros((len(times), options.num_classes), bool)
-    distances = np.zeros((len(times), options.num_classes, 2), np.float32)
+    present = np.zeros(len(times), bool)
+    distances = np.zeros((len(times), 2), np.float32)
     finest, coarsest = strides == options.stride, strides == strides.max()
-    for action in sorted(actions, key=lambda each: (each.start - each.end, each.class_id)):  # the longest first
+    for action in sorted(actions, key=lambda each: (each.start - each.end, each.start)):  # the longest first
         left, right = times - action.start, action.end - times
         farther = np.maximum(left, right) / strides
         fits = (finest | (farther > _REACH / 2)) & (coarsest | (farther <= _REACH))
@@ -96,15 +105,15 @@ def assign(
         chosen = (left > 0) & (right > 0) & near & fits
         if not chosen.any():
             chosen[np.abs(times[finest] - (action.start + action.end) / 2).argmin()] = True
-        present[chosen, action.class_id] = True
-        distances[chosen, action.class_id] = np.stack([left, right], axis=1)[chosen] / strides[chosen, None]
+        present[chosen] = True
+        distances[chosen] = np.stack([left, right], axis=1)[chosen] / strides[chosen, None]
     return present, np.maximum(distances, 0)
 
 
 def head_loss(
     found: Points,
-    present: Bool[Array, "b p n"],
-    distances: Float[Array, "b p n 2"],
+    present: Bool[Array, "b p"],
+    distances: Float[Array, "b p 2"],
     mask: Bool[Array, "b p"],
 ) -> Float[Array, ""]:
     """Focal loss of the scores, and of the distances one minus the DIoU, both for each action that is to be found.
@@ -118,25 +127,24 @@ def head_loss(
     enclosing = jnp.maximum(found.distances, distances).sum(-1)
     apart = jnp.diff(found.distances - distances, axis=-1)[..., 0] / 2
     diou = both / either - (apart / enclosing) ** 2
-    positive = present & mask[..., None]
-    total = jnp.where(mask[..., None], focal, 0).sum() + jnp.where(positive, 1 - diou, 0).sum()
+    positive = present & mask
+    total = jnp.where(mask, focal, 0).sum() + jnp.where(positive, 1 - diou, 0).sum()
     return total / jnp.maximum(positive.sum(), 1).astype(jnp.float32)
 
 
 def train_head(
-    examples: Sequence[Example], num_classes: int, stride: float, recipe: Recipe | None = None, *, progress: bool = True
+    examples: Sequence[Example], stride: float, recipe: Recipe | None = None, *, progress: bool = True
 ) -> DetectionHead:
-    """Trains a head on videos.
+    """Trains a head on the classes of videos.
 
     Args:
-      examples: the videos.
-      num_classes: of the actions.
+      examples: of all classes, from `class_examples`.
       stride: seconds between the moments.
       recipe: how; None takes the default.
       progress: whether to show a progress bar.
     """
     recipe = recipe or Recipe()
-    options = HeadOptions(num_inputs=examples[0].inputs.shape[1], num_classes=num_classes, stride=stride)
+    options = HeadOptions(num_inputs=examples[0].inputs.shape[1], stride=stride)
     head = DetectionHead(options, rngs=nnx.Rngs(recipe.seed))
     everything = np.concatenate([each.inputs for each in examples])
     head.mean[...] = jnp.asarray(everything.mean(0))

@@ -1,9 +1,11 @@
-"""A learned detector: a small temporal network over the features of a video's moments.
+"""A learned detector: a small temporal network over what a classifier says of a video's moments.
 
-After ActionFormer (Zhang et al., ECCV 2022): a pyramid of levels in time, at each point of which every class has a
-score and the distances to its start and end. Two things differ. The levels come from maximum pooling and convolutions,
-as in TemporalMaxer (Tang et al., 2023), which has no attention. And each class has its own distances, because
-micro-actions of different parts of the body overlap in time.
+After ActionFormer (Zhang et al., ECCV 2022): a pyramid of levels in time, at each point of which there is a score and
+the distances to a start and an end. Two things differ. The levels come from maximum pooling and convolutions, as in
+TemporalMaxer (Tang et al., 2023), which has no attention. And the network looks for one class at a time, the same for
+all classes: it sees the logits of that class and the largest of the others. So it learns where actions start and end
+from all classes together, also for rare ones, and actions of several classes may overlap. With the network's features
+instead, and a score for each class, it learned the classes of the training videos by heart.
 """
 
 import dataclasses
@@ -28,32 +30,30 @@ class HeadOptions:
     """The size of a `DetectionHead`.
 
     Attributes:
-      num_inputs: features of a moment.
-      num_classes: of the actions.
+      num_inputs: values of a moment, see `class_inputs`.
       stride: seconds from one moment to the next.
       width: channels inside.
       num_levels: of the pyramid; each has half as many points as the one before.
-      dropout: the share of channels that training leaves out, of a video's features and before the outputs.
+      dropout: the share of inputs that training leaves out.
     """
 
     num_inputs: int
-    num_classes: int
     stride: float
     width: int = 128
     num_levels: int = 5
-    dropout: float = 0.2
+    dropout: float = 0.0
 
 
 class Points(NamedTuple):
     """What a head finds at the points of all levels, level by level.
 
     Attributes:
-      logits: of each class: whether it is there.
-      distances: from the point back to the class's start, and on to its end, in strides of the level; above 0.
+      logits: whether there is an action of the class.
+      distances: from the point back to its start, and on to its end, in strides of the level; above 0.
     """
 
-    logits: Float[Array, "b p n"]
-    distances: Float[Array, "b p n 2"]
+    logits: Float[Array, "b p"]
+    distances: Float[Array, "b p 2"]
 
 
 class _Block(nnx.Module):
@@ -68,11 +68,11 @@ class _Block(nnx.Module):
 
 
 class DetectionHead(nnx.Module):
-    """Scores and distances of each class at the points of a pyramid in time."""
+    """Scores and distances of one class at the points of a pyramid in time."""
 
     def __init__(self, options: HeadOptions, *, rngs: nnx.Rngs):
         self.options = options
-        width, outputs = options.width, options.num_classes
+        width = options.width
         # Those of the training videos, once they are known.
         self.mean = nnx.Variable(jnp.zeros(options.num_inputs))
         self.deviation = nnx.Variable(jnp.ones(options.num_inputs))
@@ -82,16 +82,16 @@ class DetectionHead(nnx.Module):
         self.classifier = _Block(width, rngs=rngs)
         self.regressor = _Block(width, rngs=rngs)
         rare = nnx.initializers.constant(np.log(_PRIOR / (1 - _PRIOR)))
-        self.logits = nnx.Linear(width, outputs, kernel_init=normal_init, bias_init=rare, rngs=rngs)
-        self.distances = nnx.Linear(width, 2 * outputs, kernel_init=normal_init, rngs=rngs)
+        self.logits = nnx.Linear(width, 1, kernel_init=normal_init, bias_init=rare, rngs=rngs)
+        self.distances = nnx.Linear(width, 2, kernel_init=normal_init, rngs=rngs)
 
     def __call__(
         self, inputs: Float[Array, "b t c"], mask: Bool[Array, "b t"], keys: Key[Array, " b"] | None = None
     ) -> Points:
-        """Returns what is found in videos.
+        """Returns what is found of a class in videos.
 
         Args:
-          inputs: of each moment, from `moment_inputs`; as many moments as the coarsest level needs, see `padded`.
+          inputs: of each moment, from `class_inputs`; as many moments as the coarsest level needs, see `padded`.
           mask: the moments that are there.
           keys: a random key for each video, for dropout; None in evaluation.
         """
@@ -107,10 +107,9 @@ class DetectionHead(nnx.Module):
                 keep = nnx.max_pool(keep, (2,), (2,))
                 x = jnp.where(keep > 0, x, 0)
             x = block(x, keep)
-            logits.append(self.logits(self.classifier(x, keep)))
+            logits.append(self.logits(self.classifier(x, keep))[..., 0])
             distances.append(jax.nn.softplus(self.distances(self.regressor(x, keep))))
-        found = jnp.concatenate(distances, axis=1)
-        return Points(jnp.concatenate(logits, axis=1), found.reshape(*found.shape[:2], -1, 2))
+        return Points(jnp.concatenate(logits, axis=1), jnp.concatenate(distances, axis=1))
 
 
 def _drop_channels(x: Float[Array, "b t c"], keys: Key[Array, " b"] | None, rate: float) -> Float[Array, "b t c"]:
@@ -121,13 +120,13 @@ def _drop_channels(x: Float[Array, "b t c"], keys: Key[Array, " b"] | None, rate
     return jnp.where(kept, x / (1 - rate), 0)
 
 
-def moment_inputs(features: VideoFeatures) -> Float[np.ndarray, "t c"]:
-    """What a head sees of each moment: the features of its windows, and the logits of their probabilities."""
+def class_inputs(features: VideoFeatures) -> Float[np.ndarray, "n t c"]:
+    """What a head sees of each class at each moment: of each window its logit, and the largest of the other classes'."""
     probabilities = np.clip(features.probabilities, _LOWEST, 1 - _LOWEST)
-    logits = np.log(probabilities) - np.log1p(-probabilities)
-    count = len(features.features)
-    parts = features.features.reshape(count, -1), logits.reshape(count, -1)
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    logits = np.moveaxis(np.log(probabilities) - np.log1p(-probabilities), -1, 0)
+    others = [np.delete(logits, class_id, axis=0) for class_id in range(len(logits))]
+    largest = [each.max(0) if len(each) else np.zeros_like(logits[0]) for each in others]
+    return np.concatenate([logits, np.stack(largest)], axis=-1).astype(np.float32)
 
 
 def padded(num_moments: int, options: HeadOptions) -> int:

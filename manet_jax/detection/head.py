@@ -121,7 +121,7 @@ def _drop_channels(x: Float[Array, "b t c"], keys: Key[Array, " b"] | None, rate
 
 
 def class_inputs(features: VideoFeatures) -> Float[np.ndarray, "n t c"]:
-    """What a head sees of each class at each moment: of each window its logit, and the largest of the other classes'."""
+    """What a head sees of each class at each moment: of each window its logit, and the largest of the others."""
     probabilities = np.clip(features.probabilities, _LOWEST, 1 - _LOWEST)
     logits = np.moveaxis(np.log(probabilities) - np.log1p(-probabilities), -1, 0)
     others = [np.delete(logits, class_id, axis=0) for class_id in range(len(logits))]

@@ -76,10 +76,11 @@ class Found:
 
     def page(self, threshold: float) -> VideoPage:
         """What the page of the video shows."""
-        rate = FRAME_RATE if self.video.is_dir() else video.frame_rate(self.video)
-        times = np.minimum(self.times, self.duration)
+        # The last moment may lie behind the end, and a mean of probabilities a rounding above 1.
+        times, probabilities = np.minimum(self.times, self.duration), np.minimum(self.probabilities, 1)
+        rate = video.frame_rate(self.video)
         return VideoPage(
-            self.video, self.duration, rate, self.labels, times, self.probabilities, self.segments, threshold=threshold
+            self.video, self.duration, rate, self.labels, times, probabilities, self.segments, threshold=threshold
         )
 
 
@@ -99,8 +100,11 @@ def run(arguments: argparse.Namespace) -> int:
     formats = [name for name in FORMATS if getattr(arguments, name)]
     wanted = [name for name in (*FORMATS, "html", "review") if getattr(arguments, name)]
     if wanted and not any(task.name == "actions" for task in model.tasks):
-        flag = wanted[0]
-        raise UserError(f"--{flag} shows micro-actions, but {arguments.workdir[0]} recognises emotions only")
+        raise UserError(f"--{wanted[0]} shows micro-actions, but {arguments.workdir[0]} recognises emotions only")
+    if wanted and arguments.frame_rate is not None:
+        raise UserError(
+            f"--{wanted[0]} is for videos, not for folders of images: leave out --frame_rate, or --{wanted[0]}"
+        )
     predicted = inference.predict(
         model,
         paths,
@@ -130,13 +134,13 @@ def run(arguments: argparse.Namespace) -> int:
                 json.dumps(predictions_lib.describe(predictions, arguments.top, segments)) if arguments.json else None
             )
             tqdm.tqdm.write(text or predictions_lib.format_video(predictions, arguments.top, segments), file=sys.stdout)
+            if arguments.html and found:
+                pages.append(_write_page(arguments.html, found, pages))
+            if arguments.review and found:
+                reviewed.append(found)
             if predictions[0].windowed and not predictions[0].error:
                 try:
                     written = _write_files(timelines, predictions, found, formats)
-                    if arguments.html and found:
-                        pages.append(_write_page(arguments.html, found, pages))
-                    if arguments.review and found:
-                        reviewed.append(found)
                 except OSError as error:
                     unwritable = error.strerror or str(error)
                     continue
@@ -191,9 +195,11 @@ def _write_review(folder: pathlib.Path, videos: Sequence[Found], count: int, exc
         if segments:
             only = dataclasses.replace(found, segments=segments)
             pages.append(_write_page(folder, only, pages, prefix="review_", threshold=0.0))
-            annotation_files.write_eaf(
-                pages[-1][1].with_suffix(".eaf"), found.video, found.duration, segments, found.labels
-            )
+            path = pages[-1][1].with_suffix(".eaf")
+            try:
+                annotation_files.write_eaf(path, found.video, found.duration, segments, found.labels)
+            except OSError as error:
+                raise UserError(f"{path} cannot be written ({error.strerror}); give another folder") from error
     write_index(pages, folder / "review.html")
     print(f"to review: {figures.printable(str(folder / 'review.html'))}, and files of ELAN beside it", file=sys.stderr)
 
@@ -218,7 +224,11 @@ def _load_detector(model: "LoadedModel | Ensemble", arguments: argparse.Namespac
     if arguments.boxes or arguments.frame_rate is not None:
         print("manet_jax: the run's detector is for whole videos: grouping finds segments instead", file=sys.stderr)
         return None
-    fitted = detector.load(path)
+    try:
+        fitted = detector.load(path)
+    except UserError as error:
+        print(f"manet_jax: {error}; grouping finds segments instead", file=sys.stderr)
+        return None
     if fitted.network != features.network_digest(model):
         print(
             f"manet_jax: {path} was fitted to another checkpoint: grouping finds segments instead; "

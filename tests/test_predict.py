@@ -11,6 +11,7 @@ import sys
 import weakref
 
 import av
+import cv2
 import numpy as np
 import pytest
 from flax import nnx
@@ -496,6 +497,23 @@ def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, caps
     assert f"--webvtt shows micro-actions, but {workdir} recognises emotions only" in capsys.readouterr().err
 
 
+def test_predict_writes_no_segments_of_folders_of_images(workdir, tmp_path, capsys):
+    (tmp_path / "clip").mkdir()
+    cv2.imwrite(str(tmp_path / "clip/1.png"), np.zeros((40, 40, 3), np.uint8))
+    command = ["--workdir", str(workdir), "--frame_rate", "10", "--boris", str(tmp_path / "clip")]
+    assert predict.main(command) == 2
+    assert "--boris is for videos, not for folders of images: leave out --frame_rate" in capsys.readouterr().err
+
+
+def test_predict_writes_pages_where_timelines_cannot_be_written(workdir, videos, tmp_path, capsys):
+    (tmp_path / "file").write_text("no folder")
+    command = ["--workdir", str(workdir), "--timelines", str(tmp_path / "file"), "--html", str(tmp_path / "pages")]
+    assert predict.main([*command, str(videos / "0.mp4")]) == 1
+    assert (tmp_path / "pages/0.html").exists()
+    assert (tmp_path / "pages/index.html").exists()
+    assert f"timelines cannot be written to {tmp_path / 'file'}" in capsys.readouterr().err
+
+
 def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, model, tmp_path, capsys, monkeypatch):
     copy = shutil.copytree(workdir, tmp_path / "run")
     windows = DenseWindows((2.0,), 1.0)
@@ -517,3 +535,7 @@ def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, mo
     segments, err = printed()
     assert f"{path} was fitted to another checkpoint: grouping finds segments instead" in err
     assert len(segments) != len(expected)
+    path.write_bytes(b"damaged")
+    again, err = printed()
+    assert again == segments
+    assert f"{path} is not a whole .safetensors file" in err

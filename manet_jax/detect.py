@@ -29,11 +29,10 @@ from manet_jax.detection.features import WINDOWS, VideoFeatures
 from manet_jax.detection.segments import Segment
 from manet_jax.loaded_model import LoadedModel, load_model
 from manet_jax.report import detections
-from tfds_ma52 import mma52
+from tfds_ma52 import annotated, mma52
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
-from tfds_ma52.folder import SPLITS
 from tfds_ma52.labels import same_classes
 from tfds_ma52.mma52 import Video
 
@@ -86,12 +85,16 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"the actions of split {arguments.split} are not public: nothing to compare with", file=sys.stderr)
         return 0
     metrics = {name: metric.detection_metrics(found[name], split.targets, model.labels) for name in METHODS}
-    path = workdir / detector.FOLDER / f"metrics_{arguments.split}.json"
-    write_atomically(path, json.dumps(metrics, indent=1) + "\n")
     print(format_table(metrics))
     title = f"Detection by {workdir.name}, {arguments.split}"
+    compared = {name: found[name] for name in METHODS[:2]}
+    path = workdir / detector.FOLDER / f"metrics_{arguments.split}.json"
     report = path.with_name(f"report_{arguments.split}.html")
-    detections.write(report, title, {name: found[name] for name in METHODS[:2]}, split.targets, model.labels, metrics)
+    try:
+        write_atomically(path, json.dumps(metrics, indent=1) + "\n")
+        detections.write(report, title, compared, split.targets, model.labels, metrics)
+    except OSError as error:
+        raise UserError(f"{path.parent} cannot be written ({error.strerror or error}): make room there") from error
     print(f"metrics: {path}\nreport: {report}", file=sys.stderr)
     return 0
 
@@ -118,15 +121,20 @@ def _read_splits(model: LoadedModel, folder: pathlib.Path, arguments: argparse.N
     root = pathlib.Path(arguments.manual_dir or data.get("manual_dir", "")).expanduser()
     if "logits" not in model.metadata.model.options.outputs:
         raise UserError(f"the model in {arguments.workdir} recognises no actions: give one that does")
-    labels, videos = mma52.read_videos(root, list_file=data.get("list_file", ""))
+    locations = {"list_file": data.get("list_file", ""), "video_folder": data.get("video_folder", "")}
+    if data.get("builder_config", "").startswith("annotated"):
+        labels, videos = annotated.read_videos(root, **locations)
+    else:
+        labels, videos = mma52.read_videos(root, list_file=locations["list_file"])
     if not same_classes(labels, model.labels):
         raise UserError(f"the model in {arguments.workdir} and {root} have other classes: give the model's own videos")
     splits = {}
     for name in dict.fromkeys([arguments.fit_split, arguments.split]):
         of_split = {video.name: video for video in videos if video.split == name}
         if not of_split:
-            raise UserError(f"{root} has no videos of split {name!r}")
-        paths = {video.name: mma52.find_video(root, video, data.get("video_folder", "")) for video in of_split.values()}
+            known = ", ".join(dict.fromkeys(video.split for video in videos))
+            raise UserError(f"{root} has no videos of split {name!r}; there are those of {known}")
+        paths = {each.name: mma52.find_video(root, each, locations["video_folder"]) for each in of_split.values()}
         kept = folder / "features" / name
         computed = features.cached_features(model, paths, kept, WINDOWS, progress=f"features of {name}")
         splits[name] = Split(of_split, computed)
@@ -190,8 +198,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--workdir", required=True, help="of a run on windows of untrimmed videos")
     parser.add_argument("--checkpoint", default="best", choices=CHECKPOINTS, help="which one (best)")
     parser.add_argument("--manual_dir", default="", help="the folder of videos and annotations (that of the run)")
-    parser.add_argument("--fit_split", default="train", choices=SPLITS, help="to learn from (train)")
-    parser.add_argument("--split", default="val", choices=SPLITS, help="to find segments in, and to evaluate on (val)")
+    parser.add_argument("--fit_split", default="train", help="to learn from (train)")
+    parser.add_argument("--split", default="val", help="to find segments in, and to evaluate on (val)")
     parser.add_argument("--submission", type=pathlib.Path, help="write the learned head's segments for the challenge")
     parser.add_argument(
         "--steps", type=int, default=fit.Recipe().num_steps, help=f"of the head's training ({fit.Recipe().num_steps})"

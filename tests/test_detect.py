@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import pathlib
+import shutil
 
 import numpy as np
 import pytest
@@ -7,13 +9,14 @@ import scipy
 from helpers import shrink, stored, write_clip
 from saved_models import LABELS, save
 
-from configs import mma52
-from manet_jax import detect
+from configs import annotated, mma52
+from manet_jax import annotation_files, detect
 from manet_jax.data import clips
 from manet_jax.data.windows import DenseWindows
 from manet_jax.detection import detector, features, fit
 from manet_jax.detection.detector import Detector
 from manet_jax.detection.grouping import Grouping
+from manet_jax.detection.segments import Segment
 from manet_jax.detection.submission import check_submission
 from manet_jax.loaded_model import load_model
 from tfds_ma52.mma52 import Action
@@ -177,6 +180,7 @@ def test_detect_writes_a_submission_of_a_hidden_split(root, workdir, tmp_path, c
     [
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
         (["--fit_split", "test"], "split 'test' has no public actions to learn from: give --fit_split another"),
+        (["--split", "street_test"], "has no videos of split 'street_test'; there are those of train, val, test"),
         (["--manual_dir", "{empty}"], "{empty} has no annotations of MMA-52"),
         (["--manual_dir", "{other}"], "have other classes: give the model's own videos"),
     ],
@@ -195,3 +199,27 @@ def test_detect_refuses_what_does_not_fit(root, workdir, tmp_path, capsys, flags
         status = stop.code
     assert status == 2
     assert message.format(**places) in capsys.readouterr().err
+
+
+def test_cached_features_say_that_their_folder_cannot_be_written(root, workdir, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    videos = {"b": root / "train/b.mp4"}
+    with pytest.raises(detect.UserError, match=r"file cannot be read or written \(.*\): make it writable"):
+        features.cached_features(load_model(workdir), videos, tmp_path / "file", DenseWindows((1.0,), 0.5))
+
+
+def test_detect_learns_from_videos_that_people_annotated(root, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(detect, "WINDOWS", DenseWindows((1.0, 2.0), 0.5))
+    folder = tmp_path / "study"
+    folder.mkdir()
+    shutil.copy(root / "label_name.txt", folder)
+    (folder / "splits.csv").write_text("video,split\na,train\nb,train\nd,val\n")
+    for split, name, frames in (("train", "a", 90), ("train", "b", 45), ("val", "d", 75)):
+        path = shutil.copy(root / split / f"{name}.mp4", folder)
+        actions = [
+            Segment(first / 30, last / 30, label, 1.0) for video, first, last, label, _ in ROWS[split] if video == name
+        ]
+        annotation_files.write_eaf(folder / f"{name}.eaf", pathlib.Path(path), frames / 30, actions, LABELS)
+    run = save(tmp_path / "run", shrink(annotated.get_config(), folder), multilabel=True)
+    assert detect.main(["--workdir", str(run), "--steps", "2"]) == 0
+    assert capsys.readouterr().out.splitlines()[3].startswith("perfect classifier, same rule")

@@ -151,7 +151,7 @@ def cached_features(
       progress: the title of a progress bar; "": none.
 
     Raises:
-      UserError: videos cannot be read; all of them are listed, and the others are kept.
+      UserError: the folder cannot be written, or videos cannot be read; all of these are listed, the others are kept.
     """
     found: dict[str, VideoFeatures] = {}
     problems: list[str] = []
@@ -163,8 +163,12 @@ def cached_features(
             if features is None:
                 features = compute_features(model, path, windows, batch_size)
                 _write(file, features, origin)
-        except (DamagedVideoError, OSError) as error:
-            problems.append(f"{path}: {getattr(error, 'strerror', None) or error}")
+        except DamagedVideoError as error:
+            problems.append(f"{path}: {error}")
+        except OSError as error:
+            raise UserError(
+                f"{folder} cannot be read or written ({error.strerror or error}): make it writable"
+            ) from error
         else:
             found[name] = features
     if problems:

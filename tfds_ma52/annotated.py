@@ -12,7 +12,7 @@ from tfds_ma52 import labels as labels_lib
 from tfds_ma52.class_checks import check_classes
 from tfds_ma52.class_names import ClassNames, normal
 from tfds_ma52.errors import UserError, report
-from tfds_ma52.folder import Folder, ListedClip
+from tfds_ma52.folder import Folder
 from tfds_ma52.mma52 import Action, Video
 from tfds_ma52.observations import Annotation, Observation
 from tfds_ma52.tables import read_csv
@@ -66,7 +66,7 @@ def read_folder(
     mma52.check_windows(window, stride, min_overlap)
     found = _read(root, video_folder, list_file)
     clips = [
-        _window_clip(root, each, found.persons[each.name], span, min_overlap)
+        mma52.window_clip(root / each.name, each, found.persons[each.name], span, min_overlap)
         for each in found.videos
         for span in mma52.windows(each.duration, window, stride)
     ]
@@ -315,11 +315,3 @@ def _without_annotations(root: pathlib.Path, videos: Mapping[str, Video]) -> lis
 def _few(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return f"{len(names)} video{'s' * (len(names) > 1)} ({', '.join(names[:3])}{more})"
-
-
-def _window_clip(
-    root: pathlib.Path, each: Video, person: str, span: tuple[float, float], min_overlap: float
-) -> ListedClip:
-    targets = mma52.labels_of(each.actions, span, min_overlap)
-    name = f"{each.name}@{span[0]:.2f}-{span[1]:.2f}"
-    return ListedClip(root / each.name, name, each.split, targets, person, each.location, span=span)

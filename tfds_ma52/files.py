@@ -1,7 +1,9 @@
 """Files that are whole wherever they are."""
 
 import contextlib
+import io
 import pathlib
+import zipfile
 
 
 def write_atomically(path: pathlib.Path, content: bytes | bytearray | str) -> None:
@@ -22,3 +24,11 @@ def write_atomically(path: pathlib.Path, content: bytes | bytearray | str) -> No
         with contextlib.suppress(OSError):
             partial.unlink()
         raise
+
+
+def zipped(name: str, text: str) -> bytes:
+    """A zip archive of one file; the same text gives the same bytes at any time."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+    return archive.getvalue()

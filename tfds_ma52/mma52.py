@@ -89,11 +89,11 @@ def read_folder(
     check_windows(window, stride, min_overlap)
     read = _read(root, list_file)
     hidden = {split for split in ALL_SPLITS if is_hidden(split, read.videos)}
-    clips = [
-        _window_clip(find_video(root, video, video_folder), video, span, None if video.split in hidden else min_overlap)
-        for video in read.videos
-        for span in windows(video.duration, window, stride)
-    ]
+    clips: list[ListedClip] = []
+    for video in read.videos:
+        path, overlap = find_video(root, video, video_folder), None if video.split in hidden else min_overlap
+        spans, subject = windows(video.duration, window, stride), folder_lib.subject_of(path.name)
+        clips += [window_clip(path, video, subject, span, overlap) for span in spans]
     problems, warnings = read.check_classes(root, folder_lib.occurring(clips))
     settings = f"{window:g} {stride:g} {min_overlap:g}"
     digest = folder_lib.digest([read.label_file, *read.files.values()], settings)
@@ -384,9 +384,10 @@ def _file_name(video: Video) -> str:
     return video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
 
 
-def _window_clip(path: pathlib.Path, video: Video, span: tuple[float, float], min_overlap: float | None) -> ListedClip:
-    """One window; without a `min_overlap` its labels are hidden."""
+def window_clip(
+    path: pathlib.Path, video: Video, subject: str, span: tuple[float, float], min_overlap: float | None
+) -> ListedClip:
+    """A window of a video as a clip, see `read_folder`; without a `min_overlap` its labels are hidden."""
     targets = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
     name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"
-    subject = folder_lib.subject_of(_file_name(video))
     return ListedClip(path, name, video.split, targets, subject, video.location, span=span)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from manet_jax.detection.segments import Segment
 from tfds_ma52.errors import UserError, report
-from tfds_ma52.files import write_atomically
+from tfds_ma52.files import write_atomically, zipped
 
 _FILE = "prediction.csv"
 _COLUMNS = ["", "video_id", "t_start", "t_end", "class", "score"]
@@ -43,11 +43,8 @@ def write_submission(
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([_COLUMNS, *([str(i), *row] for i, row in enumerate(rows))])
     _check(str(path), table.getvalue(), durations, num_classes)
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr(zipfile.ZipInfo(_FILE), table.getvalue(), zipfile.ZIP_DEFLATED)
     try:
-        write_atomically(path, archive.getvalue())
+        write_atomically(path, zipped(_FILE, table.getvalue()))
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror or error}): give another file") from error
 

@@ -4,7 +4,6 @@ import collections
 import csv
 import io
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,7 +11,7 @@ from jaxtyping import Int
 
 from manet_jax.evaluate import Evaluation
 from tfds_ma52.errors import UserError, report
-from tfds_ma52.files import write_atomically
+from tfds_ma52.files import write_atomically, zipped
 
 _RANKS = {"current": 5, "2024": 1}  # actions a clip
 _COLUMNS = {
@@ -47,11 +46,8 @@ def write(evaluation: Evaluation, path: str | pathlib.Path, form: str = "current
     table = io.StringIO()
     rows = [[name, *row] for name, row in zip(evaluation.video_ids, columns.tolist(), strict=True)]
     csv.writer(table, lineterminator="\n").writerows([_COLUMNS[form], *rows])
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        file.writestr("prediction.csv", table.getvalue())
     try:
-        write_atomically(path, archive.getvalue())
+        write_atomically(path, zipped("prediction.csv", table.getvalue()))
     except OSError as error:
         raise UserError(f"--submission: {path} cannot be written ({error.strerror})") from error
 

@@ -147,6 +147,9 @@ NETWORKS: dict[str, Network] = {
             },
         ),
         stacked={"offsets": [f"blocks.{i}.interlace.offset_net" for i in range(16)]},
+        # Small, and behind many ReLUs: the recorded one is 5.5e-4 from that in double precision, ours 2.8e-4 to 1.1e-3
+        # from the recorded one, as the compiler orders its sums.
+        gradient_tolerances={"backbone.layer2.0.conv1.conv.net1.offset_net.fc1.weight": 2e-3},
     ),
     "gc_tsm": Network(
         ModelSpec("gc_tsm", GCTSMOptions()),

@@ -47,6 +47,6 @@ def get_config(arm: str = "manet") -> ml_collections.ConfigDict:
         return config
     config.data.manual_dir = "data/ma52_synthetic_ablation"
     config.ema_decay = 0.99  # 100 steps
-    config.num_epochs = config.eval.every_epochs = 2.0
-    config.schedule.warmup_epochs = 0.2
+    config.num_epochs = config.eval.every_epochs = 4.0
+    config.schedule.warmup_epochs = 0.4
     return config

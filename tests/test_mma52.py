@@ -228,7 +228,6 @@ def test_read_folder_reports_every_bad_row(tmp_path):
     assert found == [
         "train.csv:13: expected 7 fields (id,video_id,start_frame,end_frame,class,total_frames,fps), got 4",
         "train.csv:5: the action starts at 0.33 s, but ends at 0.33 s",
-        "train.csv:6: the same action of a is there twice",
         "train.csv:7: unknown label 'nodin'; did you mean 'nodding'?",
         "train.csv:8: the action ends at 6.67 s, but the video at 5.50 s",
         "train.csv:9: total_frames and fps are 165, 25, but 165, 30 above",
@@ -240,6 +239,17 @@ def test_read_folder_reports_every_bad_row(tmp_path):
         f"train.csv:16: '../k' lies outside {tmp_path}",
         "val.csv:3: a is also in split train",
     ]
+
+
+def test_an_action_that_is_there_twice_counts_once(tmp_path):
+    write(tmp_path, train=TRAIN, val=VAL)
+    _, once = mma52.read_videos(tmp_path)
+    write(tmp_path, train=TRAIN + TRAIN.splitlines()[1].replace("0,", "7,", 1) + "\n", val=VAL)
+    assert mma52.read_videos(tmp_path)[1] == once
+    assert read(tmp_path).warnings[0] == (
+        f"{tmp_path}/train.csv:2: an action is there twice, with the same class and times, and counted once: nodding "
+        "of a, 0.00 to 1.00 s"
+    )
 
 
 def test_read_folder_knows_a_video_by_its_file(tmp_path):

@@ -158,3 +158,32 @@ def test_prepare_videos_resumes_on_two_processes(tmp_path, capfd):
     again = {i: (tmp_path / "out" / f"{i}.content").stat().st_mtime_ns for i in (0, 2)}
     assert again[0] == times[0]
     assert again[2] > times[2]
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_parts_of_a_video_are_those_that_are_read_alone(tmp_path, broken):
+    path = tmp_path / "in.mp4"
+    write_clip(path, num_frames=60)  # 2 s
+    if broken:
+        content = path.read_bytes()
+        start = content.index(b"mdat")
+        end = start - 4 + int.from_bytes(content[start - 4 : start], "big")
+        path.write_bytes(content[: end - 100] + bytes(100) + content[end:])  # of the last pictures
+    spans = [(1.5, 2.0), (0.0, 0.5), (0.25, 0.75), (0.25, 0.3), (0.51, 0.515), (1.0, 1.9), (2.5, 3.0)]
+    clips = [ClipFrames(path, span) for span in spans]
+    jobs = [(clip, tmp_path / str(i)) for i, clip in enumerate(clips)]
+    infos = transcode.prepare_videos(jobs, form="jpeg", short_side=32, num_processes=1)
+    alone = [read_alone(clip) for clip in clips]
+    for (_, target), info, expected in zip(jobs, infos, alone, strict=True):
+        assert info == expected[-1]
+        if len(expected) == 2:
+            assert transcode.content_path(target).read_bytes() == expected[0]
+    faults = sum(len(expected) == 1 for expected in alone)
+    assert 1 + broken <= faults < len(spans)  # the last one lies behind the end
+
+
+def read_alone(clip):
+    try:
+        return transcode.transcode(clip, 32, "jpeg")
+    except DamagedVideoError as error:
+        return (str(error),)

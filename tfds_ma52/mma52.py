@@ -200,6 +200,7 @@ class _Annotations:
       label_file: of the classes' names; None where there is none.
       given: the classes that were ids.
       problems: the errors so far.
+      warnings: of what has been read otherwise than it is written.
     """
 
     labels: labels_lib.LabelSet
@@ -208,12 +209,14 @@ class _Annotations:
     label_file: pathlib.Path | None
     given: list[GivenId]
     problems: list[str]
+    warnings: tuple[str, ...]
 
     def check_classes(self, root: pathlib.Path, occurring: dict[str, set[int]]) -> tuple[list[str], tuple[str, ...]]:
         """All problems, and the warnings, given the classes that occur in each split."""
-        return check_classes(
+        problems, warnings = check_classes(
             root, self.labels, occurring, self.given, self.problems, own_names=self.label_file is not None
         )
+        return problems, (*self.warnings, *warnings)
 
 
 def _read(root: pathlib.Path, list_file: str) -> _Annotations:
@@ -231,7 +234,24 @@ def _read(root: pathlib.Path, list_file: str) -> _Annotations:
         for video in reader(path, split, classes, problems):
             videos[video.split, video.name] = video
     problems += _check_splits(videos.values(), files)
-    return _Annotations(labels, tuple(videos.values()), files, label_file, classes.given, problems)
+    warnings = _merge_repeats(videos.values(), labels)
+    return _Annotations(labels, tuple(videos.values()), files, label_file, classes.given, problems, warnings)
+
+
+def _merge_repeats(videos: Iterable[Video], labels: labels_lib.LabelSet) -> tuple[str, ...]:
+    """Lets an action that is there more than once, with the same class and times, count once; says so."""
+    repeated = []
+    for video in videos:
+        kept = list(dict.fromkeys(video.actions))
+        counts = collections.Counter(video.actions)
+        repeated += [(video, action) for action in kept if counts[action] > 1]
+        video.actions[:] = kept
+    if not repeated:
+        return ()
+    video, action = repeated[0]
+    count = "an action is" if len(repeated) == 1 else f"{len(repeated)} actions are"
+    first = f"{labels.names[action.class_id]} of {video.name}, {action.start:.2f} to {action.end:.2f} s"
+    return (f"{video.location}: {count} there twice, with the same class and times, and counted once: {first}",)
 
 
 @dataclasses.dataclass
@@ -357,8 +377,6 @@ def _add_action(video: Video, class_id: int | None, start: float, end: float) ->
             raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
         if end > video.duration + _TOLERANCE:
             raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
-        if class_id is not None and Action(class_id, start, end) in video.actions:
-            raise ValueError(f"the same action of {video.name} is there twice")
     if class_id is not None:
         video.actions.append(Action(class_id, start, end))
 

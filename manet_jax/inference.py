@@ -46,6 +46,8 @@ class Prediction:
       labels: the actions and their body groups.
       emotions: the emotions' names.
       announces_length: whether the file says how long it is, so that it is known to be whole.
+      disagreement: the standard deviation of each action's probability over the views, and over an ensemble's members;
+        None where there is one view of one model.
     """
 
     video: str
@@ -58,6 +60,7 @@ class Prediction:
     labels: LabelSet
     emotions: tuple[str, ...]
     announces_length: bool = True
+    disagreement: Float[np.ndarray, " n"] | None = None
 
     def top(self, count: int = 5) -> list[dict[str, Any]]:
         """The most probable actions, best first: `action`, `class_id`, body `group` and `probability` of each."""
@@ -222,11 +225,12 @@ def _predictions(
     model: "LoadedModel | Ensemble", batch: list[LoadedClip], outputs: list[list[Outputs]]
 ) -> Iterator[Prediction]:
     """The predictions for a batch, given the outputs of each member in each view."""
-    probabilities = {}
+    probabilities, disagreement = {}, None
     if all(outputs):
         of_members = [_average_views(*each) for each in zip(model.members, outputs, strict=True)]
         averaged = tasks_lib.average_models(model.tasks, of_members, model.weights)
         probabilities = {task.name: task.probabilities(averaged[task.output]) for task in model.tasks}
+        disagreement = _disagreement(model, outputs)
     row = 0
     for loaded in batch:
         readable = loaded.clips is not None
@@ -242,8 +246,22 @@ def _predictions(
             labels=model.labels,
             emotions=model.emotions,
             announces_length=loaded.announces_length,
+            disagreement=disagreement[row] if readable and disagreement is not None else None,
         )
         row += readable
+
+
+def _disagreement(model: "LoadedModel | Ensemble", outputs: list[list[Outputs]]) -> Float[np.ndarray, "b n"] | None:
+    """See `Prediction.disagreement`, for the clips of a batch."""
+    actions = [task for task in model.tasks if task.name == "actions"]
+    of_views = [
+        task.probabilities(np.asarray(getattr(view, task.output)))
+        for task in actions
+        for member, views in zip(model.members, outputs, strict=True)
+        if any(each.output == task.output for each in member.tasks)
+        for view in views
+    ]
+    return np.std(of_views, axis=0) if len(of_views) > 1 else None
 
 
 def _average_views(model: "LoadedModel", views: list[Outputs]) -> tasks_lib.Arrays:

@@ -65,6 +65,7 @@ class Found:
       probabilities: of each class at each moment.
       segments: the most certain first.
       labels: the classes.
+      disagreement: see `review.Scored`.
     """
 
     video: pathlib.Path
@@ -73,6 +74,12 @@ class Found:
     probabilities: Float[np.ndarray, "t n"]
     segments: Sequence[Segment]
     labels: LabelSet
+    disagreement: Float[np.ndarray, "t n"] | None
+
+    @property
+    def scored(self) -> review.Scored:
+        """What a review goes by."""
+        return review.Scored(self.times, self.probabilities, self.segments, self.disagreement)
 
     def page(self, threshold: float) -> VideoPage:
         """What the page of the video shows."""
@@ -189,7 +196,7 @@ def _write_page(
 
 def _write_review(folder: pathlib.Path, videos: Sequence[Found], count: int, exclusive: bool) -> None:
     """Writes pages, files of ELAN and an overview of the segments of which the model is least sure, of all videos."""
-    chosen = review.least_sure([(v.times, v.probabilities, v.segments) for v in videos], count, exclusive=exclusive)
+    chosen = review.least_sure([found.scored for found in videos], count, exclusive=exclusive)
     pages: list[Page] = []
     for found, segments in zip(videos, chosen, strict=True):
         if segments:
@@ -250,11 +257,28 @@ def _find(
     path = pathlib.Path(windows[0].video)
     if fitted is not None and isinstance(model, LoadedModel) and len(windows) == len(predictions):
         made = features.compute_features(model, path, fitted.windows, batch_size, progress="segments")
-        times = fitted.windows.times(made.duration)
-        return Found(path, made.duration, times, made.scores, fitted(made), model.labels)
-    times, scores = np.array([(each.start + each.end) / 2 for each in windows]), np.stack(probabilities)
-    duration = windows[-1].end
-    return Found(path, duration, times, scores, group(scores, times, duration), model.labels)
+        times, duration, scores, segments = (
+            fitted.windows.times(made.duration),
+            made.duration,
+            made.scores,
+            fitted(made),
+        )
+    else:
+        times, duration, scores = _middles(windows), windows[-1].end, np.stack(probabilities)
+        segments = group(scores, times, duration)
+    return Found(path, duration, times, scores, segments, model.labels, _disagreement(windows, times))
+
+
+def _middles(windows: Sequence[Prediction]) -> Float[np.ndarray, " w"]:
+    return np.array([(each.start + each.end) / 2 for each in windows])
+
+
+def _disagreement(windows: Sequence[Prediction], times: Float[np.ndarray, " t"]) -> Float[np.ndarray, "t n"] | None:
+    """See `review.Scored`, at some times, from the windows beside them; None where there is none."""
+    known = [each.disagreement for each in windows if each.disagreement is not None]
+    if len(known) < len(windows):
+        return None
+    return np.stack([np.interp(times, _middles(windows), of_class) for of_class in np.transpose(known)], axis=1)
 
 
 def _views(views: Views, arguments: argparse.Namespace) -> Views:

@@ -245,6 +245,11 @@ def test_predict_reads_a_video_once_and_averages(models, videos, monkeypatch):
             assert np.abs(one.probabilities - other.probabilities).max() > 1e-2
             expected = (one.probabilities + 4 * other.probabilities) / 5
             np.testing.assert_allclose(each.probabilities, expected, rtol=1e-6)
+            # One view, and two, which are as far above as below their mean.
+            assert one.disagreement is None
+            assert other.disagreement.max() > 1e-4
+            views = [one.probabilities, *(other.probabilities + sign * other.disagreement for sign in (-1, 1))]
+            np.testing.assert_allclose(each.disagreement, np.std(views, axis=0), rtol=1e-4, atol=1e-7)
     assert several.labels.names == NAMES
     assert several.emotions == ()
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies
 
 from manet_jax.detection.grouping import Grouping, group, soft_nms
-from manet_jax.detection.review import doubt, least_sure
+from manet_jax.detection.review import Scored, doubt, least_sure
 from manet_jax.detection.segments import Segment
 
 ONE = Grouping(thresholds=(0.5,), contrast=0.0)
@@ -176,11 +176,26 @@ def test_soft_nms_does_not_depend_on_the_order_of_the_input(seed):
 def test_doubt_is_the_margin_of_the_mean_probabilities():
     times = np.array([0.5, 1.5, 2.5])
     probabilities = np.array([[0.2, 0.5, 0.3], [0.4, 0.5, 0.1], [0.9, 0.1, 0.0]])
-    segment = Segment(0.0, 2.0, 0, 0.9)
+    segment, video = Segment(0.0, 2.0, 0, 0.9), Scored(times, probabilities, [])
     # 0.3 inside, 0.5 of the best other one.
-    assert doubt(segment, times, probabilities, exclusive=True) == pytest.approx(0.8)
-    assert doubt(segment, times, probabilities, exclusive=False) == pytest.approx(0.6)
-    assert doubt(Segment(2.9, 3.0, 0, 0.9), times, probabilities, exclusive=False) == pytest.approx(0.2)
+    assert doubt(segment, video, exclusive=True) == pytest.approx(0.8)
+    assert doubt(segment, video, exclusive=False) == pytest.approx(0.6)
+    assert doubt(Segment(2.9, 3.0, 0, 0.9), video, exclusive=False) == pytest.approx(0.2)
+
+
+def test_views_that_disagree_add_to_the_doubt():
+    times, probabilities = np.array([0.5, 1.5]), np.array([[0.9, 0.1], [0.9, 0.1]])
+    segment = Segment(0.0, 2.0, 0, 0.9)
+
+    def of(*spread):
+        return Scored(times, probabilities, [segment], np.array([[each, 0.5] for each in spread]))
+
+    assert doubt(segment, of(0.0, 0.0), exclusive=False) == pytest.approx(0.2)
+    # Views that say 0.8 and 1.0 have a standard deviation of 0.1: 1 - 0.8 * 0.8.
+    assert doubt(segment, of(0.1, 0.1), exclusive=False) == pytest.approx(0.36)
+    assert doubt(segment, of(0.0, 0.2), exclusive=True) == pytest.approx(0.36)
+    assert doubt(segment, of(0.5, 0.5), exclusive=False) == 1
+    assert least_sure([of(0.0, 0.0), of(0.1, 0.1)], 1, exclusive=False) == [[], [segment]]
 
 
 def test_least_sure_are_chosen_over_all_videos():
@@ -192,7 +207,7 @@ def test_least_sure_are_chosen_over_all_videos():
         Segment(1.1, 2.0, 0, 0.3),
         Segment(2.0, 3.0, 0, 0.2),
     ]
-    videos = [(times, sure, segments), (times, unsure, segments)]
+    videos = [Scored(times, sure, segments), Scored(times, unsure, segments)]
     assert least_sure(videos, 2, exclusive=False) == [[], segments[:2]]
     # The third overlaps the second, and does not count.
     assert least_sure(videos, 4, exclusive=False) == [segments[:2], segments[:2]]

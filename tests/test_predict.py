@@ -473,7 +473,7 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     """Of a short video too, which is read in windows then."""
     command = ["--workdir", str(workdir), "--timelines", str(tmp_path), "--window", "0.2", "--stride", "0.1"]
     pages = tmp_path / "pages"
-    flags = ["--elan", "--boris", "--webvtt", "--json", "--html", str(pages), "--review", "1"]
+    flags = ["--elan", "--boris", "--webvtt", "--json", "--html", str(pages), "--review", "1", "--flip"]
     assert predict.main([*command, *flags, str(videos / "0.mp4")]) == 0
     printed = capsys.readouterr()
     assert f"timeline: {tmp_path / '0'}.json, .png, .eaf, .boris, .csv and .vtt" in printed.err.splitlines()

@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         for _, of_video in itertools.groupby(predicted, key=lambda prediction: prediction.video):
             predictions = list(of_video)
             found = _find(model, predictions, fitted, arguments.batch_size)
-            segments = found.segments if found else ()
+            segments = predictions_lib.shown_segments(found.segments, arguments.threshold) if found else []
             failed += bool(predictions[-1].error)
             if not (predictions[-1].error or predictions[0].announces_length):
                 unchecked.append(figures.printable(predictions[0].video))
@@ -142,12 +142,12 @@ def run(arguments: argparse.Namespace) -> int:
             )
             tqdm.tqdm.write(text or predictions_lib.format_video(predictions, arguments.top, segments), file=sys.stdout)
             if arguments.html and found:
-                pages.append(_write_page(arguments.html, found, pages))
+                pages.append(_write_page(arguments.html, found, pages, threshold=arguments.threshold))
             if arguments.review and found:
                 reviewed.append(found)
             if predictions[0].windowed and not predictions[0].error:
                 try:
-                    written = _write_files(timelines, predictions, found, formats)
+                    written = _write_files(timelines, predictions, found, segments, formats)
                 except OSError as error:
                     unwritable = error.strerror or str(error)
                     continue
@@ -169,22 +169,25 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _write_files(
-    folder: pathlib.Path, predictions: Sequence[Prediction], found: Found | None, formats: Sequence[str]
+    folder: pathlib.Path,
+    predictions: Sequence[Prediction],
+    found: Found | None,
+    segments: Sequence[Segment],
+    formats: Sequence[str],
 ) -> str:
     """Writes the timeline of a video, and its segments in some of `FORMATS`; returns the files' names."""
     path = predictions_lib.timeline_path(folder, predictions[0].video)
     predictions_lib.write_timeline(predictions, path)
     writers = {suffix: write for name in formats for suffix, write in FORMATS[name].items()}
     if found is not None:
-        shown = predictions_lib.shown_segments(found.segments)
         for suffix, write in writers.items():
-            write(path.with_suffix(suffix), found.video, found.duration, shown, found.labels)
+            write(path.with_suffix(suffix), found.video, found.duration, segments, found.labels)
     *first, last = (".png", *writers)
     return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
 
 
 def _write_page(
-    folder: pathlib.Path, found: Found, others: Sequence[Page], *, prefix: str = "", threshold: float = 0.25
+    folder: pathlib.Path, found: Found, others: Sequence[Page], *, prefix: str = "", threshold: float
 ) -> Page:
     """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path."""
     stem, taken = f"{prefix}{found.video.stem}", {path.name for _, path in others} | {_INDEX}
@@ -339,6 +342,13 @@ def main(argv: list[str] | None = None) -> int:
         help="write a page for each video that plays it beside what is found",
     )
     parser.add_argument(
+        "--threshold",
+        type=float,
+        default=0.25,
+        metavar="SCORE",
+        help="list and write the segments of at least this score, 0 to 1; pages start with it (0.25)",
+    )
+    parser.add_argument(
         "--review",
         type=int,
         default=0,
@@ -357,6 +367,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.review < 0:
         parser.error(f"--review is {arguments.review}; it must be at least 1")
+    if not 0 <= arguments.threshold <= 1:
+        parser.error(f"--threshold is {arguments.threshold:g}; give 0 to 1")
     for name in ("top", "batch_size"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} is {getattr(arguments, name)}; it must be at least 1")

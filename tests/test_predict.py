@@ -358,7 +358,7 @@ def test_predict_command_writes_timelines(workdir, long_video, model, tmp_path, 
     segments = grouping.group(
         np.stack([each.probabilities for each in predicted]), np.arange(10) + 1.0, predicted[-1].end
     )
-    shown = predictions.shown_segments(segments)
+    shown = predictions.shown_segments(segments, 0.25)
     assert printed[1 + len(stretches)] == f"{long_video}: {len(shown)} segments (start, end, score)"
     assert [line.split("  ")[2] for line in printed[2 + len(stretches) :]] == [f"{each.score:.2f}" for each in shown]
     mean = np.mean([each.probabilities.max() for each in stretches[0]])
@@ -424,6 +424,9 @@ def test_predict_command_ends_with_status_2_on_mistakes(workdir, tmp_path, capsy
         predict.main(["--workdir", str(workdir), "--top", "0", "a.mp4"])
     assert stopped.value.code == 2
     assert "--top is 0; it must be at least 1" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        predict.main(["--workdir", str(workdir), "--threshold", "40", "a.mp4"])
+    assert "--threshold is 40; give 0 to 1" in capsys.readouterr().err
 
 
 def repeat(source, target, count):
@@ -514,7 +517,7 @@ def test_predict_writes_pages_where_timelines_cannot_be_written(workdir, videos,
     assert f"timelines cannot be written to {tmp_path / 'file'}" in capsys.readouterr().err
 
 
-def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, model, tmp_path, capsys, monkeypatch):
+def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, model, tmp_path, capsys):
     copy = shutil.copytree(workdir, tmp_path / "run")
     windows = DenseWindows((2.0,), 1.0)
     head = DetectionHead(HeadOptions(2, 1.0, width=8, num_levels=2), rngs=nnx.Rngs(0))
@@ -522,15 +525,18 @@ def test_predict_takes_the_runs_detector_for_long_videos(workdir, long_video, mo
     path = copy / detector.FOLDER / detector.FILE
     detector.save(fitted, path)
     expected = distinct(fitted(features.compute_features(model, long_video, windows)))
-    monkeypatch.setattr(predictions, "SHOWN_SCORE", 0.0)
 
-    def printed(*flags):
-        assert predict.main(["--workdir", str(copy), "--json", *flags, str(long_video)]) == 0
+    def printed(threshold=0.0):
+        flags = ["--json", "--threshold", str(threshold)]
+        assert predict.main(["--workdir", str(copy), *flags, str(long_video)]) == 0
         captured = capsys.readouterr()
         return json.loads(captured.out)["segments"], captured.err
 
     segments, _ = printed()
-    assert sorted(each["score"] for each in segments) == pytest.approx(sorted(each.score for each in expected))
+    scores = sorted(each.score for each in expected)
+    assert sorted(each["score"] for each in segments) == pytest.approx(scores)
+    middle = scores[len(scores) // 2]
+    assert sorted(each["score"] for each in printed(middle)[0]) == pytest.approx(scores[scores.index(middle) :])
     detector.save(dataclasses.replace(fitted, network="other"), path)
     segments, err = printed()
     assert f"{path} was fitted to another checkpoint: grouping finds segments instead" in err

@@ -15,13 +15,11 @@ from manet_jax.report import figures
 from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import LabelSet
 
-SHOWN_SCORE = 0.1  # of a segment; less certain ones are not listed
-
 
 def describe(predictions: Sequence[Prediction], count: int, segments: Sequence[Segment] = ()) -> dict[str, Any]:
     """The prediction for one video as JSON: `top` actions and `emotion`, or an `error`.
 
-    For a long one `windows` with those, and the `segments` that were found in it, by their start.
+    For a long one `windows` with those, and the `segments` that were found in it.
     """
     first = predictions[0]
     name = figures.printable(first.video)
@@ -32,7 +30,7 @@ def describe(predictions: Sequence[Prediction], count: int, segments: Sequence[S
     readable = [each for each in predictions if not each.error]
     windows = [{"start": round(p.start, 3), "end": round(p.end, 3), **_describe_one(p, count)} for p in readable]
     broken = {"error": predictions[-1].error} if predictions[-1].error else {}
-    found = [_describe_segment(each, first.labels) for each in shown_segments(segments)]
+    found = [_describe_segment(each, first.labels) for each in segments]
     return {"video": name, "windows": windows, "segments": found, **broken}
 
 
@@ -47,9 +45,9 @@ def _describe_segment(segment: Segment, labels: LabelSet) -> dict[str, Any]:
     }
 
 
-def shown_segments(segments: Sequence[Segment]) -> list[Segment]:
-    """The distinct segments that are certain enough to be shown, in time."""
-    certain = (each for each in distinct(segments) if each.score >= SHOWN_SCORE)
+def shown_segments(segments: Sequence[Segment], threshold: float) -> list[Segment]:
+    """The distinct segments of at least some score, in time."""
+    certain = (each for each in distinct(segments) if each.score >= threshold)
     return sorted(certain, key=lambda each: (each.start, each.end))
 
 
@@ -68,9 +66,8 @@ def format_video(predictions: Sequence[Prediction], count: int, segments: Sequen
         lines = [f"{figures.printable(first.video)}: {len(predictions)} windows"]
         lines += [f"  {text}" for text in _format_stretches([p for p in predictions if not p.error])]
         if first.probabilities is not None:
-            shown = shown_segments(segments)
-            lines.append(f"{figures.printable(first.video)}: {len(shown)} segments (start, end, score)")
-            lines += [f"  {_format_segment(each, first.labels)}" for each in shown]
+            lines.append(f"{figures.printable(first.video)}: {len(segments)} segments (start, end, score)")
+            lines += [f"  {_format_segment(each, first.labels)}" for each in segments]
     else:
         lines = [figures.printable(first.video)]
         lines += [

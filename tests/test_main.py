@@ -196,6 +196,7 @@ def test_main_without_data_explains_how_to_get_them(run_main, tmp_path):
         (["--workdir=x", "--weights=2;1", "--mode=evaluate"], "weights is 2;1; give numbers with commas between"),
         (["--splits=val"], "--splits is for --mode=evaluate of one model, without --submission"),
         (["--splits=val", "--mode=evaluate", "--workdir=x"], "--splits is for --mode=evaluate of one model, without"),
+        (["--config=configs/annotated.py:x"], "has no network 'x'; name one of full, small after a colon"),
         (["--config=configs/mma82.py:x"], "configs/mma82.py has no arm 'x'; name one of manet, gc_tsm after a colon"),
         (["--submission_format=2025"], "flag --submission_format=2025: value should be one of <current|2024>"),
     ],

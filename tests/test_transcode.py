@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from helpers import cut_at_packet, set_rotation, write_clip, write_silence
 from tfds_ma52 import transcode, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo
-from tfds_ma52.video import DamagedVideoError
+from tfds_ma52.video import DamagedVideoError, Frame
 
 
 def decode(path):
@@ -180,6 +181,22 @@ def test_parts_of_a_video_are_those_that_are_read_alone(tmp_path, broken):
             assert transcode.content_path(target).read_bytes() == expected[0]
     faults = sum(len(expected) == 1 for expected in alone)
     assert 1 + broken <= faults < len(spans)  # the last one lies behind the end
+
+
+def test_tape_keeps_no_frame_that_lies_before_a_part():
+    """Where a run resumes near the end of a long video, these would fill the memory."""
+    pictures = []
+
+    def frames():
+        for i in range(100):
+            picture = np.full((2, 2, 3), i, np.uint8)
+            pictures.append(weakref.ref(picture))
+            yield Frame(float(i), i + 1.0, picture)
+
+    tape = transcode.Tape(frames())
+    assert [frame.start for frame in tape.between(90.0, 92.0)] == [90, 91]
+    assert [i for i, picture in enumerate(pictures) if picture() is not None] in ([90, 91, 92], [89, 90, 91, 92])
+    assert [frame.start for frame in tape.between(91.0, 94.0)] == [91, 92, 93]
 
 
 def read_alone(clip):

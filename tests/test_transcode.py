@@ -136,6 +136,27 @@ def test_process_pool_workers_end_with_a_killed_parent(tmp_path):
         pytest.fail("the worker outlived its parent")
 
 
+def test_prepare_videos_stops_in_the_middle_of_a_video(tmp_path):
+    write_clip(tmp_path / "in.mp4", num_frames=120, height=256, width=256)
+    code = (
+        "import pathlib, sys\nfrom tfds_ma52 import transcode\nfrom tfds_ma52.clip_frames import ClipFrames\n"
+        "if __name__ == '__main__':\n"
+        "    root = pathlib.Path(sys.argv[1])\n"
+        "    spans = [(i / 100, 2 + i / 100) for i in range(200)]\n"
+        "    jobs = [(ClipFrames(root / 'in.mp4', span), root / 'out' / str(i)) for i, span in enumerate(spans)]\n"
+        "    transcode.prepare_videos(jobs, form='h264', short_side=256, num_processes=1)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "1.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate()[1]
+    assert 2 <= len(list((tmp_path / "out").glob("*.json"))) < 50
+
+
 def _is_running(process):
     try:
         return ") Z " not in pathlib.Path(f"/proc/{process}/stat").read_text()

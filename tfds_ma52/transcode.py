@@ -18,7 +18,7 @@ from tfds_ma52 import sources, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo, encode_h264, encode_jpegs
 from tfds_ma52.files import write_atomically
-from tfds_ma52.pool import process_pool
+from tfds_ma52.pool import is_stopped, process_pool, stop_event
 from tfds_ma52.video import DamagedVideoError, Frame
 
 Form = Literal["original", "h264", "jpeg"]  # the file as it is, `encode_h264`, `encode_jpegs`
@@ -135,7 +135,8 @@ def prepare_videos(
     num_processes = min(num_processes or os.cpu_count() or 1, max(1, len(videos)))
     verb = "checking clips" if form == "original" else "transcoding clips"
     progress = tqdm.tqdm(desc=verb, total=len(jobs), unit="clip", dynamic_ncols=True)
-    with process_pool(num_processes) as pool, progress:
+    stop = stop_event()
+    with process_pool(num_processes, stop) as pool, progress:
         numbers = {
             pool.submit(_prepare_parts, [jobs[i] for i in parts], form, short_side): parts for parts in videos.values()
         }
@@ -145,6 +146,7 @@ def prepare_videos(
                     infos[i] = info
                 progress.update(len(numbers[future]))
         except BaseException:
+            stop.set()  # else a worker would first finish its video
             pool.shutdown(cancel_futures=True)
             raise
     return infos
@@ -158,7 +160,12 @@ def content_path(target: pathlib.Path) -> pathlib.Path:
 def _prepare_parts(jobs: list[tuple[ClipFrames, pathlib.Path]], form: Form, short_side: int) -> list[VideoInfo | str]:
     """As `prepare_videos`: one clip, or parts of one video in the order of their starts."""
     tape = Tape(_resized(dataclasses.replace(jobs[0][0], span=None), short_side))
-    return [_prepare_video(*job, form, short_side, tape) for job in jobs]
+    infos: list[VideoInfo | str] = []
+    for job in jobs:
+        if is_stopped():
+            break  # nobody waits for these
+        infos.append(_prepare_video(*job, form, short_side, tape))
+    return infos
 
 
 def _prepare_video(clip: ClipFrames, target: pathlib.Path, form: Form, short_side: int, tape: Tape) -> VideoInfo | str:

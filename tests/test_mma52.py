@@ -44,6 +44,9 @@ def test_windows_by_hand():
     assert mma52.windows(1.2, 2.0, 1.0) == [(0, 1.2)]
     assert mma52.windows(2.0, 2.0, 1.0) == [(0, 2)]
     assert len(mma52.windows(0.3 * 10, 0.3, 0.1)) == 28  # 2.7 / 0.1 is not quite 27
+    # 60 and 120 frames at 29.97 a second: a rest of less than a frame is no window.
+    assert mma52.windows(2.002, 2.0, 1.0) == [(0, 2)]
+    assert mma52.windows(4.004, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4)]
 
 
 def test_labels_of_counts_by_overlap():

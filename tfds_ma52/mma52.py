@@ -32,6 +32,7 @@ _SHORTEST = 0.01  # seconds of a window and from one's start to the next
 _TOLERANCE = 0.1  # seconds by which an action may end after its video
 _SAME_TIME = 0.1  # seconds; a frame of 29 and of 30 a second is not at the same time
 _SLACK = 1e-6  # seconds and shares that rounding may cost
+_REST = 0.02  # seconds behind the last whole window that need no further one: about half a frame
 _MISSING = """\
 {root} has no annotations of MMA-52: it must hold {root}/train.csv and {root}/val.csv with the header \
 id,video_id,start_frame,end_frame,class,total_frames,fps or {root}/annotations.json (also under annotations/), or name \
@@ -71,8 +72,9 @@ def read_folder(
 ) -> Folder:
     """Reads the annotations of a folder as windows.
 
-    A video's windows start every `stride` seconds from its start, as long as they lie inside it; where a rest remains,
-    one more ends with the video. A video shorter than a window is one. Windows without any action are kept.
+    A video's windows start every `stride` seconds from its start, as long as they lie inside it; where a rest of more
+    than about half a frame remains, one more ends with the video. A video shorter than a window is one. Windows without
+    any action are kept.
 
     Args:
       root: the folder.
@@ -172,7 +174,7 @@ def windows(duration: float, window: float, stride: float) -> list[tuple[float, 
         return [(0.0, duration)]
     count = math.floor((duration - window) / stride + _SLACK) + 1
     spans = [(i * stride, i * stride + window) for i in range(count)]
-    if spans[-1][1] < duration - _SLACK:
+    if spans[-1][1] < duration - _REST:  # it would have the name of the one before, too
         spans.append((duration - window, duration))
     return spans
 

@@ -212,6 +212,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.steps < 1:
         parser.error(f"--steps is {arguments.steps}; it must be at least 1")
+    if not 0 <= arguments.seed < 2**63:
+        parser.error(f"--seed is {arguments.seed}; it must be from 0 to 2^63 - 1")
     return run_command("manet_jax", lambda: run(arguments))
 
 

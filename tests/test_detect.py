@@ -199,6 +199,7 @@ def test_detect_writes_a_submission_of_a_hidden_split(root, workdir, tmp_path, c
     ("flags", "message"),
     [
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
+        (["--seed", "-1"], "--seed is -1; it must be from 0 to 2^63 - 1"),
         (["--fit_split", "test"], "split 'test' has no public actions to learn from: give --fit_split another"),
         (["--split", "street_test"], "has no videos of split 'street_test'; there are those of train, val, test"),
         (["--manual_dir", "{empty}"], "{empty} has no annotations of MMA-52"),

@@ -244,6 +244,18 @@ def test_read_folder_reports_every_bad_row(tmp_path):
     ]
 
 
+def test_actions_of_a_visible_test_split_have_possible_times(tmp_path):
+    rows = "0,d,30,60,9,90,30\n1,d,60,30,19,90,30\n2,e,0,30,9,60,30\n3,e,0,99,10,60,30\n"
+    write(tmp_path, train=TRAIN, val=VAL, test=HEADER + rows)
+    path = f"{tmp_path}/test.csv"
+    assert list(read(tmp_path).problems) == [
+        f"{path}:2: d: the action starts at 2.00 s, but ends at 1.00 s",
+        f"{path}:4: e: the action ends at 3.30 s, but the video at 2.00 s",
+    ]
+    with pytest.raises(UserError, match="2 problems"):
+        mma52.read_videos(tmp_path)
+
+
 def test_an_action_that_is_there_twice_counts_once(tmp_path):
     write(tmp_path, train=TRAIN, val=VAL)
     _, once = mma52.read_videos(tmp_path)

@@ -235,8 +235,8 @@ def _read(root: pathlib.Path, list_file: str) -> _Annotations:
         reader = _read_csv if split else _read_json
         for video in reader(path, split, classes, problems):
             videos[video.split, video.name] = video
-    problems += _check_splits(videos.values(), files)
     warnings = _merge_repeats(videos.values(), labels)
+    problems += _check_splits(videos.values(), files) + _check_tests(videos.values())
     return _Annotations(labels, tuple(videos.values()), files, label_file, classes.given, problems, warnings)
 
 
@@ -374,13 +374,30 @@ def _add_action(video: Video, class_id: int | None, start: float, end: float) ->
 
     Without a class none is added: the row stands for the video.
     """
-    if role_of(video.split) != "test":  # whose rows may be dummies
-        if start >= end:
-            raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
-        if end > video.duration + _TOLERANCE:
-            raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
+    if role_of(video.split) != "test":  # whose rows may be dummies, see `_check_tests`
+        _check_times(video, start, end)
     if class_id is not None:
         video.actions.append(Action(class_id, start, end))
+
+
+def _check_times(video: Video, start: float, end: float) -> None:
+    if start >= end:
+        raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
+    if end > video.duration + _TOLERANCE:
+        raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
+
+
+def _check_tests(videos: Iterable[Video]) -> list[str]:
+    """A line for each action with impossible times in a test split whose actions are not hidden."""
+    problems = []
+    visible = {split for split in ALL_SPLITS if role_of(split) == "test" and not is_hidden(split, videos)}
+    for video in videos:
+        for action in video.actions if video.split in visible else ():
+            try:
+                _check_times(video, action.start, action.end)
+            except ValueError as error:
+                problems.append(f"{video.location}: {video.name}: {error}")
+    return problems
 
 
 def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> list[str]:

@@ -46,7 +46,7 @@ class Split:
 
     Attributes:
       videos: by name.
-      features: likewise.
+      features: likewise; without those that the network's heads see, which would fill the memory.
     """
 
     videos: Mapping[str, Video]
@@ -137,8 +137,12 @@ def _read_splits(model: LoadedModel, folder: pathlib.Path, arguments: argparse.N
         paths = {each.name: mma52.find_video(root, each, locations["video_folder"]) for each in of_split.values()}
         kept = folder / "features" / name
         computed = features.cached_features(model, paths, kept, WINDOWS, progress=f"features of {name}")
-        splits[name] = Split(of_split, computed)
+        splits[name] = Split(of_split, {each: _without_features(made) for each, made in computed})
     return splits
+
+
+def _without_features(made: VideoFeatures) -> VideoFeatures:
+    return dataclasses.replace(made, features=np.zeros((*made.features.shape[:2], 0), np.float32))
 
 
 def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argparse.Namespace) -> Detector:
@@ -208,6 +212,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.steps < 1:
         parser.error(f"--steps is {arguments.steps}; it must be at least 1")
+    if not 0 <= arguments.seed < 2**63:
+        parser.error(f"--seed is {arguments.seed}; it must be from 0 to 2^63 - 1")
     return run_command("manet_jax", lambda: run(arguments))
 
 

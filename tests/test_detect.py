@@ -2,6 +2,7 @@ import dataclasses
 import json
 import pathlib
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -95,25 +96,25 @@ def test_perfect_scores_are_the_share_of_windows_with_the_class():
 def test_cached_features_are_computed_once(root, workdir, tmp_path, monkeypatch):
     model, videos = load_model(workdir), {"deep/a": root / "train/a.mp4", "b": root / "train/b.mp4"}
     windows = DenseWindows((1.0,), 0.5)
-    first = features.cached_features(model, videos, tmp_path, windows)
+    first = dict(features.cached_features(model, videos, tmp_path, windows))
     with monkeypatch.context() as patch:
         patch.setattr(features, "compute_features", None)
-        again = features.cached_features(model, videos, tmp_path, windows)
+        again = dict(features.cached_features(model, videos, tmp_path, windows))
     for name, each in first.items():
         np.testing.assert_array_equal(again[name].probabilities, each.probabilities)
         np.testing.assert_allclose(again[name].features, each.features, rtol=1e-3, atol=1e-4)
         assert again[name].duration == each.duration
-    other = features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5))
+    other = dict(features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5)))
     assert np.abs(other["b"].probabilities - first["b"].probabilities).max() > 1e-4
     (tmp_path / "b.npz").write_bytes(b"cut")
-    features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5))
+    dict(features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5)))
 
 
 def test_cached_features_report_all_videos_that_cannot_be_read(root, workdir, tmp_path):
     (tmp_path / "cut.mp4").write_bytes((root / "train/a.mp4").read_bytes()[:900])
     videos = {"cut": tmp_path / "cut.mp4", "b": root / "train/b.mp4", "none": tmp_path / "none.mp4"}
     with pytest.raises(detect.UserError) as error:
-        features.cached_features(load_model(workdir), videos, tmp_path / "features", DenseWindows((1.0,), 0.5))
+        dict(features.cached_features(load_model(workdir), videos, tmp_path / "features", DenseWindows((1.0,), 0.5)))
     title, *problems = str(error.value).splitlines()
     assert title == "videos cannot be read: 2 problems"
     assert [problem.split(":")[0].strip() for problem in problems] == [str(videos["cut"]), str(videos["none"])]
@@ -142,6 +143,23 @@ def test_load_says_what_is_wrong_with_a_file(tmp_path):
     detector.state_dict.write(path, {"a": np.zeros(2, np.float32)}, {"options": {}})
     with pytest.raises(detect.UserError, match="is no detector of this version"):
         detector.load(path)
+
+
+def test_detect_holds_the_features_of_one_video_at_a_time(root, workdir, monkeypatch):
+    monkeypatch.setattr(detect, "WINDOWS", DenseWindows((1.0, 2.0), 0.5))
+    computed, held = features.compute_features, []
+
+    def compute(*arguments):
+        found = computed(*arguments)
+        alive = sum(array() is not None for array in held)
+        held.append(weakref.ref(found.features))
+        assert alive <= 1  # that of the video before
+        return found
+
+    monkeypatch.setattr(features, "compute_features", compute)
+    shutil.rmtree(workdir / "detection", ignore_errors=True)
+    assert detect.main(["--workdir", str(workdir), "--steps", "1"]) == 0
+    assert len(held) == 5  # of three videos of train, and of two of val
 
 
 def test_detect_fits_compares_and_resumes(root, workdir, tmp_path, capsys, monkeypatch):
@@ -181,6 +199,7 @@ def test_detect_writes_a_submission_of_a_hidden_split(root, workdir, tmp_path, c
     ("flags", "message"),
     [
         (["--steps", "0"], "--steps is 0; it must be at least 1"),
+        (["--seed", "-1"], "--seed is -1; it must be from 0 to 2^63 - 1"),
         (["--fit_split", "test"], "split 'test' has no public actions to learn from: give --fit_split another"),
         (["--split", "street_test"], "has no videos of split 'street_test'; there are those of train, val, test"),
         (["--manual_dir", "{empty}"], "{empty} has no annotations of MMA-52"),
@@ -207,7 +226,7 @@ def test_cached_features_say_that_their_folder_cannot_be_written(root, workdir, 
     (tmp_path / "file").write_text("no folder")
     videos = {"b": root / "train/b.mp4"}
     with pytest.raises(detect.UserError, match=r"file cannot be read or written \(.*\): make it writable"):
-        features.cached_features(load_model(workdir), videos, tmp_path / "file", DenseWindows((1.0,), 0.5))
+        dict(features.cached_features(load_model(workdir), videos, tmp_path / "file", DenseWindows((1.0,), 0.5)))
 
 
 def test_detect_learns_from_videos_that_people_annotated(root, tmp_path, capsys, monkeypatch):

@@ -44,6 +44,9 @@ def test_windows_by_hand():
     assert mma52.windows(1.2, 2.0, 1.0) == [(0, 1.2)]
     assert mma52.windows(2.0, 2.0, 1.0) == [(0, 2)]
     assert len(mma52.windows(0.3 * 10, 0.3, 0.1)) == 28  # 2.7 / 0.1 is not quite 27
+    # 60 and 120 frames at 29.97 a second: a rest of less than a frame is no window.
+    assert mma52.windows(2.002, 2.0, 1.0) == [(0, 2)]
+    assert mma52.windows(4.004, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4)]
 
 
 def test_labels_of_counts_by_overlap():
@@ -239,6 +242,18 @@ def test_read_folder_reports_every_bad_row(tmp_path):
         f"train.csv:16: '../k' lies outside {tmp_path}",
         "val.csv:3: a is also in split train",
     ]
+
+
+def test_actions_of_a_visible_test_split_have_possible_times(tmp_path):
+    rows = "0,d,30,60,9,90,30\n1,d,60,30,19,90,30\n2,e,0,30,9,60,30\n3,e,0,99,10,60,30\n"
+    write(tmp_path, train=TRAIN, val=VAL, test=HEADER + rows)
+    path = f"{tmp_path}/test.csv"
+    assert list(read(tmp_path).problems) == [
+        f"{path}:2: d: the action starts at 2.00 s, but ends at 1.00 s",
+        f"{path}:4: e: the action ends at 3.30 s, but the video at 2.00 s",
+    ]
+    with pytest.raises(UserError, match="2 problems"):
+        mma52.read_videos(tmp_path)
 
 
 def test_an_action_that_is_there_twice_counts_once(tmp_path):

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 
 import av
 import numpy as np
@@ -13,7 +14,7 @@ from helpers import cut_at_packet, set_rotation, write_clip, write_silence
 from tfds_ma52 import transcode, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo
-from tfds_ma52.video import DamagedVideoError
+from tfds_ma52.video import DamagedVideoError, Frame
 
 
 def decode(path):
@@ -135,6 +136,27 @@ def test_process_pool_workers_end_with_a_killed_parent(tmp_path):
         pytest.fail("the worker outlived its parent")
 
 
+def test_prepare_videos_stops_in_the_middle_of_a_video(tmp_path):
+    write_clip(tmp_path / "in.mp4", num_frames=120, height=256, width=256)
+    code = (
+        "import pathlib, sys\nfrom tfds_ma52 import transcode\nfrom tfds_ma52.clip_frames import ClipFrames\n"
+        "if __name__ == '__main__':\n"
+        "    root = pathlib.Path(sys.argv[1])\n"
+        "    spans = [(i / 100, 2 + i / 100) for i in range(200)]\n"
+        "    jobs = [(ClipFrames(root / 'in.mp4', span), root / 'out' / str(i)) for i, span in enumerate(spans)]\n"
+        "    transcode.prepare_videos(jobs, form='h264', short_side=256, num_processes=1)\n"
+    )
+    (tmp_path / "script.py").write_text(code)
+    command = [sys.executable, str(tmp_path / "script.py"), str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "out" / "1.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    assert "KeyboardInterrupt" in process.communicate()[1]
+    assert 2 <= len(list((tmp_path / "out").glob("*.json"))) < 50
+
+
 def _is_running(process):
     try:
         return ") Z " not in pathlib.Path(f"/proc/{process}/stat").read_text()
@@ -180,6 +202,22 @@ def test_parts_of_a_video_are_those_that_are_read_alone(tmp_path, broken):
             assert transcode.content_path(target).read_bytes() == expected[0]
     faults = sum(len(expected) == 1 for expected in alone)
     assert 1 + broken <= faults < len(spans)  # the last one lies behind the end
+
+
+def test_tape_keeps_no_frame_that_lies_before_a_part():
+    """Where a run resumes near the end of a long video, these would fill the memory."""
+    pictures = []
+
+    def frames():
+        for i in range(100):
+            picture = np.full((2, 2, 3), i, np.uint8)
+            pictures.append(weakref.ref(picture))
+            yield Frame(float(i), i + 1.0, picture)
+
+    tape = transcode.Tape(frames())
+    assert [frame.start for frame in tape.between(90.0, 92.0)] == [90, 91]
+    assert [i for i, picture in enumerate(pictures) if picture() is not None] in ([90, 91, 92], [89, 90, 91, 92])
+    assert [frame.start for frame in tape.between(91.0, 94.0)] == [91, 92, 93]
 
 
 def read_alone(clip):

@@ -32,6 +32,7 @@ _SHORTEST = 0.01  # seconds of a window and from one's start to the next
 _TOLERANCE = 0.1  # seconds by which an action may end after its video
 _SAME_TIME = 0.1  # seconds; a frame of 29 and of 30 a second is not at the same time
 _SLACK = 1e-6  # seconds and shares that rounding may cost
+_REST = 0.02  # seconds behind the last whole window that need no further one: about half a frame
 _MISSING = """\
 {root} has no annotations of MMA-52: it must hold {root}/train.csv and {root}/val.csv with the header \
 id,video_id,start_frame,end_frame,class,total_frames,fps or {root}/annotations.json (also under annotations/), or name \
@@ -71,8 +72,9 @@ def read_folder(
 ) -> Folder:
     """Reads the annotations of a folder as windows.
 
-    A video's windows start every `stride` seconds from its start, as long as they lie inside it; where a rest remains,
-    one more ends with the video. A video shorter than a window is one. Windows without any action are kept.
+    A video's windows start every `stride` seconds from its start, as long as they lie inside it; where a rest of more
+    than about half a frame remains, one more ends with the video. A video shorter than a window is one. Windows without
+    any action are kept.
 
     Args:
       root: the folder.
@@ -172,7 +174,7 @@ def windows(duration: float, window: float, stride: float) -> list[tuple[float, 
         return [(0.0, duration)]
     count = math.floor((duration - window) / stride + _SLACK) + 1
     spans = [(i * stride, i * stride + window) for i in range(count)]
-    if spans[-1][1] < duration - _SLACK:
+    if spans[-1][1] < duration - _REST:  # it would have the name of the one before, too
         spans.append((duration - window, duration))
     return spans
 
@@ -233,8 +235,8 @@ def _read(root: pathlib.Path, list_file: str) -> _Annotations:
         reader = _read_csv if split else _read_json
         for video in reader(path, split, classes, problems):
             videos[video.split, video.name] = video
-    problems += _check_splits(videos.values(), files)
     warnings = _merge_repeats(videos.values(), labels)
+    problems += _check_splits(videos.values(), files) + _check_tests(videos.values())
     return _Annotations(labels, tuple(videos.values()), files, label_file, classes.given, problems, warnings)
 
 
@@ -372,13 +374,30 @@ def _add_action(video: Video, class_id: int | None, start: float, end: float) ->
 
     Without a class none is added: the row stands for the video.
     """
-    if role_of(video.split) != "test":  # whose rows may be dummies
-        if start >= end:
-            raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
-        if end > video.duration + _TOLERANCE:
-            raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
+    if role_of(video.split) != "test":  # whose rows may be dummies, see `_check_tests`
+        _check_times(video, start, end)
     if class_id is not None:
         video.actions.append(Action(class_id, start, end))
+
+
+def _check_times(video: Video, start: float, end: float) -> None:
+    if start >= end:
+        raise ValueError(f"the action starts at {start:.2f} s, but ends at {end:.2f} s")
+    if end > video.duration + _TOLERANCE:
+        raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
+
+
+def _check_tests(videos: Iterable[Video]) -> list[str]:
+    """A line for each action with impossible times in a test split whose actions are not hidden."""
+    problems = []
+    visible = {split for split in ALL_SPLITS if role_of(split) == "test" and not is_hidden(split, videos)}
+    for video in videos:
+        for action in video.actions if video.split in visible else ():
+            try:
+                _check_times(video, action.start, action.end)
+            except ValueError as error:
+                problems.append(f"{video.location}: {video.name}: {error}")
+    return problems
 
 
 def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> list[str]:

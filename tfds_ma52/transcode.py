@@ -18,7 +18,7 @@ from tfds_ma52 import sources, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.encoding import VideoInfo, encode_h264, encode_jpegs
 from tfds_ma52.files import write_atomically
-from tfds_ma52.pool import process_pool
+from tfds_ma52.pool import is_stopped, process_pool, stop_event
 from tfds_ma52.video import DamagedVideoError, Frame
 
 Form = Literal["original", "h264", "jpeg"]  # the file as it is, `encode_h264`, `encode_jpegs`
@@ -26,7 +26,7 @@ _Resized = Frame[UInt8[np.ndarray, "h w 3"]]
 
 
 def transcode(
-    clip: ClipFrames, short_side: int, form: Literal["h264", "jpeg"] = "h264", tape: "_Tape | None" = None
+    clip: ClipFrames, short_side: int, form: Literal["h264", "jpeg"] = "h264", tape: "Tape | None" = None
 ) -> tuple[bytes, VideoInfo]:
     """Rewrites a clip as H.264 in MP4 or as JPEGs, frame by frame, without sound.
 
@@ -57,7 +57,7 @@ def _resized(clip: ClipFrames, short_side: int) -> Iterator[_Resized]:
         yield Frame(frame.start, frame.end, image)
 
 
-class _Tape:
+class Tape:
     """The frames of a video, of which parts are taken in the order of their starts, and which is read once."""
 
     def __init__(self, frames: Iterator[_Resized]):
@@ -69,15 +69,16 @@ class _Tape:
         """See `video.frames_between`; no part that is taken later may start before this one."""
         while self._kept and self._kept[0].end <= start:
             self._kept.popleft()
-        return video.frames_between(self._replay(), start, end)
+        return video.frames_between(self._replay(start), start, end)
 
-    def _replay(self) -> Iterator[_Resized]:
+    def _replay(self, start: float) -> Iterator[_Resized]:
         yield from tuple(self._kept)
         if self._error:  # or the frames would just end there
             raise self._error
         try:
             for frame in self._frames:
-                self._kept.append(frame)
+                if frame.end > start:  # else no part needs it: a run that resumes comes by all those before
+                    self._kept.append(frame)
                 yield frame
         except Exception as error:
             self._error = error
@@ -134,7 +135,8 @@ def prepare_videos(
     num_processes = min(num_processes or os.cpu_count() or 1, max(1, len(videos)))
     verb = "checking clips" if form == "original" else "transcoding clips"
     progress = tqdm.tqdm(desc=verb, total=len(jobs), unit="clip", dynamic_ncols=True)
-    with process_pool(num_processes) as pool, progress:
+    stop = stop_event()
+    with process_pool(num_processes, stop) as pool, progress:
         numbers = {
             pool.submit(_prepare_parts, [jobs[i] for i in parts], form, short_side): parts for parts in videos.values()
         }
@@ -144,6 +146,7 @@ def prepare_videos(
                     infos[i] = info
                 progress.update(len(numbers[future]))
         except BaseException:
+            stop.set()  # else a worker would first finish its video
             pool.shutdown(cancel_futures=True)
             raise
     return infos
@@ -156,11 +159,16 @@ def content_path(target: pathlib.Path) -> pathlib.Path:
 
 def _prepare_parts(jobs: list[tuple[ClipFrames, pathlib.Path]], form: Form, short_side: int) -> list[VideoInfo | str]:
     """As `prepare_videos`: one clip, or parts of one video in the order of their starts."""
-    tape = _Tape(_resized(dataclasses.replace(jobs[0][0], span=None), short_side))
-    return [_prepare_video(*job, form, short_side, tape) for job in jobs]
+    tape = Tape(_resized(dataclasses.replace(jobs[0][0], span=None), short_side))
+    infos: list[VideoInfo | str] = []
+    for job in jobs:
+        if is_stopped():
+            break  # nobody waits for these
+        infos.append(_prepare_video(*job, form, short_side, tape))
+    return infos
 
 
-def _prepare_video(clip: ClipFrames, target: pathlib.Path, form: Form, short_side: int, tape: _Tape) -> VideoInfo | str:
+def _prepare_video(clip: ClipFrames, target: pathlib.Path, form: Form, short_side: int, tape: Tape) -> VideoInfo | str:
     note = target.with_name(target.name + ".json")
     try:
         stamp = json.dumps([form, short_side, sources.state(clip.path), dataclasses.asdict(clip)], default=str)

@@ -137,10 +137,11 @@ def cached_features(
     *,
     batch_size: int = 32,
     progress: str = "",
-) -> dict[str, VideoFeatures]:
+) -> Iterator[tuple[str, VideoFeatures]]:
     """The features of videos, each computed unless a folder has it already, where it is kept for the next time.
 
-    Features are kept as float16, and probabilities as float32.
+    Features are kept as float16, and probabilities as float32. One video follows the other, as the features of many
+    fill the memory: those of half an hour take 177 MB with 2,048 channels.
 
     Args:
       model: recognises actions.
@@ -150,10 +151,12 @@ def cached_features(
       batch_size: windows that the network sees at once.
       progress: the title of a progress bar; "": none.
 
+    Yields:
+      The name and the features of each video.
+
     Raises:
       UserError: the folder cannot be written, or videos cannot be read; all of these are listed, the others are kept.
     """
-    found: dict[str, VideoFeatures] = {}
     problems: list[str] = []
     for name, path in tqdm.tqdm(videos.items(), progress, unit="video", disable=None if progress else True):
         file = folder / f"{name}.npz"
@@ -170,10 +173,9 @@ def cached_features(
                 f"{folder} cannot be read or written ({error.strerror or error}): make it writable"
             ) from error
         else:
-            found[name] = features
+            yield name, features
     if problems:
         raise UserError(report("videos cannot be read", problems))
-    return found
 
 
 def _origin(model: LoadedModel, path: pathlib.Path, windows: DenseWindows) -> str:

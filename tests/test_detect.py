@@ -106,8 +106,9 @@ def test_cached_features_are_computed_once(root, workdir, tmp_path, monkeypatch)
         assert again[name].duration == each.duration
     other = dict(features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5)))
     assert np.abs(other["b"].probabilities - first["b"].probabilities).max() > 1e-4
-    (tmp_path / "b.npz").write_bytes(b"cut")
-    dict(features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5)))
+    for damaged in (b"cut", b""):
+        (tmp_path / "b.npz").write_bytes(damaged)
+        dict(features.cached_features(model, videos, tmp_path, DenseWindows((2.0,), 0.5)))
 
 
 def test_cached_features_report_all_videos_that_cannot_be_read(root, workdir, tmp_path):

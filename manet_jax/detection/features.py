@@ -187,7 +187,7 @@ def _origin(model: LoadedModel, path: pathlib.Path, windows: DenseWindows) -> st
 
 def network_digest(model: LoadedModel) -> str:
     """A digest of what the weights of a network come from."""
-    return digest(model.metadata.step, model.metadata.config, model.metadata.source)
+    return digest(model.metadata.step, model.metadata.config, model.metadata.source, model.metadata.data)
 
 
 def digest(*values: Any) -> str:
@@ -203,7 +203,7 @@ def _read(file: pathlib.Path, origin: str) -> VideoFeatures | None:
                 return None
             features = content["features"].astype(np.float32)
             return VideoFeatures(float(content["duration"]), features, content["probabilities"])
-    except (FileNotFoundError, KeyError, ValueError, zipfile.BadZipFile):
+    except (EOFError, FileNotFoundError, KeyError, ValueError, zipfile.BadZipFile):
         return None
 
 

@@ -158,12 +158,12 @@ def _fit(model: LoadedModel, split: Split, folder: pathlib.Path, arguments: argp
         fitted = detector.load(path)
         if fitted.origin == origin:
             return fitted
-    print(f"choosing the rule on {len(split.videos)} videos of {arguments.fit_split}", file=sys.stderr)
     scored = [
         ScoredVideo(each.scores, WINDOWS.times(each.duration), each.duration, split.videos[name].actions)
         for name, each in split.features.items()
     ]
-    rule, _ = choice.choose(scored, model.labels)
+    title = f"choosing the rule on {len(scored)} videos of {arguments.fit_split}"
+    rule, _ = choice.choose(scored, model.labels, progress=title)
     of_videos = [fit.class_examples(split.features[name], video.actions) for name, video in split.videos.items()]
     head = fit.train_head(list(itertools.chain(*of_videos)), WINDOWS.stride, recipe)
     fitted = Detector(head, WINDOWS, rule, network, origin)

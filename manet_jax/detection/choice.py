@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
+import tqdm
 from jaxtyping import Float
 
 from manet_jax.detection import metric
@@ -38,7 +39,9 @@ class ScoredVideo:
     actions: Sequence[Action]
 
 
-def choose(videos: Sequence[ScoredVideo], labels: LabelSet) -> tuple[Grouping, dict[Grouping, float]]:
+def choose(
+    videos: Sequence[ScoredVideo], labels: LabelSet, *, progress: str = ""
+) -> tuple[Grouping, dict[Grouping, float]]:
     """The grouping with the highest mean detection mAP on some videos, of a grid of 18.
 
     The grid: two sets of thresholds, three widths of smoothing, three weights of the contrast. Of equal ones the first
@@ -47,13 +50,15 @@ def choose(videos: Sequence[ScoredVideo], labels: LabelSet) -> tuple[Grouping, d
     Args:
       videos: not those on which the choice is to be judged.
       labels: the classes.
+      progress: the title of a progress bar; "": none.
 
     Returns:
       The best one, and the mAP of each.
     """
     targets = {str(i): video.actions for i, video in enumerate(videos)}
     tried: dict[Grouping, float] = {}
-    for thresholds, smoothing, contrast in itertools.product(THRESHOLDS.values(), SMOOTHING, CONTRAST):
+    grid = list(itertools.product(THRESHOLDS.values(), SMOOTHING, CONTRAST))
+    for thresholds, smoothing, contrast in tqdm.tqdm(grid, progress, disable=None if progress else True):
         grouping = Grouping(thresholds=thresholds, smoothing=smoothing, contrast=contrast)
         found = {str(i): group(video.scores, video.times, video.duration, grouping) for i, video in enumerate(videos)}
         tried[grouping] = _action_map(found, targets, len(labels.names))

@@ -176,12 +176,13 @@ def _write_files(
     formats: Sequence[str],
 ) -> str:
     """Writes the timeline of a video, and its segments in some of `FORMATS`; returns the files' names."""
-    path = predictions_lib.timeline_path(folder, predictions[0].video)
-    predictions_lib.write_timeline(predictions, path)
     writers = {suffix: write for name in formats for suffix, write in FORMATS[name].items()}
+    path = predictions_lib.timeline_path(folder, predictions[0].video, tuple(writers))
+    folder.mkdir(parents=True, exist_ok=True)
     if found is not None:
         for suffix, write in writers.items():
             write(path.with_suffix(suffix), found.video, found.duration, segments, found.labels)
+    predictions_lib.write_timeline(predictions, path, tuple(writers) if found is not None else ())
     *first, last = (".png", *writers)
     return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
 

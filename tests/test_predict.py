@@ -389,6 +389,36 @@ def test_timelines_of_other_videos_are_kept(workdir, long_video, tmp_path, capsy
     assert {name: (out / name).read_text() for name in others} == others
 
 
+def test_annotations_of_people_are_kept(workdir, videos, tmp_path, capsys):
+    """What a person coded before, and what a person corrected; what nobody touched is written anew."""
+    video = shutil.copy(videos / "0.mp4", tmp_path / "talk.mp4")
+
+    def run():
+        flags = ["--timelines", str(tmp_path), "--window", "0.2", "--stride", "0.1", "--elan"]
+        assert predict.main(["--workdir", str(workdir), *flags, str(video)]) == 0
+        return pathlib.Path(capsys.readouterr().err.partition("timeline: ")[2].split()[0].rstrip(",")).name
+
+    own = tmp_path / "talk.eaf"
+    own.write_text("coded by hand")
+    assert [run(), run()] == ["talk_2.json"] * 2
+    assert own.read_text() == "coded by hand"
+    corrected = tmp_path / "talk_2.eaf"
+    assert elan.read_eaf(corrected, []) is not None
+    with corrected.open("a") as file:
+        file.write("<!-- corrected -->")
+    text = corrected.read_text()
+    assert [run(), run()] == ["talk_3.json"] * 2
+    assert (own.read_text(), corrected.read_text()) == ("coded by hand", text)
+
+
+def test_timelines_are_found_by_their_beginning(tmp_path):
+    """Many videos of one name: the probabilities of those before are not read for each."""
+    timeline = {"video": "/other/talk.mp4", "files": {}, "probabilities": [[0.5]]}
+    (tmp_path / "talk.json").write_text(json.dumps(timeline)[:-3])  # cut off
+    assert predictions.timeline_path(tmp_path, "/other/talk.mp4") == tmp_path / "talk.json"
+    assert predictions.timeline_path(tmp_path, "/own/talk.mp4") == tmp_path / "talk_2.json"
+
+
 def test_a_batch_of_prediction_that_does_not_fit_is_one_sentence(workdir, videos, monkeypatch, capsys):
     arguments = ["--workdir", str(workdir), str(videos / "0.mp4"), str(videos / "1.mp4"), "--batch_size", "1"]
     stack, calls = np.stack, []

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 Page = tuple[VideoPage, pathlib.Path]
-_INDEX = "index.html"  # lists the pages of a folder
+_INDEX, _REVIEW = "index.html", "review.html"  # list the pages of a folder, and those to review
 # Of segments, by the flag that asks for them: the suffixes of files, and what writes each.
 FORMATS = {
     "elan": {".eaf": annotation_files.write_eaf},
@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
                 tqdm.tqdm.write(f"timeline: {figures.printable(written)}", file=sys.stderr)
     if reviewed:
         exclusive = next(task.exclusive for task in model.tasks if task.name == "actions")
-        _write_review(arguments.html or timelines, reviewed, arguments.review, exclusive)
+        _write_review(arguments.html or timelines, reviewed, arguments.review, pages, exclusive)
     if pages:
         write_index(pages, arguments.html / _INDEX)
         print(f"pages: {figures.printable(str(arguments.html / _INDEX))}", file=sys.stderr)
@@ -190,29 +190,35 @@ def _write_files(
 def _write_page(
     folder: pathlib.Path, found: Found, others: Sequence[Page], *, prefix: str = "", threshold: float
 ) -> Page:
-    """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path."""
-    stem, taken = f"{prefix}{found.video.stem}", {path.name for _, path in others} | {_INDEX}
-    names = (f"{stem}.html" if i == 1 else f"{stem}_{i}.html" for i in itertools.count(1))
-    data, path = found.page(threshold), folder / next(name for name in names if name not in taken)
-    write_page(data, path, index="review.html" if prefix else _INDEX)
+    """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path.
+
+    With a prefix a file of ELAN is to stand beside it: one that is there, and perhaps corrected, is to stay.
+    """
+    stem, taken = f"{prefix}{found.video.stem}", {path.name for _, path in others} | {_INDEX, _REVIEW}
+    paths = (folder / (f"{stem}.html" if i == 1 else f"{stem}_{i}.html") for i in itertools.count(1))
+    path = next(p for p in paths if p.name not in taken and not (prefix and p.with_suffix(".eaf").exists()))
+    data = found.page(threshold)
+    write_page(data, path, index=_REVIEW if prefix else _INDEX)
     return data, path
 
 
-def _write_review(folder: pathlib.Path, videos: Sequence[Found], count: int, exclusive: bool) -> None:
+def _write_review(
+    folder: pathlib.Path, videos: Sequence[Found], count: int, others: Sequence[Page], exclusive: bool
+) -> None:
     """Writes pages, files of ELAN and an overview of the segments of which the model is least sure, of all videos."""
     chosen = review.least_sure([found.scored for found in videos], count, exclusive=exclusive)
     pages: list[Page] = []
     for found, segments in zip(videos, chosen, strict=True):
         if segments:
             only = dataclasses.replace(found, segments=segments)
-            pages.append(_write_page(folder, only, pages, prefix="review_", threshold=0.0))
+            pages.append(_write_page(folder, only, [*others, *pages], prefix="review_", threshold=0.0))
             path = pages[-1][1].with_suffix(".eaf")
             try:
                 annotation_files.write_eaf(path, found.video, found.duration, segments, found.labels)
             except OSError as error:
                 raise UserError(f"{path} cannot be written ({error.strerror}); give another folder") from error
-    write_index(pages, folder / "review.html")
-    print(f"to review: {figures.printable(str(folder / 'review.html'))}, and files of ELAN beside it", file=sys.stderr)
+    write_index(pages, folder / _REVIEW)
+    print(f"to review: {figures.printable(str(folder / _REVIEW))}, and files of ELAN beside it", file=sys.stderr)
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[LoadedModel | Ensemble, pathlib.Path]":

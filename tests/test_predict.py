@@ -524,6 +524,31 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     assert found == {(each["action"], each["start"], each["end"]) for each in segments}
 
 
+def test_what_is_to_review_replaces_no_other_file(workdir, videos, tmp_path):
+    """Videos that are named like pages of the review; and a file of ELAN that somebody has corrected."""
+    names = ("a", "review", "review_a")
+    paths = [shutil.copy(videos / "0.mp4", tmp_path / f"{name}.mp4") for name in names]
+    pages = tmp_path / "pages"
+    flags = ["--window", "0.2", "--stride", "0.1", "--timelines", str(tmp_path / "out"), "--html", str(pages)]
+
+    def run(*more):
+        assert predict.main(["--workdir", str(workdir), *flags, *more, *map(str, paths)]) == 0
+        return {path.name for path in pages.iterdir()}
+
+    without = run()
+    assert without == {"a.html", "review_2.html", "review_a.html", "index.html"}
+    kept = {name: (pages / name).read_text() for name in without}
+    added = run("--review", "1000") - without
+    reviewed = {"review_a_2", "review_review", "review_review_a"}
+    assert added == {"review.html"} | {f"{name}{suffix}" for name in reviewed for suffix in (".html", ".eaf")}
+    assert {name: (pages / name).read_text() for name in without} == kept
+    corrected = pages / "review_review.eaf"
+    corrected.write_text("corrected")
+    assert {"review_review_2.html", "review_review_2.eaf"} <= run("--review", "1000")
+    assert corrected.read_text() == "corrected"
+    assert 'href="review_review_2.html"' in (pages / "review.html").read_text()
+
+
 def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, capsys):
     workdir = save(tmp_path, small(ma52_pro.get_config("appearance")), emotions=("fear", "joy"), multilabel=True)
     assert predict.main(["--workdir", str(workdir), "--webvtt", str(videos / "0.mp4")]) == 2

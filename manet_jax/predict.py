@@ -154,7 +154,8 @@ def run(arguments: argparse.Namespace) -> int:
                 tqdm.tqdm.write(f"timeline: {figures.printable(written)}", file=sys.stderr)
     if reviewed:
         exclusive = next(task.exclusive for task in model.tasks if task.name == "actions")
-        _write_review(arguments.html or timelines, reviewed, arguments.review, pages, exclusive)
+        chosen = review.least_sure([each.scored for each in reviewed], arguments.review, exclusive=exclusive)
+        _write_review(arguments.html or timelines, reviewed, chosen, pages, arguments.threshold)
     if pages:
         write_index(pages, arguments.html / _INDEX)
         print(f"pages: {figures.printable(str(arguments.html / _INDEX))}", file=sys.stderr)
@@ -203,18 +204,27 @@ def _write_page(
 
 
 def _write_review(
-    folder: pathlib.Path, videos: Sequence[Found], count: int, others: Sequence[Page], exclusive: bool
+    folder: pathlib.Path,
+    videos: Sequence[Found],
+    chosen: Sequence[Sequence[Segment]],
+    others: Sequence[Page],
+    threshold: float,
 ) -> None:
-    """Writes pages, files of ELAN and an overview of the segments of which the model is least sure, of all videos."""
-    chosen = review.least_sure([found.scored for found in videos], count, exclusive=exclusive)
+    """Writes pages and an overview of the chosen segments of each video, and files of ELAN.
+
+    These hold the others of at least the threshold too: who learns from a file takes what it lacks for absent.
+    """
     pages: list[Page] = []
     for found, segments in zip(videos, chosen, strict=True):
         if segments:
             only = dataclasses.replace(found, segments=segments)
             pages.append(_write_page(folder, only, [*others, *pages], prefix="review_", threshold=0.0))
-            path = pages[-1][1].with_suffix(".eaf")
+            path, shown = pages[-1][1].with_suffix(".eaf"), predictions_lib.shown_segments(found.segments, threshold)
+            together = {*segments, *shown}
             try:
-                annotation_files.write_eaf(path, found.video, found.duration, segments, found.labels)
+                annotation_files.write_eaf(
+                    path, found.video, found.duration, together, found.labels, to_review=segments
+                )
             except OSError as error:
                 raise UserError(f"{path} cannot be written ({error.strerror}); give another folder") from error
     write_index(pages, folder / _REVIEW)
@@ -360,7 +370,7 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="write a page and a file of ELAN with the N segments of which the model is least sure, of all videos",
+        help="write pages of the N segments of which the model is least sure, of all videos; files of ELAN mark them",
     )
     for name, program in (("elan", "ELAN"), ("boris", "BORIS"), ("webvtt", "players, as WebVTT subtitles")):
         parser.add_argument(

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from fractions import Fraction
 
 import av
 import cv2
@@ -551,6 +553,33 @@ def test_what_is_to_review_replaces_no_other_file(workdir, videos, tmp_path):
     assert {"review_review_2.html", "review_review_2.eaf"} <= run("--review", "1000")
     assert corrected.read_text() == "corrected"
     assert 'href="review_review_2.html"' in (pages / "review.html").read_text()
+
+
+def test_predict_writes_pages_of_videos_without_a_frame_rate(workdir, tmp_path):
+    """As browsers record them: frames come when they come, and the header gives no rate."""
+    encoded, path = io.BytesIO(), tmp_path / "talk.webm"
+    with av.open(encoded, "w", format="webm") as container:
+        stream = container.add_stream("libvpx", rate=30, width=64, height=64, pix_fmt="yuv420p")
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for pts in (0, 33, 90, 400, 700):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8), "rgb24")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    encoded.seek(0)
+    with av.open(encoded) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])  # without the rate
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(path)) as container:
+        assert not container.streams.video[0].average_rate
+    flags = ["--timelines", str(tmp_path), "--html", str(tmp_path), "--boris"]
+    assert predict.main(["--workdir", str(workdir), *flags, str(path)]) == 0
+    assert '"frameRate": 25.0' in (tmp_path / "talk.html").read_text()
+    (observation,) = json.loads((tmp_path / "talk.boris").read_text())["observations"].values()
+    assert observation["media_info"]["fps"] == {str(path): 25.0}
 
 
 def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, capsys):

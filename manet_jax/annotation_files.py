@@ -9,7 +9,7 @@ import mimetypes
 import os
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import pympi
@@ -36,7 +36,13 @@ _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  
 
 
 def write_eaf(
-    path: pathlib.Path, video: pathlib.Path, duration: float, segments: Iterable[Segment], labels: LabelSet
+    path: pathlib.Path,
+    video: pathlib.Path,
+    duration: float,
+    segments: Iterable[Segment],
+    labels: LabelSet,
+    *,
+    to_review: Iterable[Segment] = (),
 ) -> None:
     """Writes a file of ELAN 4.7 and later, with a tier for each body group.
 
@@ -49,6 +55,7 @@ def write_eaf(
       duration: of the video in seconds.
       segments: in any order.
       labels: the classes and groups.
+      to_review: those of the segments behind whose confidence "to review" stands.
 
     Raises:
       UserError: a class has a character that the file cannot hold.
@@ -64,13 +71,13 @@ def write_eaf(
     eaf.add_linked_file(url, relpath=relative, mimetype=_mime_type(video))
     eaf.add_linguistic_type(CONFIDENCE_TYPE, constraints="Symbolic_Association", timealignable=False)
     eaf.add_language("und", "http://cdb.iso.org/lg/CDB-00130975-001", "undetermined (und)")
-    taken = set(labels.group_names)
+    taken, marked = set(labels.group_names), set(to_review)
     ordered = _ordered(segments, duration)
     for group, name in enumerate(labels.group_names):
         _add_vocabulary(eaf, labels, group)
         rows = _rows([segment for segment in ordered if labels.groups[segment.class_id] == group])
         for number, row in enumerate(rows or [[]]):
-            _add_tier(eaf, _new_name(name, taken) if number else name, name, row, labels, taken)
+            _add_tier(eaf, _new_name(name, taken) if number else name, name, row, marked, labels, taken)
     _order_slots(eaf)
     eaf.properties = [("lastUsedAnnotationId", str(eaf.maxaid))]
     write_atomically(path, f'<?xml version="1.0" encoding="UTF-8"?>\n{pympi.Elan.to_string(eaf)}\n')
@@ -251,7 +258,13 @@ def _add_vocabulary(eaf: pympi.Eaf, labels: LabelSet, group: int) -> None:
 
 
 def _add_tier(
-    eaf: pympi.Eaf, name: str, group: str, segments: Iterable[Segment], labels: LabelSet, taken: set[str]
+    eaf: pympi.Eaf,
+    name: str,
+    group: str,
+    segments: Iterable[Segment],
+    marked: Collection[Segment],
+    labels: LabelSet,
+    taken: set[str],
 ) -> None:
     """Adds a tier of segments, and one below it of their confidence."""
     eaf.add_tier(name, ling=group)
@@ -263,7 +276,8 @@ def _add_tier(
         # `add_ref_annotation` finds the annotation by a time, at which another may end or begin.
         confidence = eaf.generate_annotation_id()
         eaf.annotations[confidence] = below
-        eaf.tiers[below][1][confidence] = (action, f"{segment.score:.3f}", None, None)
+        text = f"{segment.score:.3f}{' to review' * (segment in marked)}"
+        eaf.tiers[below][1][confidence] = (action, text, None, None)
 
 
 def _order_slots(eaf: pympi.Eaf) -> None:

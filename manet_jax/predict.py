@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 
 Page = tuple[VideoPage, pathlib.Path]
-_INDEX = "index.html"  # lists the pages of a folder
+_INDEX, _REVIEW = "index.html", "review.html"  # list the pages of a folder, and those to review
 # Of segments, by the flag that asks for them: the suffixes of files, and what writes each.
 FORMATS = {
     "elan": {".eaf": annotation_files.write_eaf},
@@ -154,7 +154,8 @@ def run(arguments: argparse.Namespace) -> int:
                 tqdm.tqdm.write(f"timeline: {figures.printable(written)}", file=sys.stderr)
     if reviewed:
         exclusive = next(task.exclusive for task in model.tasks if task.name == "actions")
-        _write_review(arguments.html or timelines, reviewed, arguments.review, exclusive)
+        chosen = review.least_sure([each.scored for each in reviewed], arguments.review, exclusive=exclusive)
+        _write_review(arguments.html or timelines, reviewed, chosen, pages, arguments.threshold)
     if pages:
         write_index(pages, arguments.html / _INDEX)
         print(f"pages: {figures.printable(str(arguments.html / _INDEX))}", file=sys.stderr)
@@ -176,12 +177,13 @@ def _write_files(
     formats: Sequence[str],
 ) -> str:
     """Writes the timeline of a video, and its segments in some of `FORMATS`; returns the files' names."""
-    path = predictions_lib.timeline_path(folder, predictions[0].video)
-    predictions_lib.write_timeline(predictions, path)
     writers = {suffix: write for name in formats for suffix, write in FORMATS[name].items()}
+    path = predictions_lib.timeline_path(folder, predictions[0].video, tuple(writers))
+    folder.mkdir(parents=True, exist_ok=True)
     if found is not None:
         for suffix, write in writers.items():
             write(path.with_suffix(suffix), found.video, found.duration, segments, found.labels)
+    predictions_lib.write_timeline(predictions, path, tuple(writers) if found is not None else ())
     *first, last = (".png", *writers)
     return f"{path}{''.join(f', {suffix}' for suffix in first)} and {last}"
 
@@ -189,29 +191,44 @@ def _write_files(
 def _write_page(
     folder: pathlib.Path, found: Found, others: Sequence[Page], *, prefix: str = "", threshold: float
 ) -> Page:
-    """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path."""
-    stem, taken = f"{prefix}{found.video.stem}", {path.name for _, path in others} | {_INDEX}
-    names = (f"{stem}.html" if i == 1 else f"{stem}_{i}.html" for i in itertools.count(1))
-    data, path = found.page(threshold), folder / next(name for name in names if name not in taken)
-    write_page(data, path, index="review.html" if prefix else _INDEX)
+    """Writes the page of a video, named otherwise than those of the others; returns what it shows, and its path.
+
+    With a prefix a file of ELAN is to stand beside it: one that is there, and perhaps corrected, is to stay.
+    """
+    stem, taken = f"{prefix}{found.video.stem}", {path.name for _, path in others} | {_INDEX, _REVIEW}
+    paths = (folder / (f"{stem}.html" if i == 1 else f"{stem}_{i}.html") for i in itertools.count(1))
+    path = next(p for p in paths if p.name not in taken and not (prefix and p.with_suffix(".eaf").exists()))
+    data = found.page(threshold)
+    write_page(data, path, index=_REVIEW if prefix else _INDEX)
     return data, path
 
 
-def _write_review(folder: pathlib.Path, videos: Sequence[Found], count: int, exclusive: bool) -> None:
-    """Writes pages, files of ELAN and an overview of the segments of which the model is least sure, of all videos."""
-    chosen = review.least_sure([found.scored for found in videos], count, exclusive=exclusive)
+def _write_review(
+    folder: pathlib.Path,
+    videos: Sequence[Found],
+    chosen: Sequence[Sequence[Segment]],
+    others: Sequence[Page],
+    threshold: float,
+) -> None:
+    """Writes pages and an overview of the chosen segments of each video, and files of ELAN.
+
+    These hold the others of at least the threshold too: who learns from a file takes what it lacks for absent.
+    """
     pages: list[Page] = []
     for found, segments in zip(videos, chosen, strict=True):
         if segments:
             only = dataclasses.replace(found, segments=segments)
-            pages.append(_write_page(folder, only, pages, prefix="review_", threshold=0.0))
-            path = pages[-1][1].with_suffix(".eaf")
+            pages.append(_write_page(folder, only, [*others, *pages], prefix="review_", threshold=0.0))
+            path, shown = pages[-1][1].with_suffix(".eaf"), predictions_lib.shown_segments(found.segments, threshold)
+            together = {*segments, *shown}
             try:
-                annotation_files.write_eaf(path, found.video, found.duration, segments, found.labels)
+                annotation_files.write_eaf(
+                    path, found.video, found.duration, together, found.labels, to_review=segments
+                )
             except OSError as error:
                 raise UserError(f"{path} cannot be written ({error.strerror}); give another folder") from error
-    write_index(pages, folder / "review.html")
-    print(f"to review: {figures.printable(str(folder / 'review.html'))}, and files of ELAN beside it", file=sys.stderr)
+    write_index(pages, folder / _REVIEW)
+    print(f"to review: {figures.printable(str(folder / _REVIEW))}, and files of ELAN beside it", file=sys.stderr)
 
 
 def _load(arguments: argparse.Namespace) -> "tuple[LoadedModel | Ensemble, pathlib.Path]":
@@ -353,7 +370,7 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=0,
         metavar="N",
-        help="write a page and a file of ELAN with the N segments of which the model is least sure, of all videos",
+        help="write pages of the N segments of which the model is least sure, of all videos; files of ELAN mark them",
     )
     for name, program in (("elan", "ELAN"), ("boris", "BORIS"), ("webvtt", "players, as WebVTT subtitles")):
         parser.add_argument(

@@ -1,3 +1,5 @@
+import collections
+import pathlib
 import sys
 
 import numpy as np
@@ -170,6 +172,17 @@ def test_read_folder_finds_the_video(root, clip):
     assert problems(root)[0] == (
         f"coded/first.eaf: its video is not there; looked for 'Tag%201.mp4' or 'Tag 1.mp4' or 'first.mp4' in {folders}"
     )
+
+
+def test_read_folder_lists_each_folder_once(root, clip, monkeypatch):
+    """However many files there are: listing thousands for each of thousands takes minutes."""
+    for i in range(20):
+        (root / f"v{i}.mp4").write_bytes(clip)
+        write_eaf(root / f"v{i}.eaf", {"x": [(0, 500, "nodding")]})
+    counts, iterdir = collections.Counter(), pathlib.Path.iterdir
+    monkeypatch.setattr(pathlib.Path, "iterdir", lambda path: [counts.update([path]), iterdir(path)][1])
+    assert not annotated.read_folder(root, **WINDOWS).problems
+    assert counts[root] < 5
 
 
 def test_read_folder_refuses_videos_in_doubt(root, clip):

@@ -82,6 +82,14 @@ def test_write_eaf_by_hand(tmp_path):
     assert ("lastUsedAnnotationId", str(eaf.maxaid)) in eaf.properties
 
 
+def test_write_eaf_marks_what_is_to_review(tmp_path):
+    annotation_files.write_eaf(tmp_path / "a.eaf", VIDEO, 5.0, SEGMENTS, LABELS, to_review=SEGMENTS[:1])
+    _, found, _ = read_eaf(tmp_path / "a.eaf")
+    marked = [each[:3] for each in found if each[3].endswith(" to review")]
+    assert marked == [(SEGMENTS[0].start, SEGMENTS[0].end, LABELS.names[SEGMENTS[0].class_id])]
+    assert len(found) == len(SEGMENTS)
+
+
 def test_write_eaf_links_the_video(tmp_path):
     video = tmp_path / "Gespräche" / "Tag 1.mp4"
     (tmp_path / "eaf").mkdir()

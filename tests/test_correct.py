@@ -1,3 +1,6 @@
+import dataclasses
+import pathlib
+
 import pytest
 
 from manet_jax.annotation_files import write_eaf
@@ -24,17 +27,17 @@ def test_compare_by_hand():
 
 def test_corrected_files_hold_what_was_drawn(drawn_untrimmed, tmp_path, capsys):
     labels, videos = mma52.read_videos(drawn_untrimmed)
+    videos = [video for video in videos if video.split != "test"]  # whose actions are hidden
     for video in videos:
         moved = [Segment(max(0.0, a.start - 1), a.end, a.class_id, 0.5) for a in video.actions[1:]]
         file = mma52.find_video(drawn_untrimmed, video)
         write_eaf(tmp_path / f"{file.stem}.eaf", file, video.duration, moved, labels)
     assert correct.main([str(tmp_path), "--truth", str(drawn_untrimmed)]) == 0
     head, _, *rows = (line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines())
-    assert set(head) <= {"", "train", "val", "test"}
+    assert set(head) - {""} == {"train", "val"}
     counts = {kind: sum(map(int, each)) for kind, *each in rows}
     num_actions = sum(len(video.actions) for video in videos)
-    shown = [video for video in videos if video.actions]  # one is of a test split
-    assert counts["added"] - counts["deleted"] == len(shown) == 2  # the first action of each was missing
+    assert counts["added"] - counts["deleted"] == len(videos) == 2  # the first action of each was missing
     assert counts["left as it is"] + counts["moved in time"] + counts["added"] == num_actions
     assert counts["moved in time"] > 0
     for video in videos:
@@ -53,3 +56,18 @@ def test_bad_folders_are_refused(drawn_untrimmed, tmp_path, capsys):
     write_eaf(tmp_path / "other.eaf", tmp_path / "other.mp4", 3.0, [], labels)
     assert correct.main([str(tmp_path), "--truth", str(drawn_untrimmed)]) == 2
     assert "has no video other" in capsys.readouterr().err
+
+
+def test_files_that_cannot_be_corrected_stay_as_they_are(drawn_untrimmed, tmp_path, capsys):
+    """Of a model of other classes, and of a split whose actions are hidden: not those that were drawn."""
+    labels, videos = mma52.read_videos(drawn_untrimmed)
+    others = dataclasses.replace(labels, names=tuple(f"my {name}" for name in labels.names))
+    for video in videos:
+        path, of_video = tmp_path / f"{pathlib.Path(video.name).stem}.eaf", labels if video.split == "test" else others
+        write_eaf(path, tmp_path / "a.mp4", video.duration, [Segment(0.0, 1.0, 0, 0.5)], of_video)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    assert correct.main([str(tmp_path), "--truth", str(drawn_untrimmed)]) == 2
+    err = capsys.readouterr().err
+    assert err.count(f"has no class 'my {labels.names[0]}'") == 2
+    assert err.count("the actions of split test are hidden") == 1
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before

@@ -1,5 +1,6 @@
 import contextlib
 import dataclasses
+import io
 import itertools
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import weakref
+from fractions import Fraction
 
 import av
 import cv2
@@ -389,6 +391,36 @@ def test_timelines_of_other_videos_are_kept(workdir, long_video, tmp_path, capsy
     assert {name: (out / name).read_text() for name in others} == others
 
 
+def test_annotations_of_people_are_kept(workdir, videos, tmp_path, capsys):
+    """What a person coded before, and what a person corrected; what nobody touched is written anew."""
+    video = shutil.copy(videos / "0.mp4", tmp_path / "talk.mp4")
+
+    def run():
+        flags = ["--timelines", str(tmp_path), "--window", "0.2", "--stride", "0.1", "--elan"]
+        assert predict.main(["--workdir", str(workdir), *flags, str(video)]) == 0
+        return pathlib.Path(capsys.readouterr().err.partition("timeline: ")[2].split()[0].rstrip(",")).name
+
+    own = tmp_path / "talk.eaf"
+    own.write_text("coded by hand")
+    assert [run(), run()] == ["talk_2.json"] * 2
+    assert own.read_text() == "coded by hand"
+    corrected = tmp_path / "talk_2.eaf"
+    assert elan.read_eaf(corrected, []) is not None
+    with corrected.open("a") as file:
+        file.write("<!-- corrected -->")
+    text = corrected.read_text()
+    assert [run(), run()] == ["talk_3.json"] * 2
+    assert (own.read_text(), corrected.read_text()) == ("coded by hand", text)
+
+
+def test_timelines_are_found_by_their_beginning(tmp_path):
+    """Many videos of one name: the probabilities of those before are not read for each."""
+    timeline = {"video": "/other/talk.mp4", "files": {}, "probabilities": [[0.5]]}
+    (tmp_path / "talk.json").write_text(json.dumps(timeline)[:-3])  # cut off
+    assert predictions.timeline_path(tmp_path, "/other/talk.mp4") == tmp_path / "talk.json"
+    assert predictions.timeline_path(tmp_path, "/own/talk.mp4") == tmp_path / "talk_2.json"
+
+
 def test_a_batch_of_prediction_that_does_not_fit_is_one_sentence(workdir, videos, monkeypatch, capsys):
     arguments = ["--workdir", str(workdir), str(videos / "0.mp4"), str(videos / "1.mp4"), "--batch_size", "1"]
     stack, calls = np.stack, []
@@ -484,7 +516,6 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     assert sorted(path.name for path in tmp_path.iterdir()) == names
     assert f"pages: {pages / 'index.html'}" in printed.err
     assert 'href="0.html"' in (pages / "index.html").read_text()
-    assert len(elan.read_eaf(pages / "review_0.eaf", []).annotations) == 1
     assert 'href="review_0.html"' in (pages / "review.html").read_text()
     assert os.path.relpath(videos / "0.mp4", pages) in (pages / "0.html").read_text()
     segments = json.loads(printed.out)["segments"]
@@ -492,6 +523,63 @@ def test_predict_writes_segments_for_annotators(workdir, videos, tmp_path, capsy
     read = elan.read_eaf(tmp_path / "0.eaf", [])
     found = {(each.value, each.start, each.end) for each in read.annotations}
     assert found == {(each["action"], each["start"], each["end"]) for each in segments}
+    # Learned from, a file that lacked the others would say that they do not happen.
+    reviewed = elan.read_eaf(pages / "review_0.eaf", []).annotations
+    assert found <= {(each.value, each.start, each.end) for each in reviewed}
+    assert len(reviewed) <= len(found) + 1
+    assert (pages / "review_0.eaf").read_text().count(" to review<") == 1
+
+
+def test_what_is_to_review_replaces_no_other_file(workdir, videos, tmp_path):
+    """Videos that are named like pages of the review; and a file of ELAN that somebody has corrected."""
+    names = ("a", "review", "review_a")
+    paths = [shutil.copy(videos / "0.mp4", tmp_path / f"{name}.mp4") for name in names]
+    pages = tmp_path / "pages"
+    flags = ["--window", "0.2", "--stride", "0.1", "--timelines", str(tmp_path / "out"), "--html", str(pages)]
+
+    def run(*more):
+        assert predict.main(["--workdir", str(workdir), *flags, *more, *map(str, paths)]) == 0
+        return {path.name for path in pages.iterdir()}
+
+    without = run()
+    assert without == {"a.html", "review_2.html", "review_a.html", "index.html"}
+    kept = {name: (pages / name).read_text() for name in without}
+    added = run("--review", "1000") - without
+    reviewed = {"review_a_2", "review_review", "review_review_a"}
+    assert added == {"review.html"} | {f"{name}{suffix}" for name in reviewed for suffix in (".html", ".eaf")}
+    assert {name: (pages / name).read_text() for name in without} == kept
+    corrected = pages / "review_review.eaf"
+    corrected.write_text("corrected")
+    assert {"review_review_2.html", "review_review_2.eaf"} <= run("--review", "1000")
+    assert corrected.read_text() == "corrected"
+    assert 'href="review_review_2.html"' in (pages / "review.html").read_text()
+
+
+def test_predict_writes_pages_of_videos_without_a_frame_rate(workdir, tmp_path):
+    """As browsers record them: frames come when they come, and the header gives no rate."""
+    encoded, path = io.BytesIO(), tmp_path / "talk.webm"
+    with av.open(encoded, "w", format="webm") as container:
+        stream = container.add_stream("libvpx", rate=30, width=64, height=64, pix_fmt="yuv420p")
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for pts in (0, 33, 90, 400, 700):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), 99, np.uint8), "rgb24")
+            frame.pts, frame.time_base = pts, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    encoded.seek(0)
+    with av.open(encoded) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])  # without the rate
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = stream
+                target.mux(packet)
+    with av.open(str(path)) as container:
+        assert not container.streams.video[0].average_rate
+    flags = ["--timelines", str(tmp_path), "--html", str(tmp_path), "--boris"]
+    assert predict.main(["--workdir", str(workdir), *flags, str(path)]) == 0
+    assert '"frameRate": 25.0' in (tmp_path / "talk.html").read_text()
+    (observation,) = json.loads((tmp_path / "talk.boris").read_text())["observations"].values()
+    assert observation["media_info"]["fps"] == {str(path): 25.0}
 
 
 def test_predict_without_actions_has_no_segments_to_write(tmp_path, videos, capsys):

@@ -1,10 +1,12 @@
 """Videos that people annotated with ELAN or BORIS, as a data set like MMA-52."""
 
+import collections
 import dataclasses
+import functools
 import hashlib
 import pathlib
 import urllib.parse
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tfds_ma52 import boris, elan, mma52, person_splits, video
 from tfds_ma52 import folder as folder_lib
@@ -28,6 +30,9 @@ _MISSING = (
     "{root} has no annotations: it must hold files of ELAN (.eaf), or tables that BORIS exported (.csv, .tsv), beside "
     "the videos"
 )
+
+
+_Listed = Callable[[pathlib.Path], Mapping[str, Sequence[pathlib.Path]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,9 +120,10 @@ def _read(root: pathlib.Path, video_folder: str, list_file: str) -> _Set:
     class_file = root / CLASS_FILE if (root / CLASS_FILE).is_file() else None
     values = _Values(ClassNames(labels.names), _read_classes(class_file, labels, problems))
     folders = [video_folder] if video_folder else VIDEO_FOLDERS
+    listed = functools.cache(_list_videos)  # each folder once, rather than for each of its observations
     videos: dict[str, Video] = {}
     for observation in _observations(files, problems):
-        each = _read_video(root, folders, observation, values, problems)
+        each = _read_video(root, folders, observation, values, listed, problems)
         if each and each.name in videos:
             also = videos[each.name].location
             problems.append(f"{each.location}: {each.name} is annotated in {also} too: keep one of them")
@@ -239,12 +245,13 @@ def _read_video(
     folders: Sequence[str],
     found: tuple[pathlib.Path, Observation],
     values: _Values,
+    listed: _Listed,
     problems: list[str],
 ) -> Video | None:
     """The video of an observation, not yet in a split; None for one that cannot be found or read."""
     file, observation = found
     try:
-        path, origin = _find_video([file.parent, *(root / folder for folder in folders)], observation)
+        path, origin = _find_video([file.parent, *(root / folder for folder in folders)], observation, listed)
         if not path.is_relative_to(root) or ".." in path.relative_to(root).parts:
             raise ValueError(f"its video {path} lies outside {root}: move it there")
         duration = video.estimate_duration(path)
@@ -264,7 +271,9 @@ def _read_video(
     return each
 
 
-def _find_video(folders: Iterable[pathlib.Path], observation: Observation) -> tuple[pathlib.Path, float]:
+def _find_video(
+    folders: Iterable[pathlib.Path], observation: Observation, listed: _Listed
+) -> tuple[pathlib.Path, float]:
     """The file of an observation's video, and the second of it at which the tool's clock is 0.
 
     Raises:
@@ -273,7 +282,7 @@ def _find_video(folders: Iterable[pathlib.Path], observation: Observation) -> tu
     folders = list(dict.fromkeys(folder for folder in folders if folder.is_dir()))
     names = {name: media for media in observation.media for name in (media.name, urllib.parse.unquote(media.name))}
     linked = [folder / name for name in names for folder in folders if (folder / name).is_file()]
-    own = [path for folder in folders for path in sorted(folder.iterdir()) if _is_of(observation.stem, path)]
+    own = [path for folder in folders for path in listed(folder).get(observation.stem, ())]
     found = [path for path in own if path in linked] or own or linked
     if not found:
         wanted = [*names, *[f"{observation.stem}.mp4"] * bool(observation.stem)]
@@ -287,8 +296,13 @@ def _find_video(folders: Iterable[pathlib.Path], observation: Observation) -> tu
     return found[0], names[found[0].name].origin if found[0].name in names else 0.0
 
 
-def _is_of(stem: str, path: pathlib.Path) -> bool:
-    return path.stem == stem and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+def _list_videos(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
+    """The videos of a folder by their names without the endings."""
+    found: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+            found[path.stem].append(path)
+    return found
 
 
 def _add_action(each: Video, action: Action) -> None:

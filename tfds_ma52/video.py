@@ -191,13 +191,13 @@ def estimate_duration(path: pathlib.Path) -> float:
 
 
 def frame_rate(path: pathlib.Path) -> float:
-    """The frames a second that a file's header gives, on average; 0 where it gives none.
+    """The frames a second that a file's header gives, on average; 25 where it gives none, as of browsers' recordings.
 
     Raises:
       DamagedVideoError: it cannot be read.
     """
     with _open(path) as container:
-        return float(_video_stream(container).average_rate or 0)
+        return _frame_rate(_video_stream(container))
 
 
 def _upright(image: UInt8[np.ndarray, "h w 3"], matrix: Matrix) -> UInt8[np.ndarray, "h2 w2 3"]:
@@ -229,8 +229,7 @@ class _Clock:
     """The times of a video's frames in seconds, rising from 0."""
 
     def __init__(self, stream: av.VideoStream):
-        rate = float(stream.average_rate or 0)
-        self.step = 1 / rate if 0.001 <= rate <= 10_000 else 0.04  # to the last frame; of the first as announced
+        self.step = 1 / _frame_rate(stream)  # to the last frame; of the first as announced
         self._zero: float | None = None
         self._last = 0.0
         self._shown = _Stamps()
@@ -309,6 +308,11 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     if stream.codec_context is None:
         raise DamagedVideoError("the file's video track is of an unknown kind")
     return stream
+
+
+def _frame_rate(stream: av.VideoStream) -> float:
+    rate = float(stream.average_rate or 0)
+    return rate if 0.001 <= rate <= 10_000 else 25.0
 
 
 def _decode(container: av.container.InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:

@@ -1,5 +1,6 @@
 """Predictions for videos as text, as JSON, and as timelines of long ones."""
 
+import hashlib
 import itertools
 import json
 import os
@@ -108,12 +109,20 @@ def _percent(probabilities: Iterable[np.ndarray | None]) -> str:
     return f"{100 * np.mean([each.max() for each in probabilities if each is not None]):5.1f}"
 
 
-def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> None:
-    """Writes the probabilities of a long video's windows as JSON, and beside it a picture."""
+def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path, beside: Sequence[str] = ()) -> None:
+    """Writes the probabilities of a long video's windows as JSON, and beside it a picture.
+
+    Args:
+      predictions: of the windows.
+      path: of the JSON file.
+      beside: suffixes of the files of segments that have been written beside it; their digests are kept, so that
+        `timeline_path` knows when a person has changed them.
+    """
     windows = [p for p in predictions if not p.error]
     first = windows[0]
     timeline: dict[str, Any] = {
-        "video": figures.printable(os.path.realpath(first.video)),
+        "video": figures.printable(os.path.realpath(first.video)),  # first, see `_recorded_video`
+        "files": _recorded_files(path) | {suffix: _digest(path.with_suffix(suffix)) for suffix in beside},
         "start": [round(p.start, 3) for p in windows],
         "end": [round(p.end, 3) for p in windows],
     }
@@ -123,7 +132,6 @@ def write_timeline(predictions: Sequence[Prediction], path: pathlib.Path) -> Non
     if first.emotion_probabilities is not None:
         timeline["emotions"] = list(first.emotions)
         timeline["emotion_probabilities"] = [_rounded(p.emotion_probabilities) for p in windows]
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path.with_suffix(".json"), json.dumps(timeline) + "\n")
     figures.plot_timeline(windows).savefig(path.with_suffix(".png"), dpi=110)
 
@@ -132,19 +140,58 @@ def _rounded(probabilities: np.ndarray | None) -> list[float]:
     return [] if probabilities is None else [round(float(x), 5) for x in probabilities]
 
 
-def timeline_path(folder: pathlib.Path, video: str) -> pathlib.Path:
-    """The file of a video's timeline: a new one, or the one of an earlier run; other files of its name stay."""
+def timeline_path(folder: pathlib.Path, video: str, beside: Sequence[str] = ()) -> pathlib.Path:
+    """The file of a video's timeline: a new one, or the one of an earlier run; other files of its name stay.
+
+    So do files of segments that a person made, or has corrected since they were written: then a new name is taken.
+
+    Args:
+      folder: of the timelines.
+      video: whose timeline it is.
+      beside: suffixes of the files of segments that are to be written beside it.
+    """
     stem, own = pathlib.Path(video).stem, figures.printable(os.path.realpath(video))
     names = (stem if i == 1 else f"{stem}_{i}" for i in itertools.count(1))
-    return next(path for name in names if _recorded_video(path := folder / f"{name}.json") in (None, own))
+    return next(path for name in names if _may_be_written(path := folder / f"{name}.json", own, beside))
+
+
+def _may_be_written(path: pathlib.Path, own: str, beside: Sequence[str]) -> bool:
+    recorded = _recorded_video(path)
+    if recorded is None:
+        return not any(path.with_suffix(suffix).exists() for suffix in (".png", *beside))
+    there = [suffix for suffix in beside if path.with_suffix(suffix).exists()]
+    if recorded != own or not there:
+        return recorded == own
+    written = _recorded_files(path)
+    return all(written.get(suffix) == _digest(path.with_suffix(suffix)) for suffix in there)
 
 
 def _recorded_video(path: pathlib.Path) -> str | None:
-    """The video that a timeline was made of; None where there is no file, "" where it is no timeline."""
+    """The video that a timeline was made of; None where there is no file, "" where it is no timeline.
+
+    Only the beginning is read: where many videos have one name, as in a folder for each person, so is each timeline
+    before the own one.
+    """
+    begin = '{"video": '
     try:
-        content = json.loads(path.read_bytes())
+        with path.open(encoding="utf-8") as file:
+            text = file.read(2**16)  # paths have at most 4096 bytes
+        found = json.JSONDecoder().raw_decode(text, len(begin))[0] if text.startswith(begin) else ""
     except FileNotFoundError:
         return None
     except ValueError:
         return ""
-    return content.get("video", "") if isinstance(content, dict) else ""
+    return found if isinstance(found, str) else ""
+
+
+def _recorded_files(path: pathlib.Path) -> dict[str, str]:
+    """The digests of the files that were written beside a timeline, by their suffixes."""
+    try:
+        files = json.loads(path.read_bytes()).get("files", {})
+    except (FileNotFoundError, ValueError):
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def _digest(path: pathlib.Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

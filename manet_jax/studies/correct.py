@@ -24,6 +24,7 @@ from tfds_ma52 import elan, mma52
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError, report
 from tfds_ma52.labels import LabelSet
+from tfds_ma52.splits import ALL_SPLITS
 
 _SAME = 0.5  # temporal IoU from which on a predicted action is the drawn one
 _CLOSE = 0.25  # seconds by which a start or an end may differ and be left as it is
@@ -34,13 +35,27 @@ def run(folder: pathlib.Path, truth: pathlib.Path) -> dict[str, collections.Coun
     """Corrects the files of a folder; returns for each split how many annotations were of each of `KINDS`.
 
     Raises:
-      UserError: there is no file to correct, or one cannot be read or is of no drawn video.
+      UserError: there is no file to correct, or one cannot be read, is of no drawn video, or of one whose actions are
+        hidden, or has another class; then no file is changed.
     """
     labels, videos = mma52.read_videos(truth)
     by_name = {pathlib.PurePath(video.name).stem: video for video in videos}
     paths = sorted(folder.glob("*.eaf"))
     problems = [f"{path}: {truth} has no video {path.stem}" for path in paths if path.stem not in by_name]
+    hidden = {split for split in ALL_SPLITS if mma52.is_hidden(split, videos)}
+    problems += [
+        f"{path}: the actions of split {by_name[path.stem].split} are hidden"
+        for path in paths
+        if path.stem in by_name and by_name[path.stem].split in hidden
+    ]
     found = {path: elan.read_eaf(path, problems) for path in paths}
+    problems += [
+        f"{each.location}: {truth} has no class {each.value!r}"
+        for observation in found.values()
+        if observation is not None
+        for each in observation.annotations
+        if each.value not in labels.names
+    ]
     if problems or not paths:
         raise UserError(report(f"{folder} cannot be corrected", problems or ["it has no .eaf file"]))
     counts: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

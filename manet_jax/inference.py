@@ -46,7 +46,7 @@ class Prediction:
       labels: the actions and their body groups.
       emotions: the emotions' names.
       announces_length: whether the file says how long it is, so that it is known to be whole.
-      disagreement: the standard deviation of each action's probability over the views, and over an ensemble's members;
+      disagreement: the standard deviation of each action's probability over the views, and over an ensemble's members by weight;
         None where there is one view of one model.
     """
 
@@ -253,15 +253,16 @@ def _predictions(
 
 def _disagreement(model: "LoadedModel | Ensemble", outputs: list[list[Outputs]]) -> Float[np.ndarray, "b n"] | None:
     """See `Prediction.disagreement`, for the clips of a batch."""
-    actions = [task for task in model.tasks if task.name == "actions"]
-    of_views = [
-        task.probabilities(np.asarray(getattr(view, task.output)))
-        for task in actions
-        for member, views in zip(model.members, outputs, strict=True)
-        if any(each.output == task.output for each in member.tasks)
-        for view in views
-    ]
-    return np.std(of_views, axis=0) if len(of_views) > 1 else None
+    of_views, weights = [], []
+    for member, weight, views in zip(model.members, model.weights, outputs, strict=True):
+        for task in member.tasks:
+            if task.name == "actions":
+                of_views += [task.probabilities(np.asarray(getattr(view, task.output))) for view in views]
+                weights += [weight / len(views)] * len(views)
+    if len(of_views) < 2:
+        return None
+    mean = np.average(of_views, axis=0, weights=weights)
+    return np.sqrt(np.average((np.stack(of_views) - mean) ** 2, axis=0, weights=weights))
 
 
 def _average_views(model: "LoadedModel", views: list[Outputs]) -> tasks_lib.Arrays:

@@ -25,11 +25,11 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
     that are no videos by their names are counted on stderr.
 
     Raises:
-      UserError: a folder or a glob has no videos, or a folder cannot be read.
+      UserError: a folder or a glob has no videos, a folder cannot be read, or a home folder is not known.
     """
     found: dict[str, pathlib.Path] = {}  # by the path without links
     for pattern in patterns:
-        path = pathlib.Path(pattern).expanduser()
+        path = _expand(pattern)
         if path.is_dir():
             paths, passed_over = _search(path)
             if passed_over:
@@ -40,7 +40,10 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
                 raise UserError(f"{pattern} has no videos: there is no file ending in {', '.join(SUFFIXES)}{hint}")
         elif not path.exists() and glob.has_magic(pattern):
             anchor = pathlib.Path(path.anchor)
-            paths = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            try:
+                paths = sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+            except ValueError as error:
+                raise UserError(f"{pattern} is no glob ({error})") from error
             if not paths:
                 raise UserError(f"no file matches {pattern}")
         else:
@@ -58,7 +61,7 @@ def find_image_folders(patterns: Iterable[str]) -> list[pathlib.Path]:
     """
     found: dict[pathlib.Path, None] = {}
     for pattern in patterns:
-        path = pathlib.Path(pattern).expanduser()
+        path = _expand(pattern)
         if not path.is_dir():
             raise UserError(f"{pattern} is no folder of images: give videos without {{flag}}", field="frame_rate")
         images = (each for each in _walk(path) if each.suffix.lower() in image_folder.SUFFIXES)
@@ -67,6 +70,13 @@ def find_image_folders(patterns: Iterable[str]) -> list[pathlib.Path]:
             raise UserError(f"{pattern} has no images: no file ends in {', '.join(image_folder.SUFFIXES)}")
         found |= dict.fromkeys(folders)
     return list(found)
+
+
+def _expand(pattern: str) -> pathlib.Path:
+    try:
+        return pathlib.Path(pattern).expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise UserError(f"{pattern} cannot be found ({error})") from error
 
 
 def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], collections.Counter[str]]:

@@ -31,6 +31,10 @@ def test_find_videos_takes_files_folders_and_globs(tmp_path):
         video_files.find_videos([str(tmp_path / "empty")])
     with pytest.raises(UserError, match=r"no file matches .*/x\*\.mp4"):
         video_files.find_videos([f"{root}/x*.mp4"])
+    with pytest.raises(UserError, match=r"~nobody_here/a.mp4 cannot be found \(.*home"):
+        video_files.find_videos(["~nobody_here/a.mp4"])
+    with pytest.raises(UserError, match=r"is no glob|no file matches"):  # an error before Python 3.13
+        video_files.find_videos([f"{root}/a**b/*.mp4"])
 
 
 def test_find_videos_counts_what_it_passes_over_in_a_folder(tmp_path, capsys):

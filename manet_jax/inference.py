@@ -46,8 +46,8 @@ class Prediction:
       labels: the actions and their body groups.
       emotions: the emotions' names.
       announces_length: whether the file says how long it is, so that it is known to be whole.
-      disagreement: the standard deviation of each action's probability over the views, and over an ensemble's members by
-        their weights; None where there is one view of one model.
+      disagreement: the standard deviation of each action's probability over the views, and over an ensemble's members
+        by their weights; None where there is one view of one model.
     """
 
     video: str

@@ -17,7 +17,7 @@ from manet_jax import losses, optimizers
 from manet_jax.data import input_pipeline
 from manet_jax.data.views import Views
 from manet_jax.models.options import Numbers, OptionError, at_least, one_of, raise_any
-from tfds_ma52 import folder, mma52, synthetic
+from tfds_ma52 import folder, synthetic, untrimmed
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
 
@@ -76,7 +76,7 @@ class Windows:
     min_overlap: float
 
     def __post_init__(self):
-        raise_any(_user_error(lambda: mma52.check_windows(**dataclasses.asdict(self))))
+        raise_any(_user_error(lambda: untrimmed.check_windows(**dataclasses.asdict(self))))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import same_classes
-from tfds_ma52.mma52 import Video
+from tfds_ma52.untrimmed import Action, Video
 
 SHOWN = (0.2, 0.5, 0.7)  # temporal IoU thresholds of the table
 METHODS = ("window rule", "learned head", "perfect classifier, same rule")
@@ -53,7 +53,7 @@ class Split:
     features: Mapping[str, VideoFeatures]
 
     @property
-    def targets(self) -> dict[str, list[mma52.Action]]:
+    def targets(self) -> dict[str, list[Action]]:
         """The annotated actions of each video."""
         return {name: video.actions for name, video in self.videos.items()}
 

@@ -17,7 +17,7 @@ from manet_jax.data import clips as clips_lib
 from manet_jax.data.views import Views
 from manet_jax.data.windows import EvalInputs, LoadedClip, SlidingWindows, read_windows
 from manet_jax.models import Outputs
-from tfds_ma52 import box_file, clip_frames, image_folder, mma52
+from tfds_ma52 import box_file, clip_frames, image_folder, untrimmed
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import LabelSet
@@ -121,7 +121,7 @@ def predict(
     Raises:
       UserError: `window`, `stride` or `frame_rate` is out of range, or `boxes` or `frame_pattern` is malformed.
     """
-    mma52.check_windows(window, stride, 0.5)
+    untrimmed.check_windows(window, stride, 0.5)
     if window > _LONGEST_WINDOW:
         raise UserError(f"window is {window}; give at most {_LONGEST_WINDOW:g} seconds", field="window")
     if not 0.1 <= frame_rate <= 10_000:
@@ -253,16 +253,19 @@ def _predictions(
 
 def _disagreement(model: "LoadedModel | Ensemble", outputs: list[list[Outputs]]) -> Float[np.ndarray, "b n"] | None:
     """See `Prediction.disagreement`, for the clips of a batch."""
-    of_views, weights = [], []
-    for member, weight, views in zip(model.members, model.weights, outputs, strict=True):
-        for task in member.tasks:
-            if task.name == "actions":
-                of_views += [task.probabilities(np.asarray(getattr(view, task.output))) for view in views]
-                weights += [weight / len(views)] * len(views)
-    if len(of_views) < 2:
+    views = [
+        (task, view, weight / len(of_member))
+        for member, weight, of_member in zip(model.members, model.weights, outputs, strict=True)
+        for task in member.tasks
+        if task.name == "actions"
+        for view in of_member
+    ]
+    if len(views) < 2:
         return None
-    mean = np.average(of_views, axis=0, weights=weights)
-    return np.sqrt(np.average((np.stack(of_views) - mean) ** 2, axis=0, weights=weights))
+    probabilities = np.stack([task.probabilities(np.asarray(getattr(view, task.output))) for task, view, _ in views])
+    weights = [weight for *_, weight in views]
+    mean = np.average(probabilities, axis=0, weights=weights)
+    return np.sqrt(np.average((probabilities - mean) ** 2, axis=0, weights=weights))
 
 
 def _average_views(model: "LoadedModel", views: list[Outputs]) -> tasks_lib.Arrays:

@@ -26,7 +26,7 @@ from manet_jax.data.views import Views
 from manet_jax.detection import detector, features, review
 from manet_jax.detection.detector import Detector
 from manet_jax.detection.grouping import group
-from manet_jax.detection.segments import Segment
+from manet_jax.detection.segments import Segment, shown_segments
 from manet_jax.inference import Prediction
 from manet_jax.loaded_model import LoadedModel, load_model
 from manet_jax.models import OptionError
@@ -133,7 +133,7 @@ def run(arguments: argparse.Namespace) -> int:
         for _, of_video in itertools.groupby(predicted, key=lambda prediction: prediction.video):
             predictions = list(of_video)
             found = _find(model, predictions, fitted, arguments.batch_size)
-            segments = predictions_lib.shown_segments(found.segments, arguments.threshold) if found else []
+            segments = shown_segments(found.segments, arguments.threshold) if found else []
             failed += bool(predictions[-1].error)
             if not (predictions[-1].error or predictions[0].announces_length):
                 unchecked.append(figures.printable(predictions[0].video))
@@ -219,7 +219,7 @@ def _write_review(
         if segments:
             only = dataclasses.replace(found, segments=segments)
             pages.append(_write_page(folder, only, [*others, *pages], prefix="review_", threshold=0.0))
-            path, shown = pages[-1][1].with_suffix(".eaf"), predictions_lib.shown_segments(found.segments, threshold)
+            path, shown = pages[-1][1].with_suffix(".eaf"), shown_segments(found.segments, threshold)
             together = {*segments, *shown}
             try:
                 annotation_files.write_eaf(
@@ -277,12 +277,8 @@ def _find(
     path = pathlib.Path(windows[0].video)
     if fitted is not None and isinstance(model, LoadedModel) and len(windows) == len(predictions):
         made = features.compute_features(model, path, fitted.windows, batch_size, progress="segments")
-        times, duration, scores, segments = (
-            fitted.windows.times(made.duration),
-            made.duration,
-            made.scores,
-            fitted(made),
-        )
+        times, duration, scores = fitted.windows.times(made.duration), made.duration, made.scores
+        segments = fitted(made)
     else:
         times, duration, scores = _middles(windows), windows[-1].end, np.stack(probabilities)
         segments = group(scores, times, duration)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfds_ma52 import annotated, ma52_dataset_builder
 from tfds_ma52.errors import UserError
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 NAMES = ("nodding", "waving", "tiptoe")
 WINDOWS = {"window": 1.0, "stride": 1.0, "min_overlap": 0.5}

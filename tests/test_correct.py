@@ -7,7 +7,7 @@ from manet_jax.annotation_files import write_eaf
 from manet_jax.detection.segments import Segment
 from manet_jax.studies import correct
 from tfds_ma52 import elan, mma52
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 
 def test_compare_by_hand():

@@ -20,7 +20,7 @@ from manet_jax.detection.grouping import Grouping
 from manet_jax.detection.segments import Segment
 from manet_jax.detection.submission import check_submission
 from manet_jax.loaded_model import load_model
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 HEADER = "id,video_id,start_frame,end_frame,class,total_frames,fps\n"
 ROWS = {  # video, first and last frame, class, frames

@@ -6,7 +6,7 @@ from manet_jax.detection.choice import ScoredVideo, choose
 from manet_jax.detection.grouping import Grouping, group
 from manet_jax.detection.metric import detection_metrics
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 LABELS = LabelSet(("nodding", "waving"), ("head", "hand"), (0, 1))
 TIMES = np.arange(80) / 4 + 0.125

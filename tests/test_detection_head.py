@@ -10,7 +10,7 @@ from manet_jax.detection import fit, head
 from manet_jax.detection.features import VideoFeatures
 from manet_jax.detection.fit import Example, Recipe
 from manet_jax.detection.head import DetectionHead, HeadOptions, Points
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 OPTIONS = HeadOptions(num_inputs=6, stride=0.5, width=16, num_levels=3)
 

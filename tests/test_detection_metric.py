@@ -7,7 +7,7 @@ import pytest
 from manet_jax.detection.metric import THRESHOLDS, detection_metrics
 from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 LABELS = LabelSet(("a", "b", "c", "d"), ("x", "y"), (0, 0, 1, 1))
 

@@ -8,7 +8,7 @@ from manet_jax.detection.diagnosis import KINDS, LENGTHS, Recall, diagnose, gain
 from manet_jax.detection.metric import detection_metrics
 from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 LABELS = LabelSet(("nodding", "waving", "tiptoe"), ("head", "hand", "leg"), (0, 1, 2))
 NODDING, WAVING, TIPTOE = range(3)

@@ -5,7 +5,7 @@ import av
 import numpy as np
 import pytest
 
-from tfds_ma52 import ma52_dataset_builder, mma52
+from tfds_ma52 import ma52_dataset_builder, mma52, untrimmed
 from tfds_ma52.errors import UserError
 from tfds_ma52.labels import MA52_NAMES
 
@@ -39,21 +39,21 @@ def read(root, **changes):
 
 
 def test_windows_by_hand():
-    assert mma52.windows(5.0, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4), (3, 5)]
-    assert mma52.windows(5.5, 2.0, 1.5) == [(0, 2), (1.5, 3.5), (3, 5), (3.5, 5.5)]  # the last ends with the video
-    assert mma52.windows(1.2, 2.0, 1.0) == [(0, 1.2)]
-    assert mma52.windows(2.0, 2.0, 1.0) == [(0, 2)]
-    assert len(mma52.windows(0.3 * 10, 0.3, 0.1)) == 28  # 2.7 / 0.1 is not quite 27
+    assert untrimmed.windows(5.0, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4), (3, 5)]
+    assert untrimmed.windows(5.5, 2.0, 1.5) == [(0, 2), (1.5, 3.5), (3, 5), (3.5, 5.5)]  # the last ends with the video
+    assert untrimmed.windows(1.2, 2.0, 1.0) == [(0, 1.2)]
+    assert untrimmed.windows(2.0, 2.0, 1.0) == [(0, 2)]
+    assert len(untrimmed.windows(0.3 * 10, 0.3, 0.1)) == 28  # 2.7 / 0.1 is not quite 27
     # 60 and 120 frames at 29.97 a second: a rest of less than a frame is no window.
-    assert mma52.windows(2.002, 2.0, 1.0) == [(0, 2)]
-    assert mma52.windows(4.004, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4)]
+    assert untrimmed.windows(2.002, 2.0, 1.0) == [(0, 2)]
+    assert untrimmed.windows(4.004, 2.0, 1.0) == [(0, 2), (1, 3), (2, 4)]
 
 
 def test_labels_of_counts_by_overlap():
-    actions = [mma52.Action(9, 0.0, 1.0), mma52.Action(19, 2.5, 5.0)]
+    actions = [untrimmed.Action(9, 0.0, 1.0), untrimmed.Action(19, 2.5, 5.0)]
 
     def targets(*span, share=0.5):
-        return mma52.labels_of(actions, tuple(map(float, span)), share)
+        return untrimmed.labels_of(actions, tuple(map(float, span)), share)
 
     assert targets(0, 2) == (9,)
     assert targets(0.5, 2.5) == (9,)  # half of the nod
@@ -138,8 +138,8 @@ def test_read_folder_hides_a_test_split_of_dummies(tmp_path):
 
 
 def video(name, *spans, split="test"):
-    actions = [mma52.Action(class_id, start, end) for class_id, start, end in spans]
-    return mma52.Video(name, split, 9.0, "", actions)
+    actions = [untrimmed.Action(class_id, start, end) for class_id, start, end in spans]
+    return untrimmed.Video(name, split, 9.0, "", actions)
 
 
 def test_is_hidden_knows_the_placeholder_of_mma52():
@@ -159,7 +159,7 @@ def test_read_videos_gives_actions_but_hidden_ones(tmp_path, caplog):
     assert [(v.name, v.split, v.duration) for v in videos] == [
         *(("a", "train", 5.5), ("b", "train", 1.2), ("c", "val", 3.0), ("d", "test", 2.0), ("e", "test", 2.0)),
     ]
-    assert videos[0].actions == [mma52.Action(9, 0.0, 1.0), mma52.Action(19, 2.5, 5.0)]
+    assert videos[0].actions == [untrimmed.Action(9, 0.0, 1.0), untrimmed.Action(19, 2.5, 5.0)]
     assert videos[3].actions == videos[4].actions == []
     assert "train and val have no clip of 49 of 52 classes" in caplog.text
     assert mma52.find_video(tmp_path, videos[0], "of_{split}") == tmp_path / "of_train/a.mp4"

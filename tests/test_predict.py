@@ -27,7 +27,7 @@ from manet_jax.data import clips, windows
 from manet_jax.data.windows import DenseWindows
 from manet_jax.detection import detector, features, grouping
 from manet_jax.detection.head import DetectionHead, HeadOptions
-from manet_jax.detection.segments import distinct
+from manet_jax.detection.segments import distinct, shown_segments
 from manet_jax.models import ClipSpec
 from manet_jax.report import figures, predictions
 from tfds_ma52 import command, elan, video
@@ -360,7 +360,7 @@ def test_predict_command_writes_timelines(workdir, long_video, model, tmp_path, 
     segments = grouping.group(
         np.stack([each.probabilities for each in predicted]), np.arange(10) + 1.0, predicted[-1].end
     )
-    shown = predictions.shown_segments(segments, 0.25)
+    shown = shown_segments(segments, 0.25)
     assert printed[1 + len(stretches)] == f"{long_video}: {len(shown)} segments (start, end, score)"
     assert [line.split("  ")[2] for line in printed[2 + len(stretches) :]] == [f"{each.score:.2f}" for each in shown]
     mean = np.mean([each.probabilities.max() for each in stretches[0]])

@@ -8,16 +8,16 @@ import pathlib
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from tfds_ma52 import boris, elan, mma52, person_splits, video
+from tfds_ma52 import boris, elan, person_splits, untrimmed, video
 from tfds_ma52 import folder as folder_lib
 from tfds_ma52 import labels as labels_lib
 from tfds_ma52.class_checks import check_classes
 from tfds_ma52.class_names import ClassNames, normal
 from tfds_ma52.errors import UserError, report
 from tfds_ma52.folder import Folder
-from tfds_ma52.mma52 import Action, Video
 from tfds_ma52.observations import Annotation, Observation
 from tfds_ma52.tables import read_csv
+from tfds_ma52.untrimmed import Action, Video
 
 CLASS_FILE = "classes.csv"
 SPLIT_FILE = "splits.csv"
@@ -68,12 +68,12 @@ def read_folder(
     Raises:
       UserError: the folder has no annotations, or a number is out of range.
     """
-    mma52.check_windows(window, stride, min_overlap)
+    untrimmed.check_windows(window, stride, min_overlap)
     found = _read(root, video_folder, list_file)
     clips = [
-        mma52.window_clip(root / each.name, each, found.persons[each.name], span, min_overlap)
+        untrimmed.window_clip(root / each.name, each, found.persons[each.name], span, min_overlap)
         for each in found.videos
-        for span in mma52.windows(each.duration, window, stride)
+        for span in untrimmed.windows(each.duration, window, stride)
     ]
     problems, warnings = check_classes(
         root, found.labels, folder_lib.occurring(clips), [], found.problems, own_names=found.own_names

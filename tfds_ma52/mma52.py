@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import pathlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from tfds_ma52 import folder as folder_lib
@@ -18,6 +18,7 @@ from tfds_ma52.folder import Folder, ListedClip
 from tfds_ma52.mma82 import find_label_file
 from tfds_ma52.splits import ALL_SPLITS, DOMAIN_SPLITS, REQUIRED_SPLITS, SPLITS, role_of
 from tfds_ma52.tables import read_csv
+from tfds_ma52.untrimmed import LONGEST, Action, Video, check_windows, window_clip, windows
 
 SPLIT_FILES = ("{split}.csv", "annotations/{split}.csv")
 WHOLE_FILES = ("annotations.json", "annotations/annotations.json")
@@ -27,44 +28,12 @@ COLUMNS = ("video_id", "start_frame", "end_frame", "class", "total_frames", "fps
 _log = logging.getLogger(__name__)
 
 _SUBSETS = {"train": "train", "training": "train", "val": "val", "validation": "val", "test": "test", "testing": "test"}
-_LONGEST = 24 * 3600.0  # seconds of a video
-_SHORTEST = 0.01  # seconds of a window and from one's start to the next
 _TOLERANCE = 0.1  # seconds by which an action may end after its video
 _SAME_TIME = 0.1  # seconds; a frame of 29 and of 30 a second is not at the same time
-_SLACK = 1e-6  # seconds and shares that rounding may cost
-_REST = 0.02  # seconds behind the last whole window that need no further one: about half a frame
 _MISSING = """\
 {root} has no annotations of MMA-52: it must hold {root}/train.csv and {root}/val.csv with the header \
 id,video_id,start_frame,end_frame,class,total_frames,fps or {root}/annotations.json (also under annotations/), or name \
 other files with {{flag}}"""
-
-
-@dataclasses.dataclass(frozen=True)
-class Action:
-    """A micro-action in a video: its class, and start and end in seconds."""
-
-    class_id: int
-    start: float
-    end: float
-
-
-@dataclasses.dataclass
-class Video:
-    """An untrimmed video as annotated.
-
-    Attributes:
-      name: as the annotations have it.
-      split: train, val or test, in MMA-82 of a domain.
-      duration: seconds.
-      location: of its first annotation, `file:line` or the file.
-      actions: in the order of the annotations.
-    """
-
-    name: str
-    split: str
-    duration: float
-    location: str
-    actions: list[Action]
 
 
 def read_folder(
@@ -90,7 +59,7 @@ def read_folder(
     """
     check_windows(window, stride, min_overlap)
     read = _read(root, list_file)
-    hidden = {split for split in ALL_SPLITS if is_hidden(split, read.videos)}
+    hidden = hidden_splits(read.videos)
     clips: list[ListedClip] = []
     for video in read.videos:
         path, overlap = find_video(root, video, video_folder), None if video.split in hidden else min_overlap
@@ -116,7 +85,7 @@ def read_videos(root: pathlib.Path, *, list_file: str = "") -> tuple[labels_lib.
       UserError: the folder or its annotations are missing, or are wrong; it lists all problems.
     """
     read = _read(root, list_file)
-    hidden = {split for split in ALL_SPLITS if is_hidden(split, read.videos)}
+    hidden = hidden_splits(read.videos)
     videos = tuple(dataclasses.replace(v, actions=[]) if v.split in hidden else v for v in read.videos)
     occurring = {role: {a.class_id for v in videos if role_of(v.split) == role for a in v.actions} for role in SPLITS}
     problems, warnings = read.check_classes(root, occurring)
@@ -139,6 +108,11 @@ def find_video(root: pathlib.Path, video: Video, video_folder: str = "") -> path
     return folder_lib.find_video(root, folders, video.split, _file_name(video))
 
 
+def hidden_splits(videos: Collection[Video]) -> set[str]:
+    """The splits whose actions are hidden, see `is_hidden`."""
+    return {split for split in ALL_SPLITS if is_hidden(split, videos)}
+
+
 def is_hidden(split: str, videos: Iterable[Video]) -> bool:
     """Whether the actions of a test split are hidden: there are none but dummies.
 
@@ -153,42 +127,6 @@ def is_hidden(split: str, videos: Iterable[Video]) -> bool:
     starts, ends = ([getattr(action, name) for action in known] for name in ("start", "end"))
     same = max(max(starts) - min(starts), max(ends) - min(ends)) < _SAME_TIME
     return same and len(known) > 1 and max(map(len, actions)) == 1
-
-
-def check_windows(window: float, stride: float, min_overlap: float) -> None:
-    """Checks arguments of `read_folder`.
-
-    Raises:
-      UserError: one is out of range.
-    """
-    for name, value in (("window", window), ("stride", stride)):
-        if not _SHORTEST <= value <= _LONGEST:
-            raise UserError(f"{name} is {value}; give {_SHORTEST} to {_LONGEST:.0f} seconds", field=name)
-    if not 0 < min_overlap <= 1:
-        raise UserError(f"min_overlap is {min_overlap}; give a share above 0, up to 1", field="min_overlap")
-
-
-def windows(duration: float, window: float, stride: float) -> list[tuple[float, float]]:
-    """Start and end in seconds of the windows of a video, see `read_folder`."""
-    if duration <= window + _SLACK:
-        return [(0.0, duration)]
-    count = math.floor((duration - window) / stride + _SLACK) + 1
-    spans = [(i * stride, i * stride + window) for i in range(count)]
-    if spans[-1][1] < duration - _REST:  # it would have the name of the one before, too
-        spans.append((duration - window, duration))
-    return spans
-
-
-def labels_of(actions: Sequence[Action], span: tuple[float, float], min_overlap: float) -> tuple[int, ...]:
-    """The target classes of a window, see `read_folder`."""
-    start, end = span
-    present: set[int] = set()
-    for action in actions:
-        shared = min(end, action.end) - max(start, action.start)
-        shorter = min(end - start, action.end - action.start)
-        if shared > 0 and shared >= min_overlap * shorter - _SLACK:
-            present.add(action.class_id)
-    return tuple(sorted(present))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -297,7 +235,7 @@ def _read_csv(path: pathlib.Path, split: str, classes: _Classes, problems: list[
             )
             if problem := folder_lib.invalid_name(name, path.parent) if name else "the video_id is missing":
                 raise ValueError(problem)
-            if not 0.1 <= fps <= 10_000 or not 1 <= frames <= fps * _LONGEST:
+            if not 0.1 <= fps <= 10_000 or not 1 <= frames <= fps * LONGEST:
                 raise ValueError(
                     f"total_frames is {frames:g} and fps {fps:g}; expected 1 frame to a day of them, 0.1 to 10,000 a "
                     "second"
@@ -328,7 +266,7 @@ def _read_json(path: pathlib.Path, _: str, classes: _Classes, problems: list[str
             if subset.lower() not in _SUBSETS:
                 raise ValueError(f"subset is {subset!r}; expected train, val or test")
             duration = _number(entry["duration"], "duration")
-            if not 0 < duration <= _LONGEST:
+            if not 0 < duration <= LONGEST:
                 raise ValueError(f"duration is {duration:g}; it must be above 0 and at most a day, in seconds")
             if problem := folder_lib.invalid_name(name, path.parent) if name.strip() else "the video's name is missing":
                 raise ValueError(problem)
@@ -387,12 +325,11 @@ def _check_times(video: Video, start: float, end: float) -> None:
         raise ValueError(f"the action ends at {end:.2f} s, but the video at {video.duration:.2f} s")
 
 
-def _check_tests(videos: Iterable[Video]) -> list[str]:
+def _check_tests(videos: Collection[Video]) -> list[str]:
     """A line for each action with impossible times in a test split whose actions are not hidden."""
-    problems = []
-    visible = {split for split in ALL_SPLITS if role_of(split) == "test" and not is_hidden(split, videos)}
+    problems, hidden = [], hidden_splits(videos)
     for video in videos:
-        for action in video.actions if video.split in visible else ():
+        for action in video.actions if role_of(video.split) == "test" and video.split not in hidden else ():
             try:
                 _check_times(video, action.start, action.end)
             except ValueError as error:
@@ -419,12 +356,3 @@ def _check_splits(videos: Iterable[Video], files: dict[str, pathlib.Path]) -> li
 
 def _file_name(video: Video) -> str:
     return video.name if pathlib.PurePath(video.name).suffix else f"{video.name}.mp4"
-
-
-def window_clip(
-    path: pathlib.Path, video: Video, subject: str, span: tuple[float, float], min_overlap: float | None
-) -> ListedClip:
-    """A window of a video as a clip, see `read_folder`; without a `min_overlap` its labels are hidden."""
-    targets = None if min_overlap is None else labels_of(video.actions, span, min_overlap)
-    name = f"{video.name}@{span[0]:.2f}-{span[1]:.2f}"
-    return ListedClip(path, name, video.split, targets, subject, video.location, span=span)

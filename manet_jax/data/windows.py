@@ -17,7 +17,7 @@ from manet_jax.data import clips as clips_lib
 from manet_jax.data.clips import CroppedFrame, EvalClips
 from manet_jax.data.views import Views
 from manet_jax.models import ClipSpec
-from tfds_ma52 import mma52, video
+from tfds_ma52 import untrimmed, video
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.video import Frame
 
@@ -29,7 +29,7 @@ Span = tuple[float, float]  # start and end in seconds
 
 @dataclasses.dataclass(frozen=True)
 class SlidingWindows:
-    """Windows of one length along a video, as `mma52.windows` places them.
+    """Windows of one length along a video, as `untrimmed.windows` places them.
 
     Attributes:
       length: seconds of a window.
@@ -50,7 +50,7 @@ class SlidingWindows:
 
     def of(self, duration: float) -> list[Span]:
         """The windows of a video of so many seconds; as far as they end before it does, the first ones of `endless`."""
-        return mma52.windows(duration, self.length, self.stride)
+        return untrimmed.windows(duration, self.length, self.stride)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from manet_jax.detection import metric
 from manet_jax.detection.grouping import Grouping, group
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 # Absolute, and dense near 0, where the probabilities of rare classes are.
 THRESHOLDS = {

@@ -18,7 +18,7 @@ from manet_jax.detection.metric import (
 )
 from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 KINDS = ("double", "wrong class", "wrong place", "wrong class and place", "background")
 LENGTHS = (1.0, 2.0, 4.0, 8.0)  # seconds, between the ranges of length

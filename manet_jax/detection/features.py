@@ -20,7 +20,7 @@ from manet_jax.data.windows import DenseWindows, EvalInputs, LoadedClip, read_wi
 from manet_jax.loaded_model import LoadedModel
 from manet_jax.models import Outputs
 from manet_jax.models.outputs import present
-from tfds_ma52 import mma52
+from tfds_ma52 import untrimmed
 from tfds_ma52.clip_frames import ClipFrames
 from tfds_ma52.errors import UserError, report
 from tfds_ma52.files import write_atomically
@@ -93,12 +93,12 @@ def compute_features(
 
 
 def perfect_scores(
-    actions: Sequence[mma52.Action], duration: float, windows: DenseWindows, num_classes: int
+    actions: Sequence[untrimmed.Action], duration: float, windows: DenseWindows, num_classes: int
 ) -> Float[np.ndarray, "t n"]:
     """The `scores` of a network that knows which classes each window has: those that fill half of it, or lie in it."""
     present = np.zeros((windows.num_moments(duration), len(windows.lengths), num_classes), np.float32)
     for (moment, length), span in zip(windows.order(duration), windows.of(duration), strict=True):
-        present[moment, length, list(mma52.labels_of(actions, span, _HALF))] = 1
+        present[moment, length, list(untrimmed.labels_of(actions, span, _HALF))] = 1
     return present.mean(1)
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Key
 from manet_jax.detection.features import VideoFeatures
 from manet_jax.detection.head import DetectionHead, HeadOptions, Points, class_inputs, level_strides, point_times
 from manet_jax.optimizers import create_optimizer, create_schedule
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 _CENTER = 1.5  # strides of a level around the middle of an action in which its points are to find it, as ActionFormer
 _REACH = 4.0  # strides of a level up to which it looks for the farther end of an action, from half of that on

@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from manet_jax.detection.segments import Segment
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _MMA52_THRESHOLDS = tuple(np.arange(0.1, 1, 0.1).tolist())  # whose 0.3 and 0.7 are a little more than that

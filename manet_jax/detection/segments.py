@@ -34,3 +34,9 @@ def distinct(segments: Iterable[Segment]) -> list[Segment]:
             others.append(segment)
     together = [segment for others in kept.values() for segment in others]
     return sorted(together, key=lambda each: (-each.score, each.start, each.end, each.class_id))
+
+
+def shown_segments(segments: Iterable[Segment], threshold: float) -> list[Segment]:
+    """The distinct segments of at least some score, in time."""
+    certain = (each for each in distinct(segments) if each.score >= threshold)
+    return sorted(certain, key=lambda each: (each.start, each.end))

@@ -13,7 +13,7 @@ from manet_jax.detection.segments import Segment, distinct
 from manet_jax.report import figures, fonts, page, tables
 from tfds_ma52.files import write_atomically
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.mma52 import Action
+from tfds_ma52.untrimmed import Action
 
 _AT = 0.5  # tIoU of the diagnosis
 _VIDEOS = 3  # drawn along time

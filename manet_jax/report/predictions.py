@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from manet_jax.detection.segments import Segment, distinct
+from manet_jax.detection.segments import Segment
 from manet_jax.inference import Prediction
 from manet_jax.report import figures
 from tfds_ma52.files import write_atomically
@@ -44,12 +44,6 @@ def _describe_segment(segment: Segment, labels: LabelSet) -> dict[str, Any]:
         "group": labels.group_names[labels.groups[segment.class_id]],
         "score": segment.score,
     }
-
-
-def shown_segments(segments: Sequence[Segment], threshold: float) -> list[Segment]:
-    """The distinct segments of at least some score, in time."""
-    certain = (each for each in distinct(segments) if each.score >= threshold)
-    return sorted(certain, key=lambda each: (each.start, each.end))
 
 
 def _describe_one(prediction: Prediction, count: int) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from tfds_ma52 import elan, mma52
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError, report
 from tfds_ma52.labels import LabelSet
-from tfds_ma52.splits import ALL_SPLITS
+from tfds_ma52.untrimmed import Action
 
 _SAME = 0.5  # temporal IoU from which on a predicted action is the drawn one
 _CLOSE = 0.25  # seconds by which a start or an end may differ and be left as it is
@@ -42,7 +42,7 @@ def run(folder: pathlib.Path, truth: pathlib.Path) -> dict[str, collections.Coun
     by_name = {pathlib.PurePath(video.name).stem: video for video in videos}
     paths = sorted(folder.glob("*.eaf"))
     problems = [f"{path}: {truth} has no video {path.stem}" for path in paths if path.stem not in by_name]
-    hidden = {split for split in ALL_SPLITS if mma52.is_hidden(split, videos)}
+    hidden = mma52.hidden_splits(videos)
     problems += [
         f"{path}: the actions of split {by_name[path.stem].split} are hidden"
         for path in paths
@@ -74,7 +74,7 @@ def table(counts: dict[str, collections.Counter[str]]) -> str:
     return markdown_table(["", *counts], rows)
 
 
-def compare(predicted: Sequence[Segment], actions: Sequence[mma52.Action]) -> list[str]:
+def compare(predicted: Sequence[Segment], actions: Sequence[Action]) -> list[str]:
     """What must be done with each predicted segment, and for each action that none of them is: one of `KINDS` each.
 
     Pairs are made by falling temporal IoU, and each segment and action is in one.

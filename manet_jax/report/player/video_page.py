@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from manet_jax.detection.segments import Segment, distinct
+from manet_jax.detection.segments import Segment, distinct, shown_segments
 from manet_jax.report import figures
 from tfds_ma52.errors import UserError
 from tfds_ma52.files import write_atomically
@@ -94,8 +94,7 @@ class VideoPage:
 
     def shown(self) -> list[Segment]:
         """The distinct segments whose score is at least the threshold, by their start."""
-        kept = [segment for segment in distinct(self.segments) if segment.score >= self.threshold]
-        return sorted(kept, key=lambda segment: (segment.start, segment.class_id, segment.end))
+        return shown_segments(self.segments, self.threshold)
 
 
 def write_page(data: VideoPage, path: pathlib.Path, *, embed_bytes: int = 0, index: str = "") -> None:

@@ -3,6 +3,7 @@ import csv
 import dataclasses
 import html.parser
 import re
+import shlex
 
 import jax
 import numpy as np
@@ -147,6 +148,7 @@ def test_report_is_one_file_that_holds_everything(evaluation, report):
     assert "The maps have 4 x 4 locations a frame" in text
     assert "so the pictures show ids: group 1 is hand\U00050000." in text
     assert '"learning_rate": 0.00125' in text
+    assert f"python -m manet_jax.predict --workdir {shlex.quote(str(evaluation.workdir))} --html pages VIDEO" in text
     table = {row[0]: row[1:] for row in html_page.tables if len(row) == 3}
     intervals = evaluate.bootstrap(evaluation.predictions, evaluation.tasks)
     for name in ("action_top1", "body_f1_macro", "f1_mean"):

@@ -28,6 +28,7 @@ def write(
     targets: Targets,
     labels: LabelSet,
     metrics: Mapping[str, Mapping[str, float]],
+    workdir: pathlib.Path,
 ) -> None:
     """Writes the report: an HTML file that needs nothing else, and its figures beside it.
 
@@ -38,6 +39,7 @@ def write(
       targets: the annotated actions.
       labels: the classes.
       metrics: of each method, see `metric.detection_metrics`.
+      workdir: of the run.
 
     Raises:
       OSError: it cannot be written.
@@ -65,6 +67,7 @@ def write(
     for name, text, pictures, table in sections:
         parts += [f"<h2>{html.escape(name)}</h2>", f"<p>{html.escape(text)}</p>", table]
         parts += [page.picture(figure, path.with_name(f"{path.stem}_{end}.png")) for end, figure in pictures.items()]
+    parts.append(page.in_videos([str(workdir)]))
     write_atomically(path, page.document(title, parts))
 
 

@@ -5,6 +5,7 @@ import html
 import io
 import json
 import pathlib
+import shlex
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -63,6 +64,9 @@ def write(evaluation: Evaluation) -> pathlib.Path:
             for title, text, pictures in _sections(evaluation, model, result):
                 parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
                 parts += [picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
+        if any(task.name == "actions" for task in evaluation.tasks):
+            members = evaluation.members or (evaluation,)
+            parts.append(in_videos([str(each.workdir) for each in members]))
         parts.append(_foot(evaluation))
         write_atomically(folder / "report.html", document(f"{_name(evaluation)}, {evaluation.split}", parts))
     except OSError as error:
@@ -74,6 +78,17 @@ def document(title: str, parts: Iterable[str]) -> str:
     """A page of parts that are HTML."""
     start = f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
     return "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
+
+
+def in_videos(workdirs: Iterable[str]) -> str:
+    """How to see in videos what a model, or an ensemble, finds; as HTML."""
+    words = [word for workdir in workdirs for word in ("--workdir", workdir)]
+    command = shlex.join(["python", "-m", "manet_jax.predict", *words, "--html", "pages", "VIDEO"])
+    return (
+        f"<h2>In videos</h2><p>Pages that play videos beside what the model finds in them (docs/analysts.md): "
+        f"<code>{html.escape(command)}</code>. With --elan or --boris it writes files for the programs of annotators, "
+        "whose corrections it can learn from (docs/annotation_tools.md).</p>"
+    )
 
 
 def list_ids(labels: LabelSet) -> str:

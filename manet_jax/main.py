@@ -65,7 +65,6 @@ def main(argv: Sequence[str]) -> int:
     # Here as below late, because the flags' help should not wait for JAX. What is imported stays: the collector of
     # garbage, which would go through it again and again, leaves it alone, and a start is a tenth quicker.
     gc.disable()
-    host_memory.keep_freed()
     from manet_jax import checkpoint, compilation_cache, distributed, evaluate, step_meter, train
 
     gc.freeze()
@@ -223,4 +222,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
+    host_memory.use_huge_pages()
     run()

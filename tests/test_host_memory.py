@@ -1,37 +1,46 @@
+import json
+import os
 import platform
 import subprocess
 import sys
-import textwrap
 
 import pytest
 
 from manet_jax import host_memory
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no mallopt")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such settings")
 
-# Pages that the kernel has to clear when a thread writes 32 MiB, in the third of three threads that free them again.
-COUNT = """
-    import resource, threading
-    from manet_jax import host_memory
-
-    host_memory.keep_freed()
-    for _ in range(3):
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        thread = threading.Thread(target=lambda: b"x" * 2**25)
-        thread.start()
-        thread.join()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+# Prints what a command sees after the call, and the process that it was started as.
+COMMAND = """
+import json, os, sys
+from manet_jax import host_memory
+host_memory.use_huge_pages()
+print(json.dumps([os.environ["GLIBC_TUNABLES"], sys.argv[1:], os.getpid()]))
 """
 
 
-def test_memory_that_a_thread_frees_is_there_for_the_next():
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(COUNT)], capture_output=True, text=True, check=True)
-    assert int(done.stdout) < 1000  # of 8192
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (None, "glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.check=0", "glibc.malloc.check=0:glibc.malloc.hugetlb=1"),
+        ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
+    ],
+)
+def test_a_command_starts_anew_with_huge_pages(given, expected):
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    if given is not None:
+        environment["GLIBC_TUNABLES"] = given
+    command = [sys.executable, "-W", "error", "-c", COMMAND, "--config.data.manual_dir=a b", ""]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
+        tunables, arguments, number = json.load(process.stdout)
+    assert (tunables, arguments, number) == (expected, command[-2:], process.pid)
 
 
 @pytest.mark.parametrize("name", ["entry_points", "find_spec"])
-def test_with_an_accelerators_package_the_c_library_stays_as_it_is(monkeypatch, name):
+def test_with_an_accelerators_package_a_command_goes_on_as_it_is(monkeypatch, name):
+    monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
     module = host_memory.importlib.metadata if name == "entry_points" else host_memory.importlib.util
     monkeypatch.setattr(module, name, lambda *_, **__: ["one"])
-    monkeypatch.setattr(host_memory.ctypes, "CDLL", lambda _: pytest.fail("mallopt is called"))
-    host_memory.keep_freed()
+    monkeypatch.setattr(host_memory.os, "execve", lambda *_: pytest.fail("it starts anew"))
+    host_memory.use_huge_pages()

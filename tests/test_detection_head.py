@@ -134,7 +134,7 @@ def median_error(network, examples):
 
 
 def test_train_head_finds_actions_that_features_show():
-    recipe = Recipe(num_steps=150, batch_size=4, num_moments=64, learning_rate=3e-3)
+    recipe = Recipe(num_steps=60, batch_size=4, num_moments=64, learning_rate=3e-3)
     network = fit.train_head(drawn_examples(24, 0), 0.5, recipe, progress=False)
     fresh = DetectionHead(network.options, rngs=nnx.Rngs(0))
     unseen = drawn_examples(4, 1)

@@ -206,7 +206,7 @@ def test_train_refuses_a_workdir_in_use(config, tmp_path):
     assert not (tmp_path / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_train_stops_on_request_and_resumes_bit_identically(number, trained, config, tmp_path, monkeypatch):
     workdir, expected = trained
     config.checkpoint_every_steps = 100

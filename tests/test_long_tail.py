@@ -327,6 +327,7 @@ def config_of_several(folder, **fields):
     return config
 
 
+@pytest.mark.slow
 def test_run_of_several_labels_and_emotions(several, tmp_path):
     fields = {"class_balance.soft_f1": 1.0, "body_groups.head": 1.0, "body_groups.consistency": 1.0}
     config = config_of_several(several, **fields)

@@ -147,7 +147,8 @@ def assert_close(ours, theirs, atol):
         np.testing.assert_allclose(one, other, atol=atol)
 
 
-@pytest.mark.parametrize("num_devices", [pytest.param(1, marks=pytest.mark.slow), 2])
+@pytest.mark.slow
+@pytest.mark.parametrize("num_devices", [1, 2])
 def test_a_batch_in_parts_gives_the_step_of_the_whole(num_devices):
     # A network without BatchNorm: that sees each part by itself.
     whole, of_whole = run_steps()

@@ -542,7 +542,12 @@ def test_every_network_has_a_pinned_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "expected"), [(name, *each) for name, some in COUNTS.items() for each in some]
+    ("name", "options", "expected"),
+    [
+        pytest.param(name, *each, marks=[pytest.mark.slow] if i else [])
+        for name, some in COUNTS.items()
+        for i, each in enumerate(some)
+    ],
 )
 def test_parameter_counts(name, options, expected):
     parts = {key: ModelSpec("manet", MODELS["manet"].Options(**x)) for key, x in options.items() if isinstance(x, dict)}

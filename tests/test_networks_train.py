@@ -86,7 +86,7 @@ def assert_same_run(ours, theirs):
             np.testing.assert_array_equal(one[path], value)
 
 
-@slow_but("timesformer")
+@slow_but("videomae")
 def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, run_command, train_twice):
     # One test a network: what takes long is to compile.
     config = make_config(name, coloured)
@@ -107,6 +107,7 @@ def test_network_trains_resumes_and_knows_no_devices(name, coloured, tmp_path, r
     assert losses(tmp_path / "one")[-1] == pytest.approx(loss[-1], abs=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_with_mixtures_and_mean_weights_resumes_and_keeps_the_mean(coloured, train_twice):
     config = make_config("timesformer", coloured)
     config.mixing.update(mixup=0.8, cutmix=1.0)

@@ -82,7 +82,7 @@ def test_train_step_gives_the_same_by_shard_map_and_pmap():
         assert distance(left, right) < 1e-6
 
 
-@pytest.mark.parametrize("mapping", parallel.MAPPINGS)
+@pytest.mark.parametrize("mapping", ["shard_map", pytest.param("pmap", marks=pytest.mark.slow)])
 def test_train_step_with_sync_on_8_devices_equals_one(mapping):
     (many, _, many_statistics), (one, _, one_statistics) = run_steps(8, mapping, True), run_steps(1, "shard_map", False)
     assert [values["loss"] for values in many] == pytest.approx([values["loss"] for values in one], rel=1e-5)

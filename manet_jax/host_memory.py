@@ -14,8 +14,9 @@ def use_huge_pages() -> None:
     """Starts this command anew with glibc's huge pages, where JAX computes on the CPU and the C library is glibc.
 
     XLA asks for a step's memory anew each time, and the kernel clears every page of it: with pages of 2 MiB rather than
-    4 KiB a training step takes a fifth less. glibc reads its settings when a process starts, so that this one replaces
-    itself, by the same command in the same process. Whoever has set `glibc.malloc.hugetlb` in `GLIBC_TUNABLES` keeps it.
+    4 KiB a training step takes up to a fifth less. glibc reads its settings when a process starts, so that this one
+    replaces itself, by the same command under the same number. What the user has set of `glibc.malloc.hugetlb` in
+    `GLIBC_TUNABLES` stays.
     """
     tunables = os.environ.get(_VARIABLE, "")
     if _HUGE_PAGES in tunables or platform.libc_ver()[0] != "glibc" or _has_accelerator():

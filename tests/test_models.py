@@ -15,7 +15,14 @@ from helpers import BACKBONES, slow_but
 from manet_jax import models
 from manet_jax.export import PLATFORMS
 from manet_jax.models import MODELS, ClipSpec, ModelSpec, NetworkOptions, OptionError, layers, manet, ops
-from manet_jax.models.variables import abstract_variables, count_parameters, create_variables, flatten, merge
+from manet_jax.models.variables import (
+    CountedRngs,
+    abstract_variables,
+    count_parameters,
+    create_variables,
+    flatten,
+    merge,
+)
 from manet_jax.optimizers import layer_of
 
 BATCH_SIZE = 3
@@ -427,6 +434,17 @@ def test_dropout_is_for_what_the_heads_see(name):
             assert np.abs(dropped[key] - value).max() > 0.1
 
 
+def test_fresh_weights_have_the_keys_of_flax():
+    def draw(create):
+        rngs = create(3)
+        return jnp.stack([jax.random.bits(key) for key in (rngs.params(), rngs.params(), rngs.other(), rngs())])
+
+    expected = draw(nnx.Rngs)
+    assert len(set(expected.tolist())) == 4
+    np.testing.assert_array_equal(draw(CountedRngs), expected)
+    np.testing.assert_array_equal(jax.jit(draw, static_argnums=0)(CountedRngs), expected)
+
+
 @backbones
 def test_heads_hold_all_that_belongs_to_a_task(name):
     spec, _, _ = tiny(name)
@@ -542,12 +560,7 @@ def test_every_network_has_a_pinned_size():
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "expected"),
-    [
-        pytest.param(name, *each, marks=[pytest.mark.slow] if i else [])
-        for name, some in COUNTS.items()
-        for i, each in enumerate(some)
-    ],
+    ("name", "options", "expected"), [(name, *each) for name, some in COUNTS.items() for each in some]
 )
 def test_parameter_counts(name, options, expected):
     parts = {key: ModelSpec("manet", MODELS["manet"].Options(**x)) for key, x in options.items() if isinstance(x, dict)}

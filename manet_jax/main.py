@@ -222,5 +222,5 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    host_memory.use_huge_pages()
+    host_memory.use_huge_pages("manet_jax.main")
     run()

@@ -21,8 +21,6 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # The commands that tests start compile the same programs again and again.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="manet_jax_compilation_cache_"))
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
-# Those that run within a process of the tests cannot start anew, see `host_memory`.
-os.environ["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
 # Nothing is promoted or broadcast without a word, in the commands that tests start neither.
 os.environ["JAX_NUMPY_DTYPE_PROMOTION"] = "strict"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"

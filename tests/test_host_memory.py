@@ -14,9 +14,21 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other
 COMMAND = """
 import json, os, sys
 from manet_jax import host_memory
-host_memory.use_huge_pages()
-print(json.dumps([os.environ["GLIBC_TUNABLES"], sys.argv[1:], os.getpid()]))
+host_memory.use_huge_pages("command")
+print(json.dumps([os.environ.get("GLIBC_TUNABLES"), sys.argv[1:], os.getpid()]))
 """
+ARGUMENTS = ["--config.data.manual_dir=a b", ""]
+
+
+def start(folder, given, *words):
+    """What `COMMAND` prints in a process with some tunables, and that process's number."""
+    (folder / "command.py").write_text(COMMAND)
+    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
+    if given is not None:
+        environment["GLIBC_TUNABLES"] = given
+    command = [sys.executable, "-W", "error", *words, *ARGUMENTS]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=folder, env=environment, text=True) as process:
+        return json.load(process.stdout), process.pid
 
 
 @pytest.mark.parametrize(
@@ -27,20 +39,22 @@ print(json.dumps([os.environ["GLIBC_TUNABLES"], sys.argv[1:], os.getpid()]))
         ("glibc.malloc.hugetlb=0", "glibc.malloc.hugetlb=0"),
     ],
 )
-def test_a_command_starts_anew_with_huge_pages(given, expected):
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    if given is not None:
-        environment["GLIBC_TUNABLES"] = given
-    command = [sys.executable, "-W", "error", "-c", COMMAND, "--config.data.manual_dir=a b", ""]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment, text=True) as process:
-        tunables, arguments, number = json.load(process.stdout)
-    assert (tunables, arguments, number) == (expected, command[-2:], process.pid)
+def test_a_command_starts_anew_with_huge_pages(tmp_path, given, expected):
+    printed, number = start(tmp_path, given, "-m", "command")
+    assert printed == [expected, ARGUMENTS, number]
+
+
+def test_a_process_that_was_not_started_for_the_command_goes_on(tmp_path):
+    script = "import runpy; runpy.run_module('command', run_name='__main__', alter_sys=True)"
+    printed, number = start(tmp_path, None, "-c", script)
+    assert printed == [None, ARGUMENTS, number]
 
 
 @pytest.mark.parametrize("name", ["entry_points", "find_spec"])
 def test_with_an_accelerators_package_a_command_goes_on_as_it_is(monkeypatch, name):
     monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    monkeypatch.setattr(host_memory.sys, "orig_argv", ["python", "-m", "command"])
     module = host_memory.importlib.metadata if name == "entry_points" else host_memory.importlib.util
     monkeypatch.setattr(module, name, lambda *_, **__: ["one"])
     monkeypatch.setattr(host_memory.os, "execve", lambda *_: pytest.fail("it starts anew"))
-    host_memory.use_huge_pages()
+    host_memory.use_huge_pages("command")

@@ -8,6 +8,11 @@ python -m manet_jax.main --mode=evaluate --workdir runs/mma82 --splits laborator
 python -m manet_jax.main --mode=evaluate --workdir runs/ma52 --workdir runs/timesformer --weights 2,1
 """
 
+from manet_jax import host_memory
+
+if __name__ == "__main__":  # first, because the process that replaces this one imports everything again
+    host_memory.use_huge_pages("manet_jax.main")
+
 import errno
 import gc
 import itertools
@@ -22,7 +27,6 @@ import absl.logging
 from absl import app, flags
 from ml_collections import config_flags
 
-from manet_jax import host_memory
 from tfds_ma52.command import run_command
 from tfds_ma52.errors import UserError
 
@@ -222,5 +226,4 @@ def run() -> None:
 
 
 if __name__ == "__main__":
-    host_memory.use_huge_pages("manet_jax.main")
     run()

@@ -97,9 +97,10 @@ class BatchNorm(nnx.Module):
         """Brings the running statistics nearer to those of `count` values on each device."""
         if self.axis_name is not None:
             count *= jax.lax.axis_size(self.axis_name)
-        self.mean[...] += self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...])
         unbiased = jax.lax.stop_gradient(var) * (count / max(count - 1, 1))
-        self.var[...] += self.momentum * (unbiased - self.var[...])
+        # Not by index, for which JAX composes the text of an unseen error from all operations so far.
+        self.mean.set_value(self.mean[...] + self.momentum * (jax.lax.stop_gradient(mean) - self.mean[...]))
+        self.var.set_value(self.var[...] + self.momentum * (unbiased - self.var[...]))
 
 
 def _per_channel(values: Float[Array, " c"], x: Float[Array, "*n c"]) -> Float[Array, "... c"]:

@@ -2,6 +2,7 @@ import collections
 import dataclasses
 import itertools
 
+import jax
 import numpy as np
 import pytest
 
@@ -50,6 +51,13 @@ def test_train_batches_have_the_documented_form(source):
     }
     labels = {example["video_id"].decode(): example["label"] for example in source}
     assert [labels[name] for name in ids([batch])] == batch["label"].tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_clips_become_an_array_of_a_cpu_without_a_copy(source, batch_size):
+    (batch,) = take(input_pipeline.train_batches(source, INPUTS, batch_size=batch_size, seed=0), 1)
+    video = jax.device_put(batch["video"], jax.devices("cpu")[0])
+    assert video.unsafe_buffer_pointer() == batch["video"].ctypes.data
 
 
 @pytest.mark.parametrize("batch_size", [4, 8])  # 8 does not divide 12: a batch spans two passes

@@ -38,6 +38,7 @@ _log = logging.getLogger(__name__)
 _Record = TypeVar("_Record")
 
 _ENDLESS = 2**62  # clips; grain rounds the number of batches up, which must not pass the largest integer
+_ALIGNMENT = 64  # bytes, of memory that JAX shares with NumPy on a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -376,7 +377,23 @@ def _of_process(dataset: grain.MapDataset, batch_size: int, reading: Reading) ->
     def load(index: int) -> Any:
         return dataset[index // size * batch_size + first + index % size]
 
-    return grain.MapDataset.range(len(dataset) // count).map(load).batch(size)
+    return grain.MapDataset.range(len(dataset) // count).map(load).batch(size, batch_fn=_stack)
+
+
+def _stack(examples: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """A batch of examples, in memory that JAX takes as that of a CPU without another copy."""
+    return {key: _stack_arrays([example[key] for example in examples]) for key in examples[0]}
+
+
+def _stack_arrays(arrays: Sequence[np.ndarray | np.generic]) -> np.ndarray:
+    first = arrays[0]
+    if not first.ndim:  # text may be longer in others
+        return np.stack(arrays)
+    num_bytes = len(arrays) * first.nbytes
+    memory = np.empty(num_bytes + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    aligned = memory[start : start + num_bytes].view(first.dtype).reshape(len(arrays), *first.shape)
+    return np.stack(arrays, out=aligned)
 
 
 def _read(dataset: grain.MapDataset, reading: Reading) -> grain.IterDataset:

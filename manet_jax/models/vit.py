@@ -98,15 +98,15 @@ class Attention(nnx.Module):
         if self.q_bias is not None and self.v_bias is not None:
             biases = jnp.stack([self.q_bias[...], jnp.zeros(features), self.v_bias[...]]).astype(heads.dtype)
             heads += biases.reshape(*[1] * (len(sequences) + 1), *heads.shape[-3:])
-        query, key, value = (heads[..., i, :, :] for i in range(3))
-        scores = jnp.einsum("...qhd,...khd->...hqk", query, key, preferred_element_type=jnp.float32)
+        # Heads before tokens: XLA for CPUs then takes two thirds of the time.
+        query, key, value = jnp.moveaxis(heads, (-3, -2), (0, -3))
+        scores = jnp.einsum("...qd,...kd->...qk", query, key, preferred_element_type=jnp.float32)
         scores = scores * query.shape[-1] ** -0.5
         if bias is not None:
             # Of the scores' own dimensions: of a reshaped sum, jax 0.12 for CPUs may compute a maximum that is NaN.
             scores = scores + bias
         weights = jax.nn.softmax(scores).astype(x.dtype)
-        attended = jnp.einsum("...hqk,...khd->...qhd", weights, value)
-        return self.out(attended.reshape(x.shape))
+        return self.out(jnp.swapaxes(weights @ value, -3, -2).reshape(x.shape))
 
 
 class MLP(nnx.Module):

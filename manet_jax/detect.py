@@ -87,6 +87,9 @@ def run(arguments: argparse.Namespace) -> int:
     metrics = {name: metric.detection_metrics(found[name], split.targets, model.labels) for name in METHODS}
     print(format_table(metrics))
     title = f"Detection by {workdir.name}, {arguments.split}"
+    if arguments.split == arguments.fit_split:
+        title += ", from which it learned"
+        print(f"split {arguments.split} is what the detector learned from: it does worse on others", file=sys.stderr)
     compared = {name: found[name] for name in METHODS[:2]}
     path = workdir / detector.FOLDER / f"metrics_{arguments.split}.json"
     report = path.with_name(f"report_{arguments.split}.html")

@@ -8,13 +8,9 @@ import sys
 from collections.abc import Iterable, Iterator
 
 from manet_jax.report import figures
-from tfds_ma52 import image_folder
+from tfds_ma52 import image_folder, video
 from tfds_ma52.errors import UserError
 
-SUFFIXES = (  # looked for in folders
-    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
-    *(".wmv", ".asf", ".flv", ".ogv", ".mxf", ".gif"),
-)
 _KINDS = 8  # of files that were passed over, listed one by one
 
 
@@ -37,7 +33,9 @@ def find_videos(patterns: Iterable[str]) -> list[pathlib.Path]:
             if not paths:
                 images = any(suffix in image_folder.SUFFIXES for suffix in passed_over)
                 hint = "; to read folders of images, give --frame_rate" if images else ""
-                raise UserError(f"{pattern} has no videos: there is no file ending in {', '.join(SUFFIXES)}{hint}")
+                raise UserError(
+                    f"{pattern} has no videos: there is no file ending in {', '.join(video.SUFFIXES)}{hint}"
+                )
         elif not path.exists() and glob.has_magic(pattern):
             anchor = pathlib.Path(path.anchor)
             try:
@@ -88,7 +86,7 @@ def _search(folder: pathlib.Path) -> tuple[list[pathlib.Path], collections.Count
             passed_over["companions of macOS"] += 1
         elif any(part.startswith(".") for part in path.relative_to(folder).parts):
             passed_over["hidden"] += 1
-        elif suffix in SUFFIXES:
+        elif suffix in video.SUFFIXES:
             paths.append(path)
         else:
             passed_over[figures.printable(suffix) or "without suffix"] += 1

@@ -168,6 +168,8 @@ def test_read_folder_finds_the_video(root, clip):
     assert actions(root, "videos/first.MP4") == [("nodding", 0.0, 0.5)]
     (root / "videos").rename(root / "media")
     assert actions(root, "media/first.MP4", video_folder="media") == [("nodding", 0.0, 0.5)]
+    (root / "media/first.MP4").rename(root / "media/first.m2ts")  # of any kind that prediction finds in folders
+    assert actions(root, "media/first.m2ts", video_folder="media") == [("nodding", 0.0, 0.5)]
     folders = f"{root}/coded, {root}".replace(f"{root}/", "")
     assert problems(root)[0] == (
         f"coded/first.eaf: its video is not there; looked for 'Tag%201.mp4' or 'Tag 1.mp4' or 'first.mp4' in {folders}"

@@ -182,7 +182,12 @@ def test_detect_fits_compares_and_resumes(root, workdir, tmp_path, capsys, monke
     monkeypatch.setattr(fit, "train_head", None)
     monkeypatch.setattr(features, "compute_features", None)
     assert detect.main(command) == 0
-    assert capsys.readouterr().out.splitlines() == output
+    captured = capsys.readouterr()
+    assert captured.out.splitlines() == output
+    assert "learned from" not in captured.err
+    assert detect.main([*command, "--split", "train"]) == 0
+    assert "split train is what the detector learned from: it does worse on others\n" in capsys.readouterr().err
+    assert f"{workdir.name}, train, from which it learned" in (workdir / "detection/report_train.html").read_text()
 
 
 def test_detect_writes_a_submission_of_a_hidden_split(root, workdir, tmp_path, capsys, monkeypatch):

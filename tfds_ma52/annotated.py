@@ -22,7 +22,6 @@ from tfds_ma52.untrimmed import Action, Video
 CLASS_FILE = "classes.csv"
 SPLIT_FILE = "splits.csv"
 VIDEO_FOLDERS = (".", "videos")  # beside the annotation file, and these
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".wmv", ".mts")
 
 _ANY = "*"
 _TOLERANCE = 0.1  # seconds by which an action may end after its video
@@ -300,7 +299,7 @@ def _list_videos(folder: pathlib.Path) -> dict[str, list[pathlib.Path]]:
     """The videos of a folder by their names without the endings."""
     found: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file():
+        if path.suffix.lower() in video.SUFFIXES and path.is_file():
             found[path.stem].append(path)
     return found
 
@@ -318,7 +317,7 @@ def _add_action(each: Video, action: Action) -> None:
 def _without_annotations(root: pathlib.Path, videos: Mapping[str, Video]) -> list[str]:
     """A sentence on videos that have no annotation file, and one on those whose file has no annotation."""
     sentences: list[str] = []
-    found = [path.relative_to(root).as_posix() for path in _walk(root) if path.suffix.lower() in VIDEO_SUFFIXES]
+    found = [path.relative_to(root).as_posix() for path in _walk(root) if path.suffix.lower() in video.SUFFIXES]
     if others := [name for name in found if name not in videos]:
         sentences.append(f"{_few(others)} without an annotation file: not in the set")
     if empty := [each.name for each in videos.values() if not each.actions]:

@@ -21,6 +21,10 @@ from jaxtyping import UInt8
 
 from tfds_ma52 import containers
 
+SUFFIXES = (  # of files that are looked for in folders
+    *(".mp4", ".m4v", ".mov", ".3gp", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".vob", ".ts", ".mts", ".m2ts"),
+    *(".wmv", ".asf", ".flv", ".ogv", ".mxf", ".gif"),
+)
 LONGEST = 24 * 3600.0  # seconds of a video
 # Where a packet is a picture. Others have packets of half a picture, of none, or of two.
 _FORMATS_OF_PICTURES = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"}

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import sys
 import zipfile
@@ -162,6 +163,8 @@ def assert_report(text, evaluation, copies):
     """It has the members' metrics beside the ensemble's, and says what an ensemble has not."""
     assert "<h1>Evaluation of manet + timesformer</h1>" in text
     assert "The mean probabilities of 2 models, on the 7 clips of split val of " in text
+    folders = " ".join(f"--workdir {shlex.quote(str(path))}" for path in copies)
+    assert f"python -m manet_jax.predict {folders} --weights 0.666667,0.333333 --html pages VIDEO" in text
     for path, weight in zip(copies, ("0.667", "0.333"), strict=True):
         assert f"<td>{path}</td><td>{weight}</td><td>{path.name}</td><td>best</td><td>1</td>" in text
         assert f"<summary>Config of {path}</summary>" in text

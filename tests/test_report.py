@@ -158,6 +158,11 @@ def test_report_is_one_file_that_holds_everything(evaluation, report):
     assert versions["jax (this report)"] == jax.__version__
 
 
+def test_report_tells_how_to_see_the_latest_checkpoint_in_videos(evaluation):
+    latest = dataclasses.replace(evaluation, checkpoint="latest")
+    assert " --checkpoint latest --html pages VIDEO" in page.in_videos(page._flags(latest))
+
+
 def test_predictions_csv_holds_all_probabilities(evaluation, report):
     with (report.parent / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

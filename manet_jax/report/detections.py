@@ -67,7 +67,7 @@ def write(
     for name, text, pictures, table in sections:
         parts += [f"<h2>{html.escape(name)}</h2>", f"<p>{html.escape(text)}</p>", table]
         parts += [page.picture(figure, path.with_name(f"{path.stem}_{end}.png")) for end, figure in pictures.items()]
-    parts.append(page.in_videos([str(workdir)]))
+    parts.append(page.in_videos(["--workdir", str(workdir)]))
     write_atomically(path, page.document(title, parts))
 
 

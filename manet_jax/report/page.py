@@ -65,8 +65,7 @@ def write(evaluation: Evaluation) -> pathlib.Path:
                 parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
                 parts += [picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
         if any(task.name == "actions" for task in evaluation.tasks):
-            members = evaluation.members or (evaluation,)
-            parts.append(in_videos([str(each.workdir) for each in members]))
+            parts.append(in_videos(_flags(evaluation)))
         parts.append(_foot(evaluation))
         write_atomically(folder / "report.html", document(f"{_name(evaluation)}, {evaluation.split}", parts))
     except OSError as error:
@@ -80,15 +79,22 @@ def document(title: str, parts: Iterable[str]) -> str:
     return "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
 
 
-def in_videos(workdirs: Iterable[str]) -> str:
-    """How to see in videos what a model, or an ensemble, finds; as HTML."""
-    words = [word for workdir in workdirs for word in ("--workdir", workdir)]
-    command = shlex.join(["python", "-m", "manet_jax.predict", *words, "--html", "pages", "VIDEO"])
+def in_videos(flags: Iterable[str]) -> str:
+    """How to see in videos what a model, or an ensemble, finds, given the flags that choose it; as HTML."""
+    command = shlex.join(["python", "-m", "manet_jax.predict", *flags, "--html", "pages", "VIDEO"])
     return (
         f"<h2>In videos</h2><p>Pages that play videos beside what the model finds in them (docs/analysts.md): "
         f"<code>{html.escape(command)}</code>. With --elan or --boris it writes files for the programs of annotators, "
         "whose corrections it can learn from (docs/annotation_tools.md).</p>"
     )
+
+
+def _flags(evaluation: Evaluation) -> list[str]:
+    """The flags of `manet_jax.predict` for what was evaluated."""
+    flags = [word for each in evaluation.members or (evaluation,) for word in ("--workdir", str(each.workdir))]
+    if len(set(evaluation.weights)) > 1:
+        flags += ["--weights", ",".join(f"{weight:.6g}" for weight in evaluation.weights)]
+    return flags if evaluation.checkpoint == "best" else [*flags, "--checkpoint", evaluation.checkpoint]
 
 
 def list_ids(labels: LabelSet) -> str:

@@ -297,7 +297,7 @@ def _train_batches(run: _Run, metadata: RunMetadata, start: int) -> grain.IterDa
 def _batch_must_fit(run: _Run, metadata: RunMetadata) -> contextlib.AbstractContextManager[None]:
     remedy = (
         "--config.model.remat=True, with which a run resumes, as it does not with another batch size; "
-        "python -m benchmarks.memory prints the largest batches of MANet with clips of 8 x 224 x 224"
+        "python -m benchmarks.memory --models NAME prints a network's largest batches at full size"
     )
     inputs = metadata.model.options.inputs
     return memory.batch_must_fit("--config.batch_size", run.config.batch_size, inputs, remedy=remedy)

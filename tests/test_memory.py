@@ -18,7 +18,7 @@ from tfds_ma52.errors import UserError
 EXHAUSTED = "a batch of 8 clips does not fit into memory (RESOURCE_EXHAUSTED: Out of memory allocating"
 TRAINING = (
     "set a smaller --config.batch_size, or --config.model.remat=True, with which a run resumes, as it does not with "
-    "another batch size; python -m benchmarks.memory prints the largest batches of MANet with clips of 8 x 224 x 224"
+    "another batch size; python -m benchmarks.memory --models NAME prints a network's largest batches at full size"
 )
 
 

@@ -3,7 +3,8 @@
 Two tables. Traffic: the bytes and the operations a clip, and the times that they take at the device's full rates, the
 larger of which bounds the step. The largest batches that a memory holds, a tenth of it left to the runtime. With
 --topology it asks the TPU compiler, on any machine that has the package libtpu (pip install 'jax[tpu]'); no TPU is
-needed, because nothing is run. Without, it asks the compiler of this machine's first device.
+needed, because nothing is run. Without, it asks the compiler of this machine's first device: with --forms gpu, a CPU's
+accounts for a GPU's program, as far as it can without the GPU's libraries.
 """
 
 import os
@@ -40,6 +41,8 @@ def main() -> None:
     """Runs the command."""
     parser = measure.parser("benchmarks.memory", __doc__, repeats=None)
     parser.add_argument("--topology", help="TPUs to compile for, such as v5e:2x2")
+    forms = ("cpu", "gpu", "tpu")
+    parser.add_argument("--forms", choices=forms, help="whose forms operations have (of what is compiled for)")
     parser.add_argument("--tables", nargs="+", choices=_TABLES, default=_TABLES, help="what to print")
     networks = [name for name, network in MODELS.items() if issubclass(network.Options, NetworkOptions)]
     parser.add_argument("--models", nargs="+", choices=networks, default=["manet"], help="networks, as released")
@@ -55,7 +58,7 @@ def main() -> None:
     for name in arguments.models:
         for dtype in arguments.dtypes:
             for remat in (False, True):
-                compile_step = _compiler(name, dtype, remat, mesh)
+                compile_step = _compiler(name, dtype, remat, mesh, arguments.forms)
                 of_step = {"": name, "dtype": dtype, "remat": remat}
                 if "traffic" in rows:
                     rows["traffic"].append(of_step | traffic(compile_step, arguments.batch_size, device))
@@ -78,7 +81,7 @@ def _make_mesh(topology: str | None) -> Mesh:
     return Mesh(np.array(devices[:1]), (parallel.AXIS,), axis_types=(AxisType.Auto,))
 
 
-def _compiler(name: str, dtype: str, remat: bool, mesh: Mesh) -> Callable[[int], Any]:
+def _compiler(name: str, dtype: str, remat: bool, mesh: Mesh, forms: str | None) -> Callable[[int], Any]:
     """A function that compiles a network's training step of a number of clips."""
     spec = ModelSpec(name, MODELS[name].Options(embedding_dim=300, dtype=dtype, remat=remat))
     run, optimizer = step.create_step(spec, mesh)
@@ -94,7 +97,7 @@ def _compiler(name: str, dtype: str, remat: bool, mesh: Mesh) -> Callable[[int],
             "label": jax.ShapeDtypeStruct((batch_size,), np.int32, sharding=split),
         }
         start = time.perf_counter()
-        with ops.traced_for(mesh.devices.flat[0].platform):
+        with ops.traced_for(forms or mesh.devices.flat[0].platform):
             compiled = run.lower(state, batch).compile()
         seconds = time.perf_counter() - start
         print(f"{name}, {dtype}, remat {remat}, {batch_size} clips: compiled in {seconds:.0f} s", flush=True)

@@ -1,11 +1,15 @@
+import functools
 import json
 import sys
+from types import SimpleNamespace
 
 import pytest
 
-from benchmarks import step
+from benchmarks import memory, step
+from manet_jax import parallel
 from manet_jax.models import MODELS, ModelSpec
 from manet_jax.models.i3d import I3DOptions
+from manet_jax.models.manet import MANet
 from manet_jax.models.swin import SwinOptions
 
 
@@ -76,3 +80,29 @@ def test_step_names_the_package_that_it_lacks(monkeypatch):
     monkeypatch.setattr(step.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="the PyTorch swin is that of torchvision: pip install torchvision, or add --"):
         step._torch_model(ModelSpec("swin", SwinOptions()))
+
+
+def test_largest_batches_are_the_last_that_fit():
+    asked = []
+
+    def compile_step(num_clips):  # 50 MiB, and 100 a clip; above 100 clips 120, as a compiler may want more
+        asked.append(num_clips)
+        size = (50 + (100 if num_clips <= 100 else 120) * num_clips) * 2**20
+        sizes = {"argument_size_in_bytes": 7, "alias_size_in_bytes": 7, "output_size_in_bytes": 0}
+        analysis = SimpleNamespace(**sizes, temp_size_in_bytes=size, generated_code_size_in_bytes=0)
+        return SimpleNamespace(memory_analysis=lambda: analysis)
+
+    row = memory.largest_batches(compile_step, [1, 8, 16])
+    fits = {1: 8, 8: 73, 16: 122}  # of 0.9 of the memory: 921.6, 7372.8 and 14745.6 MiB
+    assert row.pop("MiB a clip more") == 100
+    assert row == {f"{size} GiB": count for size, count in fits.items()}
+    assert all(count in asked for count in fits.values())
+
+
+def test_memory_is_that_of_the_forms_of_a_platform(monkeypatch, unchecked):
+    options = functools.partial(MANet.Options.tiny, num_classes=52)
+    monkeypatch.setattr(memory, "MODELS", {"manet": SimpleNamespace(Options=options)})
+    mesh = parallel.make_mesh(1)
+    programs = {forms: memory._compiler("manet", "float32", False, mesh, forms)(2) for forms in (None, "cpu", "gpu")}
+    flops = {forms: program.cost_analysis()["flops"] for forms, program in programs.items()}
+    assert flops[None] == flops["cpu"] != flops["gpu"]

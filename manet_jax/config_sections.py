@@ -15,6 +15,7 @@ from jaxtyping import Int
 
 from manet_jax import losses, optimizers
 from manet_jax.data import input_pipeline
+from manet_jax.data.dataset import Dataset, JoinedSource, open_dataset
 from manet_jax.data.views import Views
 from manet_jax.models.options import Numbers, OptionError, at_least, one_of, raise_any
 from tfds_ma52 import folder, synthetic, untrimmed
@@ -122,38 +123,36 @@ class Data:
             problems.append(f"train_splits is {splits}; give the name of each split to train on once")
         raise_any(problems)
 
-    def open(self, check_labels: Callable[[LabelSet], object] | None = None) -> input_pipeline.Dataset:
+    def open(self, check_labels: Callable[[LabelSet], object] | None = None) -> Dataset:
         """Opens the data set; draws its clips and builds it first where it is missing.
 
         Args:
           check_labels: see `ma52_dataset_builder.build`.
 
         Raises:
-          UserError: see `input_pipeline.open_dataset`.
+          UserError: see `dataset.open_dataset`.
         """
         names = ("manual_dir", "data_dir", "video_folder", "list_file", "boxes", "frame_pattern", "allow_damaged")
         build = {name: getattr(self, name) for name in names} | dataclasses.asdict(self.windows)
         drawn = dataclasses.asdict(self.synthetic) if self.synthetic.size else None
         try:
             build |= {"config": self.builder_config, "check_labels": check_labels}
-            return input_pipeline.open_dataset(build, drawn)
+            return open_dataset(build, drawn)
         except UserError as error:
             raise _located(error) from error
 
-    def training_source(self, dataset: input_pipeline.Dataset) -> input_pipeline.JoinedSource:
+    def training_source(self, dataset: Dataset) -> JoinedSource:
         """The clips of a data set to train on.
 
         Raises:
-          UserError: see `input_pipeline.Dataset.training_source`.
+          UserError: see `dataset.Dataset.training_source`.
         """
         try:
             return dataset.training_source(self.train_splits, self.train_list)
         except UserError as error:
             raise _located(error) from error
 
-    def training_counts(
-        self, dataset: input_pipeline.Dataset, source: input_pipeline.JoinedSource
-    ) -> Int[np.ndarray, " n"]:
+    def training_counts(self, dataset: Dataset, source: JoinedSource) -> Int[np.ndarray, " n"]:
         """The number of clips of each class that are trained on."""
         if self.train_list:
             return np.bincount(source.labels(), minlength=len(dataset.labels.names))

@@ -18,7 +18,7 @@ from manet_jax import checkpoint as checkpoint_lib
 from manet_jax import evaluate, inference
 from manet_jax import tasks as tasks_lib
 from manet_jax.configuration import Configuration
-from manet_jax.data.input_pipeline import Dataset
+from manet_jax.data.dataset import Dataset
 from manet_jax.evaluate import Evaluation, Predictions
 from manet_jax.inference import Prediction
 from manet_jax.loaded_model import LoadedModel, load_model

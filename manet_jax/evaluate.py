@@ -23,6 +23,7 @@ from manet_jax import configuration, distributed, memory, metrics, parallel, pro
 from manet_jax import tasks as tasks_lib
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
+from manet_jax.data.dataset import Dataset
 from manet_jax.data.views import Views
 from manet_jax.models.variables import Variables, merge
 from manet_jax.run_metadata import RunMetadata
@@ -80,7 +81,7 @@ class Evaluation:
     workdir: pathlib.Path
     checkpoint: str
     split: str
-    dataset: input_pipeline.Dataset
+    dataset: Dataset
     views: Views
     predictions: Predictions
     metrics: dict[str, float | int]
@@ -149,7 +150,7 @@ def average_views(predictions: Predictions, tasks: Sequence[Task], num_views: in
 
 def create_evaluation(
     graphdef: nnx.GraphDef,
-    dataset: input_pipeline.Dataset,
+    dataset: Dataset,
     mesh: Mesh,
     metadata: RunMetadata,
     config: Configuration,
@@ -197,7 +198,7 @@ def create_evaluation(
     return run
 
 
-def check_targets(dataset: input_pipeline.Dataset, split: str, tasks: Sequence[Task]) -> None:
+def check_targets(dataset: Dataset, split: str, tasks: Sequence[Task]) -> None:
     """Checks that a split has the targets that a model is judged by.
 
     Raises:
@@ -255,7 +256,7 @@ def evaluate_checkpoint(
 
 def open_data(
     workdir: pathlib.Path, metadata: RunMetadata, config: ml_collections.ConfigDict | None, *, need_labels: bool
-) -> tuple[Configuration, input_pipeline.Dataset]:
+) -> tuple[Configuration, Dataset]:
     """Opens the data to evaluate a run on.
 
     Args:

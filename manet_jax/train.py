@@ -26,6 +26,7 @@ from manet_jax.checkpoint import Checkpoints
 from manet_jax.configuration import Configuration
 from manet_jax.data import input_pipeline
 from manet_jax.data.class_sampling import ClassSampling
+from manet_jax.data.dataset import Dataset, JoinedSource
 from manet_jax.label_vectors import digest, load_label_vectors
 from manet_jax.long_tail import LongTail
 from manet_jax.metric_writer import MetricWriter
@@ -177,7 +178,7 @@ class _Run:
 
     config: Configuration
     mesh: jax.sharding.Mesh
-    source: input_pipeline.JoinedSource
+    source: JoinedSource
     steps: StepCounts
     schedule: optax.Schedule
     optimizer: optax.GradientTransformation
@@ -242,7 +243,7 @@ def _prepare(config: Configuration) -> tuple[_Run, RunMetadata]:
 def _create_tasks(
     config: Configuration,
     model: ModelSpec,
-    dataset: input_pipeline.Dataset,
+    dataset: Dataset,
     vectors: np.ndarray | None,
     counts: Int[np.ndarray, " n"],
 ) -> tuple[tasks_lib.Task, ...]:

@@ -3,6 +3,7 @@ import pytest
 
 from manet_jax.data import input_pipeline
 from manet_jax.data.class_sampling import ClassSampling
+from manet_jax.data.dataset import open_dataset
 from manet_jax.data.input_pipeline import Reading
 from manet_jax.models import ClipSpec
 from tfds_ma52.errors import UserError
@@ -48,7 +49,7 @@ def test_classes_are_mixed_within_a_pass_and_differ_between_passes_and_seeds():
 
 @pytest.fixture(scope="module")
 def dataset(folder):
-    return input_pipeline.open_dataset({"manual_dir": folder})  # 12 clips of three classes, and 5
+    return open_dataset({"manual_dir": folder})  # 12 clips of three classes, and 5
 
 
 def batches(source, count, **options):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from manet_jax.data import input_pipeline
+from manet_jax.data.dataset import open_dataset
 from manet_jax.data.input_pipeline import Reading
 from manet_jax.models import ClipSpec
 from tfds_ma52.errors import UserError
@@ -16,12 +17,12 @@ INPUTS = {"video": ClipSpec(num_frames=4, short_side=40, crop_size=32, crop_scal
 
 @pytest.fixture(scope="module")
 def source(folder):
-    return input_pipeline.open_dataset({"manual_dir": folder}).source("train")  # 12 clips
+    return open_dataset({"manual_dir": folder}).source("train")  # 12 clips
 
 
 @pytest.fixture(scope="module")
 def val_source(folder):
-    return input_pipeline.open_dataset({"manual_dir": folder}).source("val")  # 5 clips
+    return open_dataset({"manual_dir": folder}).source("val")  # 5 clips
 
 
 def take(dataset, count):

@@ -17,6 +17,7 @@ from helpers import ROOT, outcome, write_clip, write_folder
 
 from manet_jax import metrics
 from manet_jax.data import decoding, input_pipeline
+from manet_jax.data.dataset import Source, open_dataset
 from manet_jax.models import ClipSpec
 from manet_jax.studies.small_runs import command, losses
 from tfds_ma52 import annotations, jpegs, ma52_dataset_builder, transcode
@@ -146,7 +147,7 @@ def build(root, config):
 def assert_numbered(builder, expected):
     """A split's clips show these numbers."""
     assert ma52_dataset_builder.stored_form(builder) == "jpeg"
-    source = input_pipeline.Source(
+    source = Source(
         builder.as_data_source("train"),
         "train",
         builder.data_path,
@@ -205,7 +206,7 @@ def test_main_builds_and_trains_on_jpeg_256(folder, run_command, tmp_path):
 
 @pytest.fixture(scope="module")
 def dataset(folder):
-    return input_pipeline.open_dataset({"manual_dir": folder, "config": "jpeg_256", "num_processes": 1})
+    return open_dataset({"manual_dir": folder, "config": "jpeg_256", "num_processes": 1})
 
 
 def test_a_damaged_frame_is_the_users_error(dataset):

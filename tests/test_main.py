@@ -16,7 +16,7 @@ from helpers import ROOT, write_clip, write_folder
 import manet_jax
 from configs import ma52
 from manet_jax import metrics
-from manet_jax.data import input_pipeline
+from manet_jax.data.dataset import open_dataset
 from manet_jax.studies.small_runs import (
     command,
     evaluations,
@@ -252,13 +252,13 @@ def test_main_draws_builds_and_trains_without_data(run_command, drawn, tmp_path)
     # What the command has drawn is not drawn again.
     build = {"manual_dir": str(tmp_path / "data"), "config": "original"}
     settings = {"size": 1e-6, "pro": False, "subjects": "disjoint", "short_side": 40, "frame_rate": 30, "seed": 0}
-    dataset = input_pipeline.open_dataset(build, settings)
+    dataset = open_dataset(build, settings)
     assert dataset.labels.names[9] == "nodding"
     assert dataset.labels.group_names[dataset.labels.groups[9]] == "head"
     assert len(dataset.source("train")) == len(dataset.source("val")) == 52
     with pytest.raises(UserError, match=r"has no split 'test'; it has train, val"):
         dataset.source("test")
-    assert input_pipeline.open_dataset(build, settings).fingerprint == dataset.fingerprint
+    assert open_dataset(build, settings).fingerprint == dataset.fingerprint
 
 
 def test_importing_the_package_starts_no_jax():

@@ -5,7 +5,8 @@ import sys
 import pytest
 from helpers import outcome
 
-from manet_jax.data import input_pipeline, selection
+from manet_jax.data import selection
+from manet_jax.data.dataset import Dataset
 from manet_jax.studies.small_runs import command
 from tfds_ma52 import k_shot, ma52_dataset_builder, mma52, mma82
 from tfds_ma52.errors import UserError
@@ -250,7 +251,7 @@ def test_training_on_a_domain_and_a_few_clips_of_another(domains, tmp_path, run_
 
 def test_training_source_holds_the_list_against_the_set(domains, tmp_path):
     built = ma52_dataset_builder.build(domains, tmp_path, config="mma82_original", num_processes=1)
-    dataset = input_pipeline.Dataset(built, mma82.read_folder(domains).labels, (), "", ())
+    dataset = Dataset(built, mma82.read_folder(domains).labels, (), "", ())
     listed = tmp_path / "list.txt"
     listed.write_text("psychiatric_train/4.mp4 1\npsychiatric_train/2.mp4 2\n")
     source = dataset.training_source(("laboratory_train", "psychiatric_train"), str(listed))

@@ -16,6 +16,7 @@ from configs import ma52
 from manet_jax import checkpoint, configuration, evaluate, metrics, optimizers, parallel, step_meter, tasks, train
 from manet_jax import train_step as train_step_lib
 from manet_jax.data import input_pipeline
+from manet_jax.data.dataset import open_dataset
 from manet_jax.models import ClipSpec, ModelSpec, Outputs
 from manet_jax.models.manet import MANetOptions
 from manet_jax.models.variables import abstract_variables, create_variables
@@ -133,7 +134,7 @@ def test_count_steps_by_hand():
 def reference_metrics(workdir, folder, checkpoint):
     """Metrics of a checkpoint by another way: the notebook's model, one clip at a time."""
     model = manet_jax.load_model(workdir, checkpoint)
-    source = input_pipeline.open_dataset({"manual_dir": folder}).source("val")
+    source = open_dataset({"manual_dir": folder}).source("val")
     confusion, top5 = np.zeros((3, 3)), 0
     for batch in input_pipeline.eval_batches(source, model.inputs, batch_size=1):
         outputs = model({"video": batch["video"]})

@@ -67,8 +67,9 @@ def main() -> None:
                     rows["batches"].append(of_step | largest_batches(compile_step, arguments.gigabytes))
                     print(rows["batches"][-1], flush=True)
     titles = {"traffic": f"Traffic a clip of {arguments.batch_size}", "batches": "Largest batches of clips"}
+    compiler = f"{device}, forms of a {arguments.forms}" if arguments.forms else device
     for table, of_table in rows.items():
-        print(f"{titles[table]}, {device}\n{measure.table(of_table)}")
+        print(f"{titles[table]}, {compiler}\n{measure.table(of_table)}")
     measure.finish({"arguments": vars(arguments) | {"json": None}, **rows}, arguments.json)
 
 

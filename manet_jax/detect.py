@@ -95,7 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = path.with_name(f"report_{arguments.split}.html")
     try:
         write_atomically(path, json.dumps(metrics, indent=1) + "\n")
-        detections.write(report, title, compared, split.targets, model.labels, metrics, workdir)
+        detections.write(report, title, compared, split.targets, model.labels, metrics, workdir, arguments.checkpoint)
     except OSError as error:
         raise UserError(f"{path.parent} cannot be written ({error.strerror or error}): make room there") from error
     print(f"metrics: {path}\nreport: {report}", file=sys.stderr)

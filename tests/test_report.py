@@ -2,6 +2,7 @@ import base64
 import csv
 import dataclasses
 import html.parser
+import pathlib
 import re
 import shlex
 
@@ -158,9 +159,9 @@ def test_report_is_one_file_that_holds_everything(evaluation, report):
     assert versions["jax (this report)"] == jax.__version__
 
 
-def test_report_tells_how_to_see_the_latest_checkpoint_in_videos(evaluation):
-    latest = dataclasses.replace(evaluation, checkpoint="latest")
-    assert " --checkpoint latest --html pages VIDEO" in page.in_videos(page._flags(latest))
+def test_in_videos_names_the_latest_checkpoint():
+    text = page.in_videos([pathlib.Path("runs/first")], "latest")
+    assert "predict --workdir runs/first --checkpoint latest --html pages VIDEO" in text
 
 
 def test_predictions_csv_holds_all_probabilities(evaluation, report):

@@ -29,6 +29,7 @@ def write(
     labels: LabelSet,
     metrics: Mapping[str, Mapping[str, float]],
     workdir: pathlib.Path,
+    checkpoint: str,
 ) -> None:
     """Writes the report: an HTML file that needs nothing else, and its figures beside it.
 
@@ -40,6 +41,7 @@ def write(
       labels: the classes.
       metrics: of each method, see `metric.detection_metrics`.
       workdir: of the run.
+      checkpoint: of it, "best" or "latest".
 
     Raises:
       OSError: it cannot be written.
@@ -67,7 +69,7 @@ def write(
     for name, text, pictures, table in sections:
         parts += [f"<h2>{html.escape(name)}</h2>", f"<p>{html.escape(text)}</p>", table]
         parts += [page.picture(figure, path.with_name(f"{path.stem}_{end}.png")) for end, figure in pictures.items()]
-    parts.append(page.in_videos(["--workdir", str(workdir)]))
+    parts.append(page.in_videos([workdir], checkpoint))
     write_atomically(path, page.document(title, parts))
 
 

@@ -6,7 +6,7 @@ import io
 import json
 import pathlib
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -65,7 +65,8 @@ def write(evaluation: Evaluation) -> pathlib.Path:
                 parts += [f"<h2>{html.escape(title)}</h2>", f"<p>{html.escape(text)}</p>"]
                 parts += [picture(figure, folder / f"{name}.png") for name, figure in pictures.items()]
         if any(task.name == "actions" for task in evaluation.tasks):
-            parts.append(in_videos(_flags(evaluation)))
+            members = evaluation.members or (evaluation,)
+            parts.append(in_videos([each.workdir for each in members], evaluation.checkpoint, evaluation.weights))
         parts.append(_foot(evaluation))
         write_atomically(folder / "report.html", document(f"{_name(evaluation)}, {evaluation.split}", parts))
     except OSError as error:
@@ -79,22 +80,19 @@ def document(title: str, parts: Iterable[str]) -> str:
     return "\n".join([f"{start}<style>{_STYLE}</style></head><body>", *parts, "</body></html>\n"])
 
 
-def in_videos(flags: Iterable[str]) -> str:
-    """How to see in videos what a model, or an ensemble, finds, given the flags that choose it; as HTML."""
-    command = shlex.join(["python", "-m", "manet_jax.predict", *flags, "--html", "pages", "VIDEO"])
+def in_videos(workdirs: Iterable[pathlib.Path], checkpoint: str, weights: Sequence[float] = ()) -> str:
+    """How to see in videos what a model, or an ensemble with weights, finds; as HTML."""
+    words = [word for workdir in workdirs for word in ("--workdir", str(workdir))]
+    if len(set(weights)) > 1:
+        words += ["--weights", ",".join(f"{weight:.6g}" for weight in weights)]
+    if checkpoint != "best":
+        words += ["--checkpoint", checkpoint]
+    command = shlex.join(["python", "-m", "manet_jax.predict", *words, "--html", "pages", "VIDEO"])
     return (
         f"<h2>In videos</h2><p>Pages that play videos beside what the model finds in them (docs/analysts.md): "
         f"<code>{html.escape(command)}</code>. With --elan or --boris it writes files for the programs of annotators, "
         "whose corrections it can learn from (docs/annotation_tools.md).</p>"
     )
-
-
-def _flags(evaluation: Evaluation) -> list[str]:
-    """The flags of `manet_jax.predict` for what was evaluated."""
-    flags = [word for each in evaluation.members or (evaluation,) for word in ("--workdir", str(each.workdir))]
-    if len(set(evaluation.weights)) > 1:
-        flags += ["--weights", ",".join(f"{weight:.6g}" for weight in evaluation.weights)]
-    return flags if evaluation.checkpoint == "best" else [*flags, "--checkpoint", evaluation.checkpoint]
 
 
 def list_ids(labels: LabelSet) -> str:
